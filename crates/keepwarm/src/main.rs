@@ -1,0 +1,2 @@
+//! The `keepwarm` command.
+fn main() {}
