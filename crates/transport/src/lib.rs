@@ -1,1 +1,15 @@
-//! See the crate's README.
+//! Everything in keepwarm that opens a socket: UDP, TCP, TLS, HTTP/2 and HTTP/1.1.
+//!
+//! Each module turns an address and a deadline into something connected, or into an [`error::Error`] that says what was
+//! tried, which phase failed and whose fault it is. What is deliberately not here: DNS messages, pooling, retries and
+//! the choice of an upstream; and any way to leave a certificate unverified.
+
+pub mod error;
+pub mod http;
+pub mod resolve;
+pub mod tcp;
+pub mod tls;
+pub mod udp;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,124 @@
+//! Host names to addresses, for upstreams that are given by name.
+//!
+//! What is deliberately not here: the resolver that asks DNS servers itself (it belongs to the DNS crate) and a cache.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, ErrorKind, Phase};
+
+/// A lookup under way.
+pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Error>> + Send>>;
+
+/// Turns a host name into addresses, most wanted first.
+pub trait Resolve: Send + Sync + fmt::Debug {
+    /// Looks `host` up. An answer has at least one address; a literal address needs no lookup.
+    fn resolve(&self, host: &str) -> Resolving;
+}
+
+/// Asks the operating system (`getaddrinfo`).
+///
+/// The lookup runs on a thread that cannot be interrupted. After `timeout` the caller gets its error, the thread goes on
+/// to its own end; at most [`SystemResolver::LOOKUPS_MAX`] of them exist, further lookups wait within their time-out.
+#[derive(Debug, Clone)]
+pub struct SystemResolver {
+    timeout: Duration,
+    permits: Arc<Semaphore>,
+}
+
+/// Always answers with the same addresses, whatever the name.
+#[derive(Debug, Clone)]
+pub struct Fixed(pub Vec<IpAddr>);
+
+impl SystemResolver {
+    /// Lookups under way at a time.
+    pub const LOOKUPS_MAX: usize = 8;
+
+    /// Makes a resolver that waits for `timeout` at most.
+    pub fn new(timeout: Duration) -> SystemResolver {
+        SystemResolver { timeout, permits: Arc::new(Semaphore::new(SystemResolver::LOOKUPS_MAX)) }
+    }
+}
+
+impl Default for SystemResolver {
+    /// Waits for 5 s.
+    fn default() -> Self {
+        SystemResolver::new(Duration::from_secs(5))
+    }
+}
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, host: &str) -> Resolving {
+        if let Some(ip) = literal(host) {
+            return Box::pin(std::future::ready(Ok(vec![ip])));
+        }
+        let (host, timeout, permits) = (host.to_owned(), self.timeout, Arc::clone(&self.permits));
+        Box::pin(async move {
+            let tried = format!("resolve {host}");
+            let lookup = async {
+                let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
+                let job = tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    (host.as_str(), 0).to_socket_addrs().map(distinct)
+                });
+                job.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+            };
+            match tokio::time::timeout(timeout, lookup).await {
+                Ok(answer) => answered(answer, tried),
+                Err(_) => Err(Error::timed_out(Phase::Resolve, tried, timeout)),
+            }
+        })
+    }
+}
+
+impl Resolve for Fixed {
+    fn resolve(&self, host: &str) -> Resolving {
+        let answer = answered(Ok(self.0.clone()), format!("resolve {host}"));
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+/// The address that `host` already is, with or without the brackets of an IPv6 literal.
+pub fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
+}
+
+fn answered(answer: io::Result<Vec<IpAddr>>, tried: String) -> Result<Vec<IpAddr>, Error> {
+    match answer {
+        Ok(ips) if ips.is_empty() => {
+            Err(Error::new(ErrorKind::Resolve, Phase::Resolve, tried, "the name has no address"))
+        }
+        Ok(ips) => Ok(ips),
+        Err(error) => {
+            let kind = ErrorKind::from_io(&error, Phase::Resolve);
+            let happened = format!("the system's resolver failed: {error}");
+            // getaddrinfo's own failures carry no code; a shortage of files does, and is named as such.
+            let kind = if kind == ErrorKind::Other { ErrorKind::Resolve } else { kind };
+            Err(Error::new(kind, Phase::Resolve, tried, happened).with_source(error))
+        }
+    }
+}
+
+/// `getaddrinfo` repeats an address for each socket type.
+fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<IpAddr> {
+    let mut ips = Vec::new();
+    for addr in addrs.take(ANSWERS_MAX) {
+        if !ips.contains(&addr.ip()) {
+            ips.push(addr.ip());
+        }
+    }
+    ips
+}
+
+/// Addresses looked at in one answer.
+const ANSWERS_MAX: usize = 64;
