@@ -1,1 +1,24 @@
-//! See the crate's README.
+//! A connection pool engine: exclusive and multiplexed connections, fair, bounded and explainable.
+//!
+//! A [`Connector`] says how to dial; a [`Pool`] keeps the connections of each key ([`Connector::Key`]) warm and within [`Limits`],
+//! and hands out [`Lease`]s: the right to use a connection, or one stream of it. The logic is a pure state machine per host; the
+//! shell around it owns the mutex, the clock and the tasks. Not here: sockets.
+
+mod clock;
+mod connector;
+mod error;
+mod event;
+mod lease;
+mod limits;
+mod pool;
+mod slot;
+mod stats;
+
+pub use connector::{Connected, Connector};
+pub use error::{AcquireError, AcquireErrorKind, DialError, Phase, Side};
+pub use event::{CloseReason, Event, EventKind};
+pub use lease::Lease;
+pub use limits::{Limits, LimitsError, Options, Policy};
+pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
+pub use slot::Slot;
+pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};
