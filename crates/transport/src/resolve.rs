@@ -122,3 +122,56 @@ fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<IpAddr> {
 
 /// Addresses looked at in one answer.
 const ANSWERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::error::Side;
+
+    #[tokio::test]
+    async fn literals_need_no_lookup() {
+        let resolver = SystemResolver::new(Duration::ZERO);
+        assert_eq!(resolver.resolve("192.0.2.1").await.unwrap(), [IpAddr::from([192, 0, 2, 1])]);
+        assert_eq!(resolver.resolve("[2001:db8::1]").await.unwrap(), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(resolver.resolve("2001:db8::1").await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn localhost_is_found_once_for_each_address() {
+        let ips = SystemResolver::default().resolve("localhost").await.unwrap();
+        assert!(
+            ips.contains(&Ipv4Addr::LOCALHOST.into()) || ips.contains(&std::net::Ipv6Addr::LOCALHOST.into()),
+            "{ips:?}"
+        );
+        let distinct: std::collections::HashSet<_> = ips.iter().collect();
+        assert_eq!(distinct.len(), ips.len());
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_takes_too_long_is_given_up() {
+        let resolver = SystemResolver::new(Duration::from_millis(50));
+        // With all threads busy the lookup cannot even start.
+        let _busy = Arc::clone(&resolver.permits).acquire_many_owned(8).await.unwrap();
+        let error = resolver.resolve("dns.example").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut(Phase::Resolve));
+        assert_eq!(error.side(), Side::Local);
+        assert_eq!(error.to_string(), "resolve dns.example: name lookup timed out after 50ms");
+    }
+
+    #[tokio::test]
+    async fn fixed_addresses_answer_for_any_name_and_none_is_an_error() {
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(Fixed(vec![ip]).resolve("dns.example").await.unwrap(), [ip]);
+        let error = Fixed(Vec::new()).resolve("dns.example").await.unwrap_err();
+        assert_eq!((error.kind(), error.side()), (ErrorKind::Resolve, Side::Local));
+        assert_eq!(error.to_string(), "resolve dns.example: the name has no address");
+    }
+
+    #[test]
+    fn repeated_addresses_are_told_once() {
+        let addrs = ["192.0.2.1:0", "192.0.2.1:0", "192.0.2.2:0"].map(|addr| addr.parse().unwrap());
+        assert_eq!(distinct(addrs.into_iter()).len(), 2);
+    }
+}

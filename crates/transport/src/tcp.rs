@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     net::{IpAddr, SocketAddr},
     pin::pin,
     time::{Duration, Instant},
@@ -140,7 +141,7 @@ pub fn listen_group(addr: SocketAddr, count: usize, backlog: u32) -> Result<Vec<
     (0..count.max(1)).map(|_| listen(addr, true, backlog)).collect()
 }
 
-fn bind(addr: SocketAddr, reuse_port: bool) -> std::io::Result<TcpSocket> {
+fn bind(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if addr.is_ipv6() {
         SockRef::from(&socket).set_only_v6(true)?;
@@ -188,29 +189,40 @@ fn candidates(addrs: &[SocketAddr], options: &TcpOptions) -> Result<VecDeque<Soc
 
 async fn attempt(peer: SocketAddr, options: &TcpOptions) -> (SocketAddr, Result<(TcpStream, SocketAddr), Error>) {
     let tried = || format!("connect to {peer}");
-    let result = match open(peer, options).await {
+    let socket = match open(peer, options) {
+        Ok(socket) => socket,
+        Err(error) => return (peer, Err(error)),
+    };
+    let result = match socket.connect(peer).await.and_then(|stream| Ok((stream.local_addr()?, stream))) {
         // With a port of the ephemeral range that nobody listens on, TCP may connect a socket to itself.
-        Ok((_, local)) if local == peer => {
+        Ok((local, _)) if local == peer => {
             Err(Error::new(ErrorKind::Refused, Phase::Connect, tried(), "connection refused (it was our own socket)"))
         }
-        Ok(connected) => Ok(connected),
+        Ok((local, stream)) => Ok((stream, local)),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && crate::udp::lacks_source_address(peer) => {
+            let happened = "this machine has no address of that family";
+            Err(Error::new(ErrorKind::NetworkDown, Phase::Connect, tried(), happened).with_source(error))
+        }
         Err(error) => Err(Error::from_io(error, Phase::Connect, tried())),
     };
     (peer, result)
 }
 
-async fn open(peer: SocketAddr, options: &TcpOptions) -> std::io::Result<(TcpStream, SocketAddr)> {
-    let socket = if peer.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_nodelay(options.nodelay)?;
-    if let Some(idle) = options.keepalive {
-        SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
-    }
+fn open(peer: SocketAddr, options: &TcpOptions) -> Result<TcpSocket, Error> {
+    let prepare = || {
+        let socket = if peer.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(options.nodelay)?;
+        if let Some(idle) = options.keepalive {
+            SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+        }
+        Ok(socket)
+    };
+    let tried = || format!("connect to {peer}");
+    let socket = prepare().map_err(|error| Error::from_io(error, Phase::Connect, tried()))?;
     if let Some(local) = options.bind {
-        socket.bind(SocketAddr::new(local, 0))?;
+        socket.bind(SocketAddr::new(local, 0)).map_err(|error| crate::udp::explain_bind(error, local, tried()))?;
     }
-    let stream = socket.connect(peer).await?;
-    let local = stream.local_addr()?;
-    Ok((stream, local))
+    Ok(socket)
 }
 
 fn most_telling(failed: Vec<(SocketAddr, Error)>) -> Error {
@@ -244,3 +256,6 @@ pub const ADDRESSES_MAX: usize = 10;
 
 /// [`ErrorKind::weight`] of a shortage on this machine.
 const SHORTAGE: u8 = 3;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::error::{Error, Phase};
+use crate::error::{Error, ErrorKind, Phase};
 
 /// How a socket towards an upstream is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,36 +29,41 @@ pub struct UdpOptions {
 /// nothing, and the id, the question's case and cookies have to do it.
 ///
 /// # Errors
-/// What the system reports; [`ErrorKind::PortsExhausted`](crate::error::ErrorKind::PortsExhausted) when no port is left.
+/// What the system reports; [`ErrorKind::PortsExhausted`] when no port is left.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
 pub async fn connect(peer: SocketAddr, options: &UdpOptions) -> Result<UdpSocket, Error> {
     // Connecting a datagram socket only sets the peer: no packet leaves and nothing is waited for.
-    open(peer, options).map_err(|error| Error::from_io(error, Phase::Connect, format!("open udp socket to {peer}")))
-}
-
-fn open(peer: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
-    let socket = new_socket(peer, options.recv_buffer)?;
+    let tried = || format!("open udp socket to {peer}");
+    let fail = |error| Error::from_io(error, Phase::Connect, tried());
+    let socket = new_socket(peer, options.recv_buffer).map_err(fail)?;
     let local = options.bind.unwrap_or(match peer {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     });
-    socket.bind(&SocketAddr::new(local, 0).into())?;
-    socket.connect(&peer.into())?;
-    UdpSocket::from_std(socket.into())
+    let bound = socket.bind(&SocketAddr::new(local, 0).into());
+    bound.map_err(|error| explain_bind(error, local, tried()))?;
+    match socket.connect(&peer.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            // The port is already ours, so this is about the address.
+            let happened = "this machine has no address of that family";
+            Err(Error::new(ErrorKind::NetworkDown, Phase::Connect, tried(), happened).with_source(error))
+        }
+        result => result.and_then(|()| UdpSocket::from_std(socket.into())).map_err(fail),
+    }
 }
 
 /// Listens on `addr`.
 ///
 /// With `reuse_port`, several sockets of this user may hold the same port and the kernel spreads clients over them
 /// (`SO_REUSEPORT`); where the system has no such thing it is ignored, and a second socket fails with
-/// [`ErrorKind::AddressInUse`](crate::error::ErrorKind::AddressInUse). [`listen_group`] copes with both. An IPv6 socket takes IPv6 only.
+/// [`ErrorKind::AddressInUse`]. [`listen_group`] copes with both. An IPv6 socket takes IPv6 only.
 /// `recv_buffer` is in bytes, as in [`UdpOptions`].
 ///
 /// # Errors
-/// What the system reports, such as [`ErrorKind::AddressInUse`](crate::error::ErrorKind::AddressInUse) and
-/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied).
+/// What the system reports, such as [`ErrorKind::AddressInUse`] and
+/// [`ErrorKind::Denied`].
 ///
 /// # Panics
 /// Outside of a tokio runtime.
@@ -112,6 +117,23 @@ fn new_socket(addr: SocketAddr, recv_buffer: Option<usize>) -> io::Result<Socket
     Ok(socket)
 }
 
+/// What a failed bind to an address of the config and port 0 means. The code for "that address is not ours" is also that
+/// for "no port is left" of connect(2), which would send the operator looking in the wrong place.
+pub(crate) fn explain_bind(error: io::Error, local: IpAddr, tried: String) -> Error {
+    if error.kind() == io::ErrorKind::AddrNotAvailable {
+        let happened = format!("the bind address {local} is not an address of this machine");
+        return Error::new(ErrorKind::Other, Phase::Connect, tried, happened).with_source(error);
+    }
+    Error::from_io(error, Phase::Connect, tried)
+}
+
+/// Whether nothing can be sent to `peer` for want of an address to send from. Linux reports that with the same code as a
+/// want of ports where IPv6 is turned off; connecting a datagram socket, which sends nothing, tells the two apart.
+pub(crate) fn lacks_source_address(peer: SocketAddr) -> bool {
+    let connected = new_socket(peer, None).and_then(|socket| socket.connect(&peer.into()));
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// Sets `SO_REUSEPORT` where it spreads the load. Elsewhere sharing a port would at best be useless (BSD hands all to the
 /// last socket) and at worst let another process take clients over (Windows).
 pub(crate) fn share_port(socket: &SockRef<'_>) -> io::Result<()> {
@@ -124,3 +146,92 @@ pub(crate) fn share_port(socket: &SockRef<'_>) -> io::Result<()> {
 
 /// Whether the kernel spreads datagrams and connections over sockets that share a port.
 pub(crate) const KERNEL_SPREADS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::error::Side;
+
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[tokio::test]
+    async fn only_the_peer_is_heard() {
+        let server = listen(LOOPBACK, false, Some(1 << 16)).unwrap();
+        let stranger = listen(LOOPBACK, false, None).unwrap();
+        let client = connect(server.local_addr().unwrap(), &UdpOptions::default()).await.unwrap();
+        let client_addr = client.local_addr().unwrap();
+        stranger.send_to(b"forged", client_addr).await.unwrap();
+        server.send_to(b"real", client_addr).await.unwrap();
+        let mut buffer = [0; 16];
+        let length = client.recv(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"real");
+    }
+
+    #[tokio::test]
+    async fn ports_differ_from_socket_to_socket() {
+        let server = listen(LOOPBACK, false, None).unwrap();
+        let mut sockets = Vec::new();
+        for _ in 0..32 {
+            sockets.push(connect(server.local_addr().unwrap(), &UdpOptions::default()).await.unwrap());
+        }
+        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
+        #[cfg(target_os = "linux")]
+        assert!(
+            ports.windows(2).any(|pair| pair[1] != pair[0] + 1 && pair[1] != pair[0] + 2),
+            "ports count up: {ports:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_is_refused() {
+        let gone = listen(LOOPBACK, false, None).unwrap().local_addr().unwrap();
+        let client = connect(gone, &UdpOptions::default()).await.unwrap();
+        client.send(b"?").await.unwrap();
+        let error = client.recv(&mut [0; 16]).await.unwrap_err();
+        let error = Error::from_io(error, Phase::Read, format!("query to {gone}"));
+        assert_eq!((error.kind(), error.side()), (ErrorKind::Refused, Side::Upstream));
+    }
+
+    #[tokio::test]
+    async fn a_bind_address_that_is_not_ours_is_not_called_a_shortage() {
+        let bind = Some("192.0.2.7".parse().unwrap());
+        let error =
+            connect("192.0.2.1:53".parse().unwrap(), &UdpOptions { bind, ..Default::default() }).await.unwrap_err();
+        assert_eq!(error.side(), Side::Local);
+        assert!(error.to_string().contains("192.0.2.7 is not an address of this machine"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_group_shares_its_port_and_nobody_else_may_join() {
+        let group = listen_group(LOOPBACK, 3, None).unwrap();
+        let addr = group[0].local_addr().unwrap();
+        assert!(group.iter().all(|socket| socket.local_addr().unwrap() == addr));
+        let error = listen_group(addr, 2, None).unwrap_err();
+        assert_eq!((error.kind(), error.side(), error.phase()), (ErrorKind::AddressInUse, Side::Local, Phase::Listen));
+        assert_eq!(error.to_string(), format!("listen on {addr} (udp): address already in use"));
+    }
+
+    #[tokio::test]
+    async fn every_datagram_reaches_one_of_the_group() {
+        let group = listen_group(LOOPBACK, 4, None).unwrap();
+        let addr = group[0].local_addr().unwrap();
+        for number in 0..32_u8 {
+            connect(addr, &UdpOptions::default()).await.unwrap().send(&[number]).await.unwrap();
+        }
+        let (found, mut seen) = tokio::sync::mpsc::channel(32);
+        for socket in group {
+            let found = found.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 1];
+                while socket.recv(&mut buffer).await.is_ok() && found.send(buffer[0]).await.is_ok() {}
+            });
+        }
+        let mut distinct = HashSet::new();
+        while distinct.len() < 32 {
+            distinct.insert(seen.recv().await.unwrap());
+        }
+    }
+}
