@@ -185,3 +185,6 @@ fn explain(error: io::Error, tried: String, server_name: &str) -> Error {
 
 /// TLS 1.3 keeps up to eight tickets for each name; a client has one name, rarely a few.
 const SESSIONS_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,9 @@ pub(super) fn explain(reason: &CertificateError, server_name: &str) -> String {
         }
         CertificateError::NotValidForName => format!("certificate is not for {server_name} (name mismatch)"),
         CertificateError::Revoked => format!("certificate for {server_name} was revoked"),
-        CertificateError::BadSignature => format!("certificate for {server_name} has a bad signature"),
+        CertificateError::BadSignature => format!(
+            "certificate for {server_name} has a bad signature: forged, or signed with a new key of an authority of that name"
+        ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             format!("certificate for {server_name} is not meant for servers")
         }
@@ -49,12 +51,18 @@ fn names(presented: &[String]) -> String {
     let mut shown: Vec<String> = presented
         .iter()
         .take(SHOWN_MAX)
-        .map(|name| name.chars().take(NAME_MAX).flat_map(char::escape_default).collect())
+        .map(|name| bare(name).chars().take(NAME_MAX).flat_map(char::escape_default).collect())
         .collect();
     if presented.len() > SHOWN_MAX {
         shown.push(format!("{} more", presented.len() - SHOWN_MAX));
     }
     shown.join(", ")
+}
+
+/// rustls gives names as `DnsName("dns.example")` and `IpAddress(192.0.2.1)`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
 }
 
 /// The UTC date as `2024-02-29`.
@@ -95,6 +103,10 @@ mod tests {
     fn names_from_the_network_are_tamed() {
         assert_eq!(names(&[]), "no name at all");
         assert_eq!(names(&["a\u{1b}[31m".to_owned()]), "a\\u{1b}[31m");
+        assert_eq!(
+            names(&["DnsName(\"dns.example\")".to_owned(), "IpAddress(192.0.2.1)".to_owned()]),
+            "dns.example, 192.0.2.1"
+        );
         let many: Vec<String> = (0..6).map(|index| format!("n{index}")).collect();
         assert_eq!(names(&many), "n0, n1, n2, n3, 2 more");
     }
