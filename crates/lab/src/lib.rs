@@ -1,1 +1,34 @@
-//! See the crate's README.
+//! DNS upstreams on loopback that misbehave on request, with counters and a test CA.
+//!
+//! A [`Lab`] speaks DNS over UDP, TCP, TLS and HTTPS (h2 and h1). Every name exists, and every answer encodes its question,
+//! so that a client can prove that it got its own: see [`answer_matches`]. [`Faults`] says how the lab misbehaves.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use keepwarm_lab::{CloseKind, Faults, Lab, LabSpec};
+//! use std::time::Duration;
+//!
+//! let faults = Faults { idle_close: Some((Duration::from_secs(4), CloseKind::Fin)), ..Faults::default() };
+//! let lab = Lab::start(LabSpec { faults, ..LabSpec::default() }).await?;
+//! println!("DNS over TLS on {}", lab.tls_addr());
+//! lab.update_faults(|faults| faults.silent = true);
+//! assert_eq!(lab.counters().tls.open, 0);
+//! lab.stop().await;
+//! # Ok(()) }
+//! ```
+
+mod answer;
+mod ca;
+mod counters;
+mod lab;
+mod oracle;
+mod spec;
+mod wire;
+
+pub use answer::{expected_a, expected_aaaa};
+pub use ca::Ca;
+pub use counters::{Counters, TransportCounters};
+pub use lab::Lab;
+pub use oracle::answer_matches;
+pub use spec::{CloseKind, Faults, LabSpec, TlsVersions};
+pub use wire::build_query;
