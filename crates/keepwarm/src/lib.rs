@@ -1,1 +1,15 @@
-//! See the crate's README.
+//! The `keepwarm` daemon and its commands; a library so that tests can call what the binary does.
+//!
+//! [`cli`] is the way in. [`config`] turns a file into typed settings, [`run`] starts the daemon with them, [`status`] is
+//! what it tells about itself, [`pools`] and [`query`] ask for that from outside, [`lab`] and [`demo`] need no network.
+//! What a query goes through is not here but in `keepwarm-dns`.
+
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod lab;
+pub mod logging;
+pub mod pools;
+pub mod query;
+pub mod run;
+pub mod status;

@@ -1,2 +1,7 @@
 //! The `keepwarm` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keepwarm::cli::main()
+}

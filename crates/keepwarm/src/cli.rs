@@ -1,0 +1,317 @@
+//! The command line: what can be asked for, and which exit code an ending gets.
+//!
+//! Each command's work is in the module of its name; here are its arguments, its help and the way its errors are shown.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, schema},
+    logging::{self, FilterError, LogFilter},
+};
+
+/// Keeps outbound connections warm, bounded, correctly isolated and explainable.
+///
+/// A DNS gateway over pooled UDP, TCP, DoT and DoH upstreams: at most a few connections to each upstream, one handshake
+/// per upstream and idle period.
+#[derive(Debug, Parser)]
+#[command(name = "keepwarm", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Log level or filter, such as "debug" or "info,keepwarm_pool=debug"; overrides [log] level.
+    #[arg(long, value_name = "LEVEL", global = true, value_parser = parse_filter)]
+    pub log: Option<LogFilter>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground until SIGTERM or SIGINT.
+    Run(RunArgs),
+    /// Check a config file and show every fault in it.
+    Check(CheckArgs),
+    /// Ask a name and show the answer, the upstream, the connection and the time of each phase.
+    Query(QueryArgs),
+    /// Show the connection pools of the running daemon.
+    Pools(PoolsArgs),
+    /// Print an example config or the schema of the config file.
+    Config {
+        /// What to print.
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Run DNS upstreams with faults on loopback, to play with.
+    Lab(crate::lab::LabArgs),
+    /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
+    Demo(DemoArgs),
+}
+
+/// Arguments of `keepwarm run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Config file. Without it, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `keepwarm check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Config file; "-" reads standard input. Without it, the built-in default is checked.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Arguments of `keepwarm query`.
+#[derive(Debug, Clone, Args)]
+pub struct QueryArgs {
+    /// Name to ask for.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Record type, by name or as TYPE65.
+    #[arg(value_name = "TYPE", default_value = "A")]
+    pub qtype: String,
+    /// Ask the upstreams of this config file directly. Without it, the running daemon is asked.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the running daemon's status endpoint.
+    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
+    pub control: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `keepwarm pools`.
+#[derive(Debug, Clone, Args)]
+pub struct PoolsArgs {
+    /// Address of the running daemon's status endpoint.
+    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
+    pub control: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `keepwarm config` prints.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a commented example with every key and its default.
+    Example,
+    /// Print the JSON Schema of the config file.
+    Schema,
+}
+
+/// Arguments of `keepwarm demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Also write the result as an HTML page with charts.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Fewer clients and a shorter load.
+    #[arg(long)]
+    pub quick: bool,
+    /// Seed of the names that are asked; the same seed asks the same names.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked.
+    Ok,
+    /// It failed.
+    Failure,
+    /// The command line is wrong.
+    Usage,
+    /// An address cannot be listened on, or the daemon is not running.
+    Unavailable,
+    /// The config file is missing or refused.
+    Config,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            // The names EX_UNAVAILABLE and EX_CONFIG, and their numbers, are those of sysexits.h.
+            Exit::Unavailable => 69,
+            Exit::Config => 78,
+        })
+    }
+}
+
+/// What makes a command end with [`Exit::Unavailable`]: an address is taken, or nobody answers there.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   failed
+  2   the command line is wrong
+  69  unavailable: an address cannot be listened on, or the daemon is not running
+  78  the config file is missing or refused";
+
+/// Reads the command line of this process, does what it asks and shows what went wrong.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" of clap that go to standard output; a closed pipe there is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    dispatch(cli).unwrap_or_else(|error| show(&error)).into()
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { log, command } = cli;
+    match command {
+        Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?),
+        Command::Check(args) => check(&args),
+        Command::Query(args) => crate::query::main(&args, log),
+        Command::Pools(args) => crate::pools::main(&args),
+        Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
+        Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
+        Command::Lab(args) => crate::lab::main(&args),
+        Command::Demo(args) => crate::demo::main(&args),
+    }
+}
+
+/// Loads the config of a command that logs, starts the log and says which config it is.
+///
+/// Without a file the built-in default is used; no other place is searched. `--log` overrides the file.
+///
+/// # Errors
+/// [`ConfigError`] when there is no usable config.
+pub fn load(file: Option<&Path>, log: Option<LogFilter>) -> anyhow::Result<Config> {
+    let loaded = file.map(Config::load).transpose()?;
+    let warnings = loaded.as_ref().map(|loaded| loaded.warnings.clone());
+    let mut config = loaded.map_or_else(Config::default_config, |loaded| loaded.config);
+    if let Some(filter) = log {
+        config.log.filter = filter;
+    }
+    logging::init(&config.log)?;
+    match file {
+        Some(file) => tracing::info!(file = %file.display(), "config read"),
+        None => tracing::info!("no config file given: running with the built-in default"),
+    }
+    for warning in warnings.iter().flat_map(|warnings| warnings.iter()) {
+        tracing::warn!("{}", warning.title);
+    }
+    Ok(config)
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no failure.
+///
+/// # Errors
+/// What the system says.
+pub fn print(text: &str) -> anyhow::Result<Exit> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
+    let loaded = match args.file.as_deref() {
+        None => {
+            let summary = summary("built-in default", &Config::default_config());
+            return print(&summary);
+        }
+        Some(file) if file == Path::new("-") => {
+            Config::parse("standard input", &io::read_to_string(io::stdin())?, Path::new(""))?
+        }
+        Some(file) => Config::load(file)?,
+    };
+    let Loaded { config, warnings } = loaded;
+    if warnings.iter().next().is_some() {
+        complain(&format!("{}\n\n", warnings.render(io::stderr().is_terminal())));
+    }
+    let name = args.file.as_deref().filter(|file| *file != Path::new("-"));
+    print(&summary(&name.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string()), &config))
+}
+
+fn summary(name: &str, config: &Config) -> String {
+    let dns = &config.dns;
+    let listen: Vec<String> = dns.listen.iter().map(|listen| {
+        let transports = match (listen.udp, listen.tcp) {
+            (true, false) => "UDP",
+            (false, true) => "TCP",
+            _ => "UDP and TCP",
+        };
+        format!("{} ({transports})", listen.address)
+    }).collect();
+    let upstreams: Vec<String> =
+        dns.upstreams.iter().map(|upstream| format!("{} ({})", upstream.name, upstream.transport.as_str())).collect();
+    format!(
+        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  status endpoint on {}\n",
+        listen.join(", "),
+        upstreams.join(", "),
+        config.control.listen,
+    )
+}
+
+/// Shows why a command failed, and says which exit code that is.
+fn show(error: &anyhow::Error) -> Exit {
+    if let Some(ConfigError::Faults(faults)) = error.downcast_ref() {
+        use crate::config::fault::Severity;
+        let (errors, warnings) = (faults.count(Severity::Error), faults.count(Severity::Warning));
+        let mut counts = format!("{errors} {}", if errors == 1 { "error" } else { "errors" });
+        if warnings > 0 {
+            counts += &format!(", {warnings} {}", if warnings == 1 { "warning" } else { "warnings" });
+        }
+        complain(&format!("{}\n\nkeepwarm: config refused: {counts}\n", faults.render(io::stderr().is_terminal())));
+        return Exit::Config;
+    }
+    complain(&format!("keepwarm: {error:#}\n"));
+    if error.downcast_ref::<ConfigError>().is_some() {
+        Exit::Config
+    } else if error.downcast_ref::<Unavailable>().is_some() {
+        Exit::Unavailable
+    } else {
+        Exit::Failure
+    }
+}
+
+/// Writes to standard error; when even that is closed there is nobody left to tell.
+fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn parse_filter(text: &str) -> Result<LogFilter, FilterError> {
+    text.parse()
+}
+
+/// The command line's definition, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,175 @@
+//! The config file: read, checked as a whole, and turned into typed settings.
+//!
+//! `Spec` (as written, with places) -> [`Config`] (as meant). All faults are found in one pass, each with its place and
+//! what would be accepted. What the settings do is the business of the crates that take them; watching the file for
+//! changes is not here.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use keepwarm_dns::config::DnsConfig;
+use toml::de::DeTable;
+
+use crate::logging::LogConfig;
+use fault::{Fault, Faults};
+
+pub mod address;
+mod example;
+pub mod fault;
+mod later;
+mod meaning;
+mod read;
+mod spec;
+mod value;
+pub mod words;
+
+pub use example::{EXAMPLE, schema};
+
+/// A config file larger than this is refused unread: 1 MiB.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The config that is used when no file is given.
+const DEFAULT: &str = include_str!("config/default.toml");
+
+/// Everything that the daemon needs to start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The status endpoint.
+    pub control: ControlConfig,
+    /// The DNS gateway, with the limits of the whole daemon.
+    pub dns: DnsConfig,
+}
+
+/// Settings of the status endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Where it listens; always a loopback address. Default 127.0.0.1:9180.
+    pub listen: SocketAddr,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        ControlConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9180)) }
+    }
+}
+
+/// A config and what its author should know about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Warnings only: what the file says without effect.
+    pub warnings: Faults,
+}
+
+/// Why there is no config.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file could not be read.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file was read and is refused; also holds its warnings.
+    Faults(Box<Faults>),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Read { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            ConfigError::Faults(faults) => faults.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConfigError::Read { error, .. } => Some(error),
+            ConfigError::Faults(_) => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it start at its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read, is larger than 1 MiB or not UTF-8, or when anything in it is refused: then with all faults.
+    pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+        let text = read_file(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        Config::parse(&path.display().to_string(), &text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Checks the text of a file; `name` stands for it in messages, relative paths start at `base`.
+    ///
+    /// # Errors
+    /// When anything in it is refused, with all faults.
+    pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, ConfigError> {
+        let mut faults = Faults::new(name, text);
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            faults.push(Fault::error(span, format!("not TOML: {}", error.message())));
+        }
+        if faults.has_errors() {
+            // What a half-understood file means can only be guessed, so the keys are checked once the syntax is right.
+            faults.sort();
+            return Err(ConfigError::Faults(Box::new(faults)));
+        }
+        let spec = spec::FileSpec::from_table(&mut faults, "", tree.get_ref());
+        let config = meaning::config(spec, &mut faults, base);
+        faults.sort();
+        match faults.has_errors() {
+            true => Err(ConfigError::Faults(Box::new(faults))),
+            false => Ok(Loaded { config, warnings: faults }),
+        }
+    }
+
+    /// The config that is used when no file is given: DNS on 127.0.0.1:5300, three public resolvers over HTTPS and TLS.
+    pub fn default_config() -> Config {
+        Config::parse("built-in default", DEFAULT, Path::new("")).expect("a test parses the built-in default").config
+    }
+}
+
+/// Defaults of what no single section of a library owns; all others are the `Default` impls of the libraries.
+mod defaults {
+    use std::{net::SocketAddr, time::Duration};
+
+    use ipnet::IpNet;
+    use keepwarm_dns::config::Listen;
+
+    pub(super) const TIMEOUT: Duration = Duration::from_secs(4);
+    pub(super) const RACING_DELAY: Duration = Duration::from_millis(100);
+    pub(super) const MAX_CONNECTIONS: usize = 512;
+    pub(super) const WORKERS: usize = 0;
+
+    pub(super) fn listen() -> Listen {
+        Listen { address: SocketAddr::from(([127, 0, 0, 1], 5300)), udp: true, tcp: true }
+    }
+
+    pub(super) fn allow() -> Vec<IpNet> {
+        ["127.0.0.0/8", "::1/128"].map(|network| network.parse().expect("the loopback networks are well-formed")).into()
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! `keepwarm config example` and `keepwarm config schema`: what the file format is, for people and for editors.
+//!
+//! The schema is made from the section declarations. Its defaults are read from the example, and a test holds the
+//! example's values against the typed defaults, so that neither can say something else than the program does.
+
+use serde_json::Value;
+
+use super::spec::FileSpec;
+
+/// A config file with every key of this version, commented.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// The JSON Schema (draft 2020-12) of the config file.
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(FileSpec).to_value();
+    let example: Value = toml::from_str(EXAMPLE).expect("a test parses the example");
+    describe(&mut schema, &example, "");
+    schema["title"] = "keepwarm configuration".into();
+    schema["required"] = serde_json::json!(["version", "dns"]);
+    schema["properties"]["version"]["const"] = 1.into();
+    schema["properties"]["dns"]["required"] = serde_json::json!(["upstream"]);
+    schema["properties"]["dns"]["properties"]["upstream"]["minItems"] = 1.into();
+    schema["properties"]["dns"]["properties"]["upstream"]["items"]["required"] = serde_json::json!(["name", "address"]);
+    schema
+}
+
+/// Keys that the example shows with something else than a default.
+pub(super) fn is_only_an_example(path: &str) -> bool {
+    path.starts_with("dns.cache.")
+        || (path.starts_with("dns.upstream.") && path != "dns.upstream.case_randomization")
+        || path == "version"
+}
+
+/// Adds defaults, and takes the line breaks of the source out of descriptions.
+fn describe(schema: &mut Value, example: &Value, path: &str) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if let (Some(items), Some(first)) = (schema.get_mut("items"), example.as_array().and_then(|items| items.first())) {
+        describe(items, first, path);
+    }
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else {
+        return;
+    };
+    for (key, property) in properties {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let shown = &example[key.as_str()];
+        describe(property, shown, &path);
+        let is_section = shown.is_object() || shown[0].is_object();
+        if !is_section && !is_only_an_example(&path) && !shown.is_null() {
+            property["default"] = shown.clone();
+        }
+    }
+}

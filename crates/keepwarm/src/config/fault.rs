@@ -1,0 +1,191 @@
+//! What is wrong with a config file, where, and what would be accepted; shown in place, all faults at once.
+//!
+//! Faults only gather and render here; what counts as one is decided by the readers and checks beside this file.
+
+use std::{fmt, ops::Range};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// Whether a fault stops the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is accepted, but something in it does not do what it says.
+    Warning,
+}
+
+/// One thing wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether it stops the start.
+    pub severity: Severity,
+    /// What is wrong, in one sentence.
+    pub title: String,
+    /// Where, as byte offsets into the file.
+    pub span: Range<usize>,
+    /// Said beside the marked text; may be empty.
+    pub label: String,
+    /// What would be accepted, or the remedy.
+    pub help: Option<String>,
+    /// A second place that matters, and what is there.
+    pub also: Option<(Range<usize>, String)>,
+}
+
+impl Fault {
+    /// An error at `span`.
+    pub fn error(span: Range<usize>, title: impl Into<String>) -> Fault {
+        Fault { severity: Severity::Error, title: title.into(), span, label: String::new(), help: None, also: None }
+    }
+
+    /// A warning at `span`.
+    pub fn warning(span: Range<usize>, title: impl Into<String>) -> Fault {
+        Fault { severity: Severity::Warning, ..Fault::error(span, title) }
+    }
+
+    /// Adds the words beside the marked text.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Fault {
+        self.label = label.into();
+        self
+    }
+
+    /// Adds what would be accepted, or the remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Fault {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds a second place.
+    #[must_use]
+    pub fn also(mut self, span: Range<usize>, label: impl Into<String>) -> Fault {
+        self.also = Some((span, label.into()));
+        self
+    }
+}
+
+/// All faults of one file, with the text that they point into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults {
+    file: String,
+    source: String,
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    /// No faults yet in `source`, which was read from `file`.
+    pub fn new(file: impl Into<String>, source: impl Into<String>) -> Faults {
+        Faults { file: file.into(), source: source.into(), list: Vec::new() }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, fault: Fault) {
+        self.list.push(fault);
+    }
+
+    /// Every fault, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.list.iter()
+    }
+
+    /// The number of faults of one severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.list.iter().filter(|fault| fault.severity == severity).count()
+    }
+
+    /// Whether any fault refuses the file.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// Line and column of a fault, both from 1; the column counts characters.
+    pub fn place(&self, fault: &Fault) -> (usize, usize) {
+        let at = self.source.floor_char_boundary(fault.span.start);
+        let before = &self.source[..at];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// Puts the faults in the order of the file.
+    pub(super) fn sort(&mut self) {
+        self.list.sort_by_key(|fault| (fault.span.start, fault.span.end));
+    }
+
+    /// The faults as text for people: excerpt, marks and remedy, one after the other.
+    pub fn render(&self, colour: bool) -> String {
+        // The width is fixed and wide: excerpts are cut by the terminal rather than by us, and logs look like terminals.
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(200);
+        let rendered: Vec<String> = self.list.iter().map(|fault| self.render_one(&renderer, fault)).collect();
+        rendered.join("\n\n")
+    }
+
+    fn render_one(&self, renderer: &Renderer, fault: &Fault) -> String {
+        let level = match fault.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut snippet = Snippet::source(&*self.source)
+            .path(&*self.file)
+            .annotation(AnnotationKind::Primary.span(self.clamp(&fault.span)).label(non_empty(&fault.label)));
+        if let Some((span, label)) = &fault.also {
+            snippet = snippet.annotation(AnnotationKind::Context.span(self.clamp(span)).label(non_empty(label)));
+        }
+        let mut group: Group<'_> = level.primary_title(&*fault.title).element(snippet);
+        if let Some(help) = &fault.help {
+            group = group.element(Level::HELP.message(&**help));
+        }
+        renderer.render(&[group])
+    }
+
+    /// Only the first line of what a span covers (tables span many), never outside the text or inside a character.
+    fn clamp(&self, span: &Range<usize>) -> Range<usize> {
+        let start = self.source.floor_char_boundary(span.start);
+        let end = self.source.ceil_char_boundary(span.end.max(start));
+        let line_end = self.source[start..].find('\n').map_or(self.source.len(), |newline| start + newline);
+        start..end.min(line_end)
+    }
+}
+
+/// One line a fault, `file:line:column: words`, for logs.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.list.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            let (line, column) = self.place(fault);
+            write!(f, "{}:{line}:{column}: {}", self.file, fault.title)?;
+        }
+        Ok(())
+    }
+}
+
+fn non_empty(label: &str) -> Option<&str> {
+    (!label.is_empty()).then_some(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_shown_with_file_line_column_and_remedy() {
+        let mut faults = Faults::new("a.toml", "ä = 1\nb = 22\n");
+        faults.push(Fault::error(11..13, "b is wrong").label("22").help("write 23"));
+        let text = faults.render(false);
+        for part in ["error: b is wrong", "a.toml:2:5", "2 | b = 22", "help: write 23"] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn spans_outside_the_text_do_not_panic() {
+        let mut faults = Faults::new("a.toml", "ä");
+        for span in [0..0, 1..1, 1..99, 99..120] {
+            faults.push(Fault::error(span, "odd"));
+        }
+        assert_eq!(faults.render(false).matches("error: odd").count(), 4);
+        Faults::new("empty.toml", "").render(true);
+    }
+}

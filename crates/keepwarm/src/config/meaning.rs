@@ -1,0 +1,497 @@
+//! From `Spec` to [`Config`](super::Config): defaults, ranges and the checks across keys.
+//!
+//! Reading and types are behind us; here a number meets its range and a key meets its neighbours. Nothing is repaired:
+//! what does not fit is a fault, and the value that stands in for it only keeps the remaining checks going.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    ops::{Range, RangeInclusive},
+    path::Path,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use keepwarm_dns::config::{
+    BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig,
+};
+use keepwarm_transport::tls::TlsRoots;
+
+use super::{
+    Config, ControlConfig, defaults,
+    fault::{Fault, Faults},
+    read::{At, List, Section as _},
+    spec::{BreakerSpec, CacheSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
+    value::Text,
+    words::duration_words,
+};
+use crate::logging::LogConfig;
+
+/// The one version of the file format.
+const VERSION: u64 = 1;
+const UPSTREAMS_MAX: usize = 64;
+const LISTEN_MAX: usize = 64;
+const NAME_MAX: usize = 64;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Checks the whole file; `base` is where relative paths start. The result only counts when `faults` has no error.
+pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config {
+    let mut check = Check { faults };
+    check.version(&spec);
+    let limits = spec.limits.map(|at| at.value).unwrap_or_default();
+    let max_connections =
+        check.count("limits.max_connections", limits.max_connections.as_ref(), 1..=1_000_000, defaults::MAX_CONNECTIONS);
+    let workers = check.count("limits.workers", limits.workers.as_ref(), 0..=1024, defaults::WORKERS);
+    let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
+    let roots = check.roots(&extra_roots, base);
+    let dns_span = spec.dns.as_ref().map(|at| at.span.clone());
+    let dns = spec.dns.map(|at| at.value).unwrap_or_default();
+    let mut dns = check.dns(dns, dns_span);
+    dns.workers = workers;
+    dns.max_connections = max_connections;
+    dns.roots = roots;
+    Config {
+        log: log(spec.log.map(|at| at.value).unwrap_or_default()),
+        control: control(&spec.control.map(|at| at.value).unwrap_or_default()),
+        dns,
+    }
+}
+
+fn log(spec: LogSpec) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        filter: spec.level.map_or(default.filter, |at| at.value),
+        format: spec.format.map_or(default.format, |at| at.value),
+    }
+}
+
+fn control(spec: &ControlSpec) -> ControlConfig {
+    let default = ControlConfig::default();
+    ControlConfig { listen: spec.listen.as_ref().map_or(default.listen, |at| at.value.0) }
+}
+
+/// The checks; each notes its faults and goes on.
+struct Check<'f> {
+    faults: &'f mut Faults,
+}
+
+impl Check<'_> {
+    fn version(&mut self, spec: &FileSpec) {
+        match &spec.version {
+            Some(at) if at.value == VERSION => {}
+            Some(at) => self.faults.push(
+                Fault::error(at.span.clone(), format!("`version` {} is not known", at.value))
+                    .help(format!("accepted: {VERSION}, the only version of the file format so far")),
+            ),
+            None if spec.has("version") => {}
+            None => self.faults.push(
+                Fault::error(0..0, "`version` is missing").help(format!("write `version = {VERSION}` at the top of the file")),
+            ),
+        }
+    }
+
+    fn roots(&mut self, files: &List<Text>, base: &Path) -> TlsRoots {
+        let mut roots = TlsRoots::system();
+        for file in files {
+            let path = base.join(&file.value.0);
+            match roots.clone().with_pem_file(&path) {
+                Ok(more) => roots = more,
+                Err(error) => self.faults.push(
+                    Fault::error(file.span.clone(), format!("`tls.extra_roots`: {error}"))
+                        .help("accepted: the path of a PEM file with at least one certificate; a relative path starts at this file's folder"),
+                ),
+            }
+        }
+        roots
+    }
+
+    fn dns(&mut self, spec: DnsSpec, section: Option<Range<usize>>) -> DnsConfig {
+        let has_upstream = spec.has("upstream");
+        let timeout =
+            self.duration("dns.timeout", spec.timeout.as_ref(), MILLISECOND..=5 * MINUTE, defaults::TIMEOUT);
+        let racing_delay = self.racing_delay(spec.racing_delay.as_ref(), spec.timeout.as_ref(), timeout);
+        if let Some(limit) = spec.rate_limit.as_ref().filter(|at| at.value != 0) {
+            self.faults.push(
+                Fault::error(limit.span.clone(), "`dns.rate_limit` is known, but not part of this version")
+                    .help("accepted: 0 (no limit)"),
+            );
+        }
+        if let Some(cache) = &spec.cache {
+            self.cache(cache);
+        }
+        DnsConfig {
+            listen: self.listen(spec.listen.as_ref()),
+            strategy: spec.strategy.map(|at| at.value.0).unwrap_or_default(),
+            timeout,
+            racing_delay,
+            allow: self.allow(spec.allow.as_ref()),
+            clients: self.clients(&spec.clients.map(|at| at.value).unwrap_or_default()),
+            bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
+            pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
+            breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
+            upstreams: self.upstreams(spec.upstream, has_upstream, section),
+            workers: defaults::WORKERS,
+            max_connections: defaults::MAX_CONNECTIONS,
+            roots: TlsRoots::system(),
+        }
+    }
+
+    fn racing_delay(&mut self, delay: Option<&At<Duration>>, written: Option<&At<Duration>>, timeout: Duration) -> Duration {
+        let read = self.duration("dns.racing_delay", delay, Duration::ZERO..=5 * MINUTE, defaults::RACING_DELAY);
+        let Some(delay) = delay.filter(|_| read > timeout) else {
+            return read;
+        };
+        let fault = Fault::error(delay.span.clone(), "`dns.racing_delay` is longer than `dns.timeout`")
+            .label("no second upstream would ever join")
+            .help(format!("accepted: 0s to {}", duration_words(timeout)));
+        self.faults.push(match written {
+            Some(at) => fault.also(at.span.clone(), "the deadline of the whole query"),
+            None => fault,
+        });
+        read
+    }
+
+    fn cache(&mut self, cache: &At<CacheSpec>) {
+        let spec = &cache.value;
+        for (key, ttl) in [("min_ttl", &spec.min_ttl), ("negative_ttl", &spec.negative_ttl)] {
+            if let (Some(ttl), Some(max)) = (ttl, &spec.max_ttl)
+                && ttl.value > max.value
+            {
+                let (key, limit) = (format!("dns.cache.{key}"), "dns.cache.max_ttl");
+                self.order(Some(ttl), Some(max), &key, limit, &duration_words(max.value));
+            }
+        }
+        self.duration("dns.cache.stale", spec.stale.as_ref(), Duration::ZERO..=7 * DAY, Duration::ZERO);
+        if spec.size.as_ref().is_some_and(|size| size.value.0 == 0) {
+            return;
+        }
+        let span = spec.size.as_ref().map_or_else(|| cache.span.clone(), |size| size.span.clone());
+        self.faults.push(
+            Fault::warning(span, "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream")
+                .help("size = \"0\" says so and silences this"),
+        );
+    }
+
+    fn listen(&mut self, listen: Option<&At<List<Listen>>>) -> Vec<Listen> {
+        let Some(listen) = listen else {
+            return vec![defaults::listen()];
+        };
+        self.not_empty_list("dns.listen", listen, LISTEN_MAX, "at least one address, such as \"127.0.0.1:5300\"");
+        for (index, item) in listen.value.iter().enumerate() {
+            let clash = listen.value[..index].iter().find(|earlier| {
+                let same = earlier.value.address == item.value.address && item.value.address.port() != 0;
+                same && ((earlier.value.udp && item.value.udp) || (earlier.value.tcp && item.value.tcp))
+            });
+            if let Some(earlier) = clash {
+                self.faults.push(
+                    Fault::error(item.span.clone(), format!("`dns.listen` has {} twice", item.value.address))
+                        .also(earlier.span.clone(), "first here; a plain address is UDP and TCP")
+                        .help("remove one of them"),
+                );
+            }
+        }
+        listen.value.iter().map(|item| item.value).collect()
+    }
+
+    fn allow(&mut self, allow: Option<&At<List<IpNet>>>) -> Vec<IpNet> {
+        let Some(allow) = allow else {
+            return defaults::allow();
+        };
+        self.not_empty_list("dns.allow", allow, 10_000, "at least one network: with none, nobody could ask");
+        allow.value.iter().map(|item| item.value).collect()
+    }
+
+    fn clients(&mut self, spec: &ClientsSpec) -> ClientLimits {
+        let default = ClientLimits::default();
+        let tcp_max = self.count("dns.clients.tcp_max", spec.tcp_max.as_ref(), 1..=1_000_000, default.tcp_max);
+        let per_client = spec.tcp_max_per_client.as_ref();
+        ClientLimits {
+            tcp_max,
+            tcp_max_per_client: self.count(
+                "dns.clients.tcp_max_per_client",
+                per_client,
+                1..=tcp_max.max(1),
+                default.tcp_max_per_client.min(tcp_max),
+            ),
+            tcp_idle_timeout: self.duration(
+                "dns.clients.tcp_idle_timeout",
+                spec.tcp_idle_timeout.as_ref(),
+                100 * MILLISECOND..=HOUR,
+                default.tcp_idle_timeout,
+            ),
+            tcp_max_in_flight: self.count(
+                "dns.clients.tcp_max_in_flight",
+                spec.tcp_max_in_flight.as_ref(),
+                1..=65_535,
+                default.tcp_max_in_flight,
+            ),
+            max_in_flight: self.count(
+                "dns.clients.max_in_flight",
+                spec.max_in_flight.as_ref(),
+                1..=1_000_000,
+                default.max_in_flight,
+            ),
+            udp_payload_size: self.count(
+                "dns.clients.udp_payload_size",
+                spec.udp_payload_size.as_ref(),
+                512..=4096,
+                default.udp_payload_size,
+            ),
+        }
+    }
+
+    fn pool(&mut self, spec: &PoolSpec) -> PoolSettings {
+        let default = PoolSettings::default();
+        let max_per_host = self.count("dns.pool.max_per_host", spec.max_per_host.as_ref(), 1..=65_535, default.max_per_host);
+        let min_idle = self.count("dns.pool.min_idle", spec.min_idle.as_ref(), 0..=65_535, default.min_idle);
+        if min_idle > max_per_host {
+            let (at, other) = (spec.min_idle.as_ref(), spec.max_per_host.as_ref());
+            self.order(at, other, "dns.pool.min_idle", "dns.pool.max_per_host", &max_per_host.to_string());
+        }
+        let count = |check: &mut Self, key: &str, at: &Option<At<u64>>, range, default| check.count(key, at.as_ref(), range, default);
+        let duration = |check: &mut Self, key: &str, at: &Option<At<Duration>>, range, default| {
+            check.duration(key, at.as_ref(), range, default)
+        };
+        PoolSettings {
+            max_per_host,
+            min_idle,
+            max_in_flight: count(self, "dns.pool.max_in_flight", &spec.max_in_flight, 1..=65_535, default.max_in_flight),
+            max_waiters: count(self, "dns.pool.max_waiters", &spec.max_waiters, 0..=1_000_000, default.max_waiters),
+            idle_timeout: duration(
+                self,
+                "dns.pool.idle_timeout",
+                &spec.idle_timeout,
+                100 * MILLISECOND..=DAY,
+                default.idle_timeout,
+            ),
+            max_lifetime: duration(self, "dns.pool.max_lifetime", &spec.max_lifetime, SECOND..=7 * DAY, default.max_lifetime),
+            connect_timeout: duration(
+                self,
+                "dns.pool.connect_timeout",
+                &spec.connect_timeout,
+                MILLISECOND..=5 * MINUTE,
+                default.connect_timeout,
+            ),
+            acquire_timeout: duration(
+                self,
+                "dns.pool.acquire_timeout",
+                &spec.acquire_timeout,
+                MILLISECOND..=5 * MINUTE,
+                default.acquire_timeout,
+            ),
+            check_interval: duration(
+                self,
+                "dns.pool.check_interval",
+                &spec.check_interval,
+                Duration::ZERO..=DAY,
+                default.check_interval,
+            ),
+            cleanup_interval: duration(
+                self,
+                "dns.pool.cleanup_interval",
+                &spec.cleanup_interval,
+                10 * MILLISECOND..=HOUR,
+                default.cleanup_interval,
+            ),
+            udp_max_queries: self.count(
+                "dns.pool.udp_max_queries",
+                spec.udp_max_queries.as_ref(),
+                1..=1_000_000,
+                default.udp_max_queries,
+            ),
+            udp_max_age: duration(self, "dns.pool.udp_max_age", &spec.udp_max_age, 100 * MILLISECOND..=HOUR, default.udp_max_age),
+            reuse: spec.reuse.as_ref().map_or(default.reuse, |at| at.value),
+        }
+    }
+
+    fn breaker(&mut self, spec: &BreakerSpec) -> BreakerSettings {
+        let default = BreakerSettings::default();
+        let failure_ratio = match &spec.failure_ratio {
+            Some(at) if at.value > 0.0 && at.value <= 1.0 => at.value,
+            Some(at) => {
+                self.out_of_range("dns.breaker.failure_ratio", at.span.clone(), "a share above 0, up to 1, such as 0.5");
+                default.failure_ratio
+            }
+            None => default.failure_ratio,
+        };
+        let open = self.duration("dns.breaker.open", spec.open.as_ref(), MILLISECOND..=DAY, default.open);
+        let open_max = self.duration("dns.breaker.open_max", spec.open_max.as_ref(), MILLISECOND..=DAY, default.open_max);
+        if open > open_max {
+            let (at, other) = (spec.open.as_ref(), spec.open_max.as_ref());
+            self.order(at, other, "dns.breaker.open", "dns.breaker.open_max", &duration_words(open_max));
+        }
+        BreakerSettings {
+            failures: self.count("dns.breaker.failures", spec.failures.as_ref(), 1..=1_000_000, default.failures),
+            failure_ratio,
+            window: self.duration("dns.breaker.window", spec.window.as_ref(), 100 * MILLISECOND..=HOUR, default.window),
+            open,
+            open_max,
+            successes: self.count("dns.breaker.successes", spec.successes.as_ref(), 1..=1000, default.successes),
+        }
+    }
+
+    fn upstreams(
+        &mut self,
+        upstreams: Option<At<List<UpstreamSpec>>>,
+        present: bool,
+        dns: Option<Range<usize>>,
+    ) -> Vec<UpstreamConfig> {
+        const REMEDY: &str = "add one, such as:\n[[dns.upstream]]\nname = \"quad9\"\naddress = \"tls://dns.quad9.net\"\naddresses = [\"9.9.9.9\", \"2620:fe::fe\"]";
+        let Some(upstreams) = upstreams else {
+            // A list that could not be read at all has its own fault already.
+            if !present {
+                self.faults.push(Fault::error(dns.unwrap_or(0..0), "there is no upstream to ask").help(REMEDY));
+            }
+            return Vec::new();
+        };
+        if upstreams.value.is_empty() {
+            self.faults.push(Fault::error(upstreams.span.clone(), "there is no upstream to ask").help(REMEDY));
+        }
+        if let Some(first_over) = upstreams.value.get(UPSTREAMS_MAX) {
+            self.faults.push(
+                Fault::error(first_over.span.clone(), format!("`dns.upstream` has {} entries", upstreams.value.len()))
+                    .help(format!("accepted: at most {UPSTREAMS_MAX}")),
+            );
+        }
+        let mut names: HashMap<String, Range<usize>> = HashMap::new();
+        upstreams.value.into_iter().filter_map(|upstream| self.upstream(upstream, &mut names)).collect()
+    }
+
+    fn upstream(&mut self, upstream: At<UpstreamSpec>, names: &mut HashMap<String, Range<usize>>) -> Option<UpstreamConfig> {
+        let At { value: spec, span } = upstream;
+        self.required("name", &spec, &span, "a name of your choice, such as name = \"quad9\"");
+        self.required("address", &spec, &span, "where it is, such as address = \"tls://dns.quad9.net\"");
+        if let Some(name) = &spec.name {
+            self.name(name);
+            if let Some(first) = names.get(&name.value.0) {
+                self.faults.push(
+                    Fault::error(name.span.clone(), format!("two upstreams are named \"{}\"", name.value.0))
+                        .also(first.clone(), "the first")
+                        .help("give each upstream a name of its own"),
+                );
+            } else {
+                names.insert(name.value.0.clone(), name.span.clone());
+            }
+        }
+        let address = spec.address?;
+        let encrypted = matches!(address.value.transport, Transport::Tls | Transport::Https);
+        if let Some(server_name) = spec.server_name.as_ref().filter(|_| !encrypted) {
+            let scheme = address.value.transport.as_str();
+            self.faults.push(
+                Fault::error(server_name.span.clone(), format!("`dns.upstream.server_name` has no meaning with {scheme}://"))
+                    .also(address.span.clone(), "not encrypted, so there is no certificate")
+                    .help("remove it, or use tls:// or https://"),
+            );
+        }
+        if let Some(addresses) = spec.addresses.as_ref().filter(|list| !list.value.is_empty())
+            && let Some(ip) = address.value.ip()
+        {
+            self.faults.push(
+                Fault::error(addresses.span.clone(), "`dns.upstream.addresses` has no meaning where `address` is an IP")
+                    .also(address.span.clone(), format!("already {ip}"))
+                    .help("remove it, or name the host in `address`"),
+            );
+        }
+        let addresses: Vec<IpAddr> =
+            spec.addresses.map(|list| list.value.into_iter().map(|item| item.value.0).collect()).unwrap_or_default();
+        Some(UpstreamConfig {
+            name: spec.name?.value.0.into(),
+            transport: address.value.transport,
+            host: address.value.host,
+            port: address.value.port,
+            path: address.value.path,
+            addresses,
+            server_name: spec.server_name.map(|at| at.value.0),
+            case_randomization: spec.case_randomization.is_some_and(|at| at.value),
+        })
+    }
+
+    fn name(&mut self, name: &At<Text>) {
+        let text = &name.value.0;
+        let usable = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        if !usable || text.len() > NAME_MAX {
+            self.faults.push(
+                Fault::error(name.span.clone(), "`dns.upstream.name` cannot be used in logs and metrics")
+                    .help(format!("accepted: up to {NAME_MAX} of the characters A-Z a-z 0-9 . _ -")),
+            );
+        }
+    }
+
+    fn required(&mut self, key: &str, spec: &UpstreamSpec, section: &Range<usize>, what: &str) {
+        if !spec.has(key) {
+            let title = format!("`dns.upstream.{key}` is missing");
+            self.faults.push(Fault::error(section.clone(), title).help(format!("add {what}")));
+        }
+    }
+
+    fn count<T>(&mut self, key: &str, at: Option<&At<u64>>, range: RangeInclusive<T>, default: T) -> T
+    where
+        T: TryFrom<u64> + PartialOrd + Copy + std::fmt::Display,
+    {
+        let Some(at) = at else {
+            return default;
+        };
+        match T::try_from(at.value) {
+            Ok(value) if range.contains(&value) => value,
+            _ => {
+                self.out_of_range(key, at.span.clone(), &format!("{} to {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+
+    fn duration(
+        &mut self,
+        key: &str,
+        at: Option<&At<Duration>>,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        match at {
+            None => default,
+            Some(at) if range.contains(&at.value) => at.value,
+            Some(at) => {
+                let accepted = format!("{} to {}", duration_words(*range.start()), duration_words(*range.end()));
+                self.out_of_range(key, at.span.clone(), &accepted);
+                default
+            }
+        }
+    }
+
+    fn out_of_range(&mut self, key: &str, span: Range<usize>, accepted: &str) {
+        self.faults.push(Fault::error(span, format!("`{key}` is out of range")).help(format!("accepted: {accepted}")));
+    }
+
+    /// Notes that `key` is larger than `limit`; at least one of them is in the file, because the defaults agree.
+    fn order<T>(&mut self, at: Option<&At<T>>, other: Option<&At<T>>, key: &str, limit: &str, limit_value: &str) {
+        let title = format!("`{key}` is larger than `{limit}`");
+        let fault = match (at, other) {
+            (Some(at), Some(other)) => Fault::error(at.span.clone(), title).also(other.span.clone(), "the limit"),
+            (Some(at), None) => Fault::error(at.span.clone(), title).label(format!("the default of `{limit}` is {limit_value}")),
+            (None, Some(other)) => Fault::error(other.span.clone(), title).label(format!("smaller than the default of `{key}`")),
+            (None, None) => return,
+        };
+        self.faults.push(fault.help(format!("accepted for `{key}`: up to {limit_value}; or raise `{limit}`")));
+    }
+
+    fn not_empty_list<T>(&mut self, key: &str, list: &At<List<T>>, max: usize, accepted: &str) {
+        let refused = self.faults.iter().any(|fault| section_of(&list.span, fault));
+        if list.value.is_empty() && !refused {
+            self.faults.push(Fault::error(list.span.clone(), format!("`{key}` is empty")).help(format!("accepted: {accepted}")));
+        } else if list.value.len() > max {
+            self.faults.push(
+                Fault::error(list.span.clone(), format!("`{key}` has {} entries", list.value.len()))
+                    .help(format!("accepted: at most {max}")),
+            );
+        }
+    }
+}
+
+fn section_of(section: &Range<usize>, fault: &Fault) -> bool {
+    section.start <= fault.span.start && fault.span.end <= section.end
+}

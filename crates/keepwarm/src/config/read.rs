@@ -1,0 +1,230 @@
+//! From the parsed TOML tree to a `Spec`, noting every fault on the way instead of stopping at the first.
+//!
+//! serde's derive would end at the first wrong type or unknown key, so sections are read by the [`section!`] macro: one
+//! declaration gives the struct, the list of known keys, the reader and the JSON Schema, and they cannot drift apart.
+
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    fault::{Fault, Faults},
+    later,
+};
+
+/// A value and the place where the file says it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+}
+
+/// A list of which each item knows its place.
+pub(super) type List<T> = Vec<At<T>>;
+
+/// A single value as a file writes it.
+pub(super) trait Value: Sized {
+    /// Reads it, or says what is wrong (the end of "`key` ...") and what would be accepted.
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal>;
+
+    /// What a JSON Schema says of it.
+    fn schema() -> Schema;
+}
+
+/// Why a value is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) problem: String,
+    pub(super) label: String,
+    pub(super) accepted: String,
+}
+
+impl Refusal {
+    /// The value has another type than the key.
+    pub(super) fn kind(value: &DeValue<'_>, wanted: &str, accepted: impl Into<String>) -> Refusal {
+        let found = match value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) | DeValue::Float(_) => "a bare number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a section",
+        };
+        Refusal { problem: format!("must be {wanted}"), label: format!("this is {found}"), accepted: accepted.into() }
+    }
+}
+
+/// What stands behind a key: a value, a list, or a section.
+pub(super) trait Read: Sized {
+    /// Reads it; `None` when a fault was noted instead.
+    fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self>;
+
+    /// What a JSON Schema says of it.
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+}
+
+/// A section that was read.
+pub(super) trait Section {
+    /// Whether the file has the key, even with a value that was refused: such a key is not missing.
+    fn has(&self, key: &str) -> bool;
+}
+
+impl<T: Value> Read for T {
+    fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
+        match T::from_toml(value.get_ref()) {
+            Ok(read) => Some(read),
+            Err(Refusal { problem, label, accepted }) => {
+                faults.push(Fault::error(value.span(), format!("`{path}` {problem}")).label(label).help(format!("accepted: {accepted}")));
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        <T as Value>::schema()
+    }
+}
+
+impl<T: Read> Read for List<T> {
+    fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
+        let DeValue::Array(items) = value.get_ref() else {
+            let refusal = Refusal::kind(value.get_ref(), "a list", "");
+            let header = path.starts_with("dns.upstream");
+            let help = if header { "accepted: sections headed [[dns.upstream]]" } else { "accepted: values in square brackets, such as [\"...\", \"...\"]" };
+            faults.push(Fault::error(value.span(), format!("`{path}` {}", refusal.problem)).label(refusal.label).help(help));
+            return None;
+        };
+        // A faulty item leaves the list with what remains, so that the checks across keys still see the others; the
+        // fault itself already refuses the file.
+        Some(items.iter().filter_map(|item| T::read(faults, path, item).map(|value| At { value, span: item.span() })).collect())
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": T::schema(generator) })
+    }
+}
+
+impl<T: Read> JsonSchema for At<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "value".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::schema(generator)
+    }
+}
+
+/// Reads one key of a table.
+pub(super) fn key<T: Read>(faults: &mut Faults, path: &str, key: &str, table: &DeTable<'_>) -> Option<At<T>> {
+    let value = table.get(key)?;
+    let span = value.span();
+    T::read(faults, &join(path, key), value).map(|value| At { value, span })
+}
+
+/// Notes each key of a table that is not among `known`.
+pub(super) fn unknown_keys(faults: &mut Faults, path: &str, known: &[&str], table: &DeTable<'_>) {
+    for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        faults.push(unknown_key(path, key.get_ref(), key.span(), known));
+    }
+}
+
+fn unknown_key(path: &str, key: &str, span: Range<usize>, known: &[&str]) -> Fault {
+    let full = join(path, key);
+    if let Some(purpose) = later::purpose(&full) {
+        return Fault::error(span, format!("`{full}` is known, but not part of this version"))
+            .label(purpose)
+            .help("remove it; keepwarm refuses what it would otherwise ignore");
+    }
+    let place = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in [{path}]") };
+    let fault = Fault::error(span, format!("unknown key `{full}`"));
+    if let Some(nearest) = nearest(key, known.iter().copied()) {
+        return fault.label(format!("did you mean `{nearest}`?")).help(format!("known {place}: {}", known.join(", ")));
+    }
+    // The right key in the wrong section is the other common slip.
+    match later::sections_with(key).filter(|section| *section != path).collect::<Vec<_>>().as_slice() {
+        [] => fault.help(format!("known {place}: {}", known.join(", "))),
+        sections => fault
+            .label(format!("belongs in [{}]", sections.join("] or [")))
+            .help(format!("known {place}: {}", known.join(", "))),
+    }
+}
+
+/// The candidate that a mistyped word most likely meant.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.replace('-', "_")), candidate))
+        .filter(|(similarity, _)| *similarity >= 0.85)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, candidate)| candidate)
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Declares a section: struct, known keys, reader and schema at once. Each key is optional in the struct; what is
+/// required is a matter of the checks that follow.
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $key:ident: $kind:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, schemars::JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$doc])* pub(super) $key: Option<$crate::config::read::At<$kind>>,)*
+            /// The keys that the file has, readable or not.
+            #[schemars(skip)]
+            present: Vec<&'static str>,
+        }
+
+        impl $name {
+            /// The keys of this section.
+            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            /// Reads the section from its table.
+            pub(super) fn from_table(
+                faults: &mut $crate::config::fault::Faults,
+                path: &str,
+                table: &toml::de::DeTable<'_>,
+            ) -> Self {
+                $crate::config::read::unknown_keys(faults, path, Self::KEYS, table);
+                Self {
+                    $($key: $crate::config::read::key(faults, path, stringify!($key), table),)*
+                    present: Self::KEYS.iter().copied().filter(|key| table.contains_key(*key)).collect(),
+                }
+            }
+        }
+
+        impl $crate::config::read::Section for $name {
+            fn has(&self, key: &str) -> bool {
+                self.present.contains(&key)
+            }
+        }
+
+        impl $crate::config::read::Read for $name {
+            fn read(
+                faults: &mut $crate::config::fault::Faults,
+                path: &str,
+                value: &toml::Spanned<toml::de::DeValue<'_>>,
+            ) -> Option<Self> {
+                if let toml::de::DeValue::Table(table) = value.get_ref() {
+                    return Some(Self::from_table(faults, path, table));
+                }
+                let title = format!("`{path}` must be a section");
+                let help = format!("accepted: [{path}] with the keys {}", Self::KEYS.join(", "));
+                faults.push($crate::config::fault::Fault::error(value.span(), title).help(help));
+                None
+            }
+
+            fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                <Self as schemars::JsonSchema>::json_schema(generator)
+            }
+        }
+    };
+}
+pub(super) use section;

@@ -1,0 +1,383 @@
+//! Files as their authors write them: what they come to, and what is said about the faulty ones.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use keepwarm_dns::config::{BreakerSettings, ClientLimits, PoolSettings, Strategy, Transport};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{example::is_only_an_example, fault::Severity, *};
+
+const MINIMAL: &str = "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n";
+
+fn parse(text: &str) -> Result<Loaded, ConfigError> {
+    Config::parse("test.toml", text, Path::new(""))
+}
+
+/// `file:line:column: title` of each fault in `text`, which must be refused.
+fn refused(text: &str) -> Vec<String> {
+    match parse(text) {
+        Err(ConfigError::Faults(faults)) => places(&faults),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("accepted:\n{text}"),
+    }
+}
+
+fn places(faults: &Faults) -> Vec<String> {
+    faults
+        .iter()
+        .map(|fault| {
+            let (line, column) = faults.place(fault);
+            format!("{line}:{column}: {}", fault.title)
+        })
+        .collect()
+}
+
+#[test]
+fn a_minimal_file_gets_every_default() {
+    let Loaded { config, warnings } = parse(MINIMAL).unwrap();
+    assert_eq!(warnings.iter().count(), 0);
+    let dns = &config.dns;
+    assert_eq!(dns.pool, PoolSettings::default());
+    assert_eq!(dns.breaker, BreakerSettings::default());
+    assert_eq!(dns.clients, ClientLimits::default());
+    assert_eq!(dns.strategy, Strategy::default());
+    assert_eq!((dns.timeout, dns.racing_delay), (Duration::from_secs(4), Duration::from_millis(100)));
+    assert_eq!((dns.workers, dns.max_connections), (0, 512));
+    assert_eq!(dns.listen, [defaults::listen()]);
+    assert_eq!(config.control, ControlConfig::default());
+    assert_eq!(config.log, LogConfig::default());
+    let upstream = &dns.upstreams[0];
+    assert_eq!((&*upstream.name, upstream.transport, &*upstream.host, upstream.port), ("a", Transport::Udp, "127.0.0.1", 53));
+    assert!(upstream.addresses.is_empty() && upstream.server_name.is_none() && !upstream.case_randomization);
+}
+
+#[test]
+fn every_key_reaches_the_typed_config() {
+    let text = r#"
+        version = 1
+        log = { level = "debug,h2=warn", format = "json" }
+        limits = { max_connections = 99, workers = 3 }
+        control = { listen = "[::1]:9999" }
+        [dns]
+        listen = ["udp://0.0.0.0:53", "tcp://[::]:5353"]
+        strategy = "round-robin"
+        timeout = "1s500ms"
+        racing_delay = "50ms"
+        allow = ["10.0.0.0/8", "192.168.1.1"]
+        bootstrap = ["9.9.9.9", "[2620:fe::fe]:5353"]
+        clients = { tcp_max = 7, tcp_max_per_client = 6, tcp_idle_timeout = "5s", tcp_max_in_flight = 4, max_in_flight = 3, udp_payload_size = 1400 }
+        breaker = { failures = 9, failure_ratio = 0.25, window = "20s", open = "2s", open_max = "2m", successes = 5 }
+        [dns.pool]
+        max_per_host = 4
+        min_idle = 2
+        max_in_flight = 8
+        max_waiters = 16
+        idle_timeout = "10s"
+        max_lifetime = "1h"
+        connect_timeout = "3s"
+        acquire_timeout = "1s"
+        check_interval = "15s"
+        cleanup_interval = "1s"
+        udp_max_queries = 32
+        udp_max_age = "2s"
+        reuse = false
+        [[dns.upstream]]
+        name = "doh"
+        address = "https://dns.example:8443/q"
+        addresses = ["127.0.0.2", "::1"]
+        server_name = "other.example"
+        case_randomization = true
+    "#;
+    let Config { log, control, dns } = parse(text).unwrap().config;
+    assert_eq!((log.filter.as_str(), log.format), ("debug,h2=warn", crate::logging::LogFormat::Json));
+    assert_eq!(control.listen.to_string(), "[::1]:9999");
+    assert_eq!((dns.max_connections, dns.workers), (99, 3));
+    let listen: Vec<_> = dns.listen.iter().map(|listen| (listen.address.to_string(), listen.udp, listen.tcp)).collect();
+    assert_eq!(listen, [("0.0.0.0:53".to_owned(), true, false), ("[::]:5353".to_owned(), false, true)]);
+    assert_eq!(dns.strategy, Strategy::RoundRobin);
+    assert_eq!((dns.timeout, dns.racing_delay), (Duration::from_millis(1500), Duration::from_millis(50)));
+    assert_eq!(dns.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.168.1.1/32"]);
+    assert_eq!(dns.bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>(), ["9.9.9.9:53", "[2620:fe::fe]:5353"]);
+    let seconds = Duration::from_secs;
+    let clients = ClientLimits {
+        tcp_max: 7,
+        tcp_max_per_client: 6,
+        tcp_idle_timeout: seconds(5),
+        tcp_max_in_flight: 4,
+        max_in_flight: 3,
+        udp_payload_size: 1400,
+    };
+    assert_eq!(dns.clients, clients);
+    let breaker = BreakerSettings {
+        failures: 9,
+        failure_ratio: 0.25,
+        window: seconds(20),
+        open: seconds(2),
+        open_max: seconds(120),
+        successes: 5,
+    };
+    assert_eq!(dns.breaker, breaker);
+    let pool = PoolSettings {
+        max_per_host: 4,
+        min_idle: 2,
+        max_in_flight: 8,
+        max_waiters: 16,
+        idle_timeout: seconds(10),
+        max_lifetime: seconds(3600),
+        connect_timeout: seconds(3),
+        acquire_timeout: seconds(1),
+        check_interval: seconds(15),
+        cleanup_interval: seconds(1),
+        udp_max_queries: 32,
+        udp_max_age: seconds(2),
+        reuse: false,
+    };
+    assert_eq!(dns.pool, pool);
+    let upstream = &dns.upstreams[0];
+    assert_eq!((&*upstream.host, upstream.port, &*upstream.path), ("dns.example", 8443, "/q"));
+    assert_eq!(upstream.addresses, ["127.0.0.2".parse::<std::net::IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    assert_eq!((upstream.server_name.as_deref(), upstream.case_randomization), (Some("other.example"), true));
+}
+
+#[test]
+fn the_built_in_default_is_accepted_and_needs_no_resolver() {
+    let Loaded { config, warnings } = Config::parse("built-in default", DEFAULT, Path::new("")).unwrap();
+    assert_eq!(warnings.iter().count(), 0);
+    assert_eq!(config.dns.listen[0].address.to_string(), "127.0.0.1:5300");
+    assert_eq!(config.control.listen.to_string(), "127.0.0.1:9180");
+    assert_eq!(config.dns.upstreams.len(), 3);
+    for upstream in &config.dns.upstreams {
+        assert!(matches!(upstream.transport, Transport::Tls | Transport::Https), "{}", upstream.name);
+        assert!(upstream.addresses.iter().any(std::net::IpAddr::is_ipv4), "{}", upstream.name);
+        assert!(upstream.addresses.iter().any(std::net::IpAddr::is_ipv6), "{}", upstream.name);
+    }
+}
+
+/// The example is the documentation of the defaults: it must say what the program does.
+#[test]
+fn the_example_shows_the_typed_defaults() {
+    let Loaded { config: example, warnings } = Config::parse("example", EXAMPLE, Path::new("")).unwrap();
+    assert_eq!(warnings.iter().count(), 0);
+    let minimal = parse(MINIMAL).unwrap().config;
+    assert_eq!(example.dns.upstreams[0].case_randomization, minimal.dns.upstreams[0].case_randomization);
+    let comparable = |config: Config| {
+        let mut config = config;
+        config.dns.upstreams.clear();
+        format!("{config:#?}")
+    };
+    assert_eq!(comparable(example), comparable(minimal));
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let example: Value = toml::from_str(EXAMPLE).unwrap();
+    let mut shown = BTreeSet::new();
+    keys_of(&example, "", &mut shown);
+    let mut known = BTreeSet::new();
+    for (section, keys) in spec::SECTIONS {
+        known.extend(keys.iter().map(|key| if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") }));
+    }
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn the_schema_describes_every_key_and_its_default() {
+    let schema = schema();
+    let example: Value = toml::from_str(EXAMPLE).unwrap();
+    let mut keys = BTreeSet::new();
+    keys_of(&example, "", &mut keys);
+    for path in &keys {
+        let mut at = &schema;
+        let mut value = &example;
+        for part in path.split('.') {
+            at = if at["type"] == "array" { &at["items"] } else { at };
+            value = if value.is_array() { &value[0] } else { value };
+            at = &at["properties"][part];
+            value = &value[part];
+        }
+        assert!(at["description"].as_str().is_some_and(|text| text.len() > 10), "{path}: {at}");
+        let is_section = value.is_object() || value[0].is_object();
+        let default = if is_section || is_only_an_example(path) { &Value::Null } else { value };
+        assert_eq!(&at["default"], default, "{path}");
+        if is_section {
+            let section = if at["type"] == "array" { &at["items"] } else { at };
+            assert_eq!(section["additionalProperties"], Value::Bool(false), "{path}");
+        }
+    }
+}
+
+fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
+    let Some(table) = value.as_object() else {
+        return;
+    };
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        keys_of(if value.is_array() { &value[0] } else { value }, &path, keys);
+        keys.insert(path);
+    }
+}
+
+#[test]
+fn all_faults_come_at_once_in_the_order_of_the_file() {
+    let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"fastest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[tunnel]\n";
+    assert_eq!(
+        refused(text),
+        [
+            "1:11: `version` 2 is not known",
+            "3:1: unknown key `dns.timeuot`",
+            "4:11: `dns.timeout` needs a unit",
+            "5:12: `dns.strategy` is \"fastest\", a strategy that is known but not part of this version",
+            "7:12: `dns.pool.min_idle` is larger than `dns.pool.max_per_host`",
+            "10:11: `dns.upstream.address` does not say which protocol to speak",
+            "11:1: `dns.upstream.address` is missing",
+            "12:8: two upstreams are named \"a\"",
+            "13:2: `tunnel` is known, but not part of this version",
+        ]
+    );
+}
+
+#[test]
+fn syntax_faults_come_alone_but_all_of_them() {
+    let faults = refused("version = \n[dns\nlisten = [\"a\" \"b\"]\n");
+    assert!(faults.len() >= 2, "{faults:?}");
+    assert!(faults.iter().all(|fault| fault.contains("not TOML: ")), "{faults:?}");
+}
+
+#[test]
+fn the_nearest_key_and_the_right_section_are_named() {
+    let label = |text: &str| match parse(&format!("version = 1\n{text}\n")) {
+        Err(ConfigError::Faults(faults)) => faults.iter().next().unwrap().label.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(label("[dns]\ntimout = \"1s\""), "did you mean `timeout`?");
+    assert_eq!(label("[dns]\nracing-delay = \"1s\""), "did you mean `racing_delay`?");
+    assert_eq!(label("[dns]\nmax_per_host = 1"), "belongs in [dns.pool]");
+    assert_eq!(label("[dsn]"), "did you mean `dns`?");
+    assert_eq!(label("[dns]\nzzz = 1"), "");
+}
+
+#[test]
+fn a_cache_is_accepted_with_a_warning() {
+    let warnings = |cache: &str| {
+        let loaded = parse(&format!("{MINIMAL}[dns.cache]\n{cache}\n")).unwrap();
+        assert_eq!(loaded.warnings.count(Severity::Error), 0);
+        places(&loaded.warnings)
+    };
+    let words = "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream";
+    assert_eq!(warnings("size = \"64MiB\""), [format!("6:8: {words}")]);
+    assert_eq!(warnings("stale = \"1h\""), [format!("5:1: {words}")]);
+    assert!(warnings("size = \"0\"").is_empty());
+}
+
+#[test]
+fn a_rate_limit_other_than_none_is_refused() {
+    let with = |limit: u64| MINIMAL.replace("[[dns", &format!("[dns]\nrate_limit = {limit}\n[[dns"));
+    assert!(parse(&with(0)).is_ok());
+    assert_eq!(refused(&with(5)), ["3:14: `dns.rate_limit` is known, but not part of this version"]);
+}
+
+#[test]
+fn the_control_listener_stays_on_loopback() {
+    let with = |address: &str| format!("{MINIMAL}[control]\nlisten = \"{address}\"\n");
+    for accepted in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
+        assert!(parse(&with(accepted)).is_ok(), "{accepted}");
+    }
+    for outside in ["0.0.0.0:1", "[::]:1", "192.168.1.1:1"] {
+        assert!(refused(&with(outside))[0].contains("other machines can reach"), "{outside}");
+    }
+}
+
+#[test]
+fn extra_roots_are_read_when_the_file_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("empty.pem"), "nothing here\n").unwrap();
+    let text = format!("{MINIMAL}[tls]\nextra_roots = [\"none.pem\", \"empty.pem\"]\n");
+    let Err(ConfigError::Faults(faults)) = Config::parse("test.toml", &text, folder.path()) else {
+        panic!("accepted");
+    };
+    let titles: Vec<_> = faults.iter().map(|fault| fault.title.as_str()).collect();
+    assert_eq!(titles.len(), 2, "{titles:?}");
+    assert!(titles[0].contains("none.pem") && titles[0].contains("no such file"), "{titles:?}");
+    assert!(titles[1].contains("empty.pem") && titles[1].contains("certificate"), "{titles:?}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Config::load(&folder.path().join("none.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read ") && missing.contains("none.toml"), "{missing}");
+    let large = folder.path().join("large.toml");
+    std::fs::write(&large, "#".repeat((1 << 20) + 1)).unwrap();
+    assert!(Config::load(&large).unwrap_err().to_string().ends_with("larger than 1 MiB"));
+    let binary = folder.path().join("binary.toml");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    assert!(Config::load(&binary).unwrap_err().to_string().contains("UTF-8"));
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_as_such() {
+    for (section, text) in [
+        ("", "[https]"),
+        ("", "[tunnel]"),
+        ("", "[dns.tls]"),
+        ("", "[control]\ntoken_file = \"\""),
+        ("", "[control]\nwatch = false"),
+        ("[[dns.upstream]]\nname = \"b\"\naddress = \"udp://127.0.0.2\"\n", "weight = 1\nech = \"off\"\ncookies = true\npadding = true"),
+    ] {
+        let faults = refused(&format!("{MINIMAL}{section}{text}\n"));
+        assert!(faults.iter().all(|fault| fault.ends_with("is known, but not part of this version")), "{faults:?}");
+        assert_eq!(faults.len(), if section.is_empty() { 1 } else { 4 });
+    }
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    for (section, line) in [
+        ("limits", "max_connections = 0"),
+        ("limits", "workers = 9999"),
+        ("dns", "timeout = \"0s\""),
+        ("dns", "timeout = \"1h\""),
+        ("dns.pool", "max_per_host = 0"),
+        ("dns.pool", "max_lifetime = \"1ms\""),
+        ("dns.pool", "udp_max_queries = 99999999999"),
+        ("dns.breaker", "failure_ratio = 1.5"),
+        ("dns.breaker", "failure_ratio = 0"),
+        ("dns.clients", "udp_payload_size = 100"),
+        ("dns.clients", "udp_payload_size = -1"),
+    ] {
+        let faults = refused(&format!("{MINIMAL}[{section}]\n{line}\n").replace("[dns]\ntimeout", "[dns.clients]\n[dns.cache]\nsize = \"0\"\ntimeout"));
+        assert!(!faults.is_empty(), "{line}: {faults:?}");
+        if section != "dns" {
+            assert!(faults.iter().all(|fault| fault.ends_with("is out of range")), "{line}: {faults:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_file_is_read_or_refused_without_a_panic(text in "\\PC*") {
+        show(&text);
+    }
+
+    #[test]
+    fn a_damaged_example_does_not_panic(cut in 0usize..EXAMPLE.len(), length in 0usize..40, put in "[\\]\\[\"=.#a0{},\n ]{0,6}") {
+        let from = EXAMPLE.floor_char_boundary(cut);
+        let to = EXAMPLE.ceil_char_boundary((from + length).min(EXAMPLE.len()));
+        show(&format!("{}{put}{}", &EXAMPLE[..from], &EXAMPLE[to..]));
+    }
+}
+
+/// Reads a text and renders what is said about it.
+fn show(text: &str) {
+    match parse(text) {
+        Err(ConfigError::Faults(faults)) => {
+            assert!(faults.has_errors());
+            assert!(!faults.render(false).is_empty() && !faults.to_string().is_empty());
+        }
+        Err(error) => panic!("{error}"),
+        Ok(loaded) => assert!(!loaded.warnings.has_errors()),
+    }
+}

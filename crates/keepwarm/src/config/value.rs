@@ -1,0 +1,254 @@
+//! The single values of a config file: how each is read from TOML and what a JSON Schema says of it.
+//!
+//! Text forms are parsed in `words.rs` and `address.rs`; here they meet TOML's types.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use keepwarm_dns::config::{Listen, Strategy};
+use schemars::{Schema, json_schema};
+use toml::de::DeValue;
+
+use super::{
+    address::{self, UpstreamAddress},
+    later,
+    read::{Refusal, Value, nearest},
+    words::{self, WordsError},
+};
+use crate::logging::{LogFilter, LogFormat};
+
+/// Any text that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+/// A resolver for host names of upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bootstrap(pub(super) SocketAddr);
+
+/// A fixed IP of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ip(pub(super) IpAddr);
+
+/// A host name or IP on a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host(pub(super) Arc<str>);
+
+/// A strategy by its name in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StrategyName(pub(super) Strategy);
+
+/// Where the status endpoint listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ControlAddress(pub(super) SocketAddr);
+
+/// The strategies of this version, by their names.
+pub(super) const STRATEGIES: [(&str, Strategy); 4] = [
+    ("sequential", Strategy::Sequential),
+    ("parallel", Strategy::Parallel),
+    ("racing", Strategy::Racing),
+    ("round-robin", Strategy::RoundRobin),
+];
+
+impl Value for bool {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        match value {
+            DeValue::Boolean(read) => Ok(*read),
+            _ => Err(Refusal::kind(value, "true or false", "true or false, without quotes")),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+impl Value for u64 {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        const ACCEPTED: &str = "a whole number, 0 or more, without quotes";
+        let DeValue::Integer(integer) = value else {
+            return Err(Refusal::kind(value, "a whole number", ACCEPTED));
+        };
+        u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| Refusal {
+            problem: "is out of range".into(),
+            label: String::new(),
+            accepted: ACCEPTED.into(),
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0 })
+    }
+}
+
+impl Value for f64 {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        const ACCEPTED: &str = "a number, such as 0.5, without quotes";
+        let text = match value {
+            DeValue::Float(float) => float.as_str(),
+            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str(),
+            _ => return Err(Refusal::kind(value, "a number", ACCEPTED)),
+        };
+        text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| Refusal {
+            problem: "is not a finite number".into(),
+            label: String::new(),
+            accepted: ACCEPTED.into(),
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number" })
+    }
+}
+
+impl Value for Duration {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        words_value(value, "a duration", words::parse_duration)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(0|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?([0-9]+us)?)$", "examples": ["250ms", "4s", "1h30m"] })
+    }
+}
+
+impl Value for Size {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        words_value(value, "a size", words::parse_size).map(Size)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(0|([0-9]+GiB)?([0-9]+MiB)?([0-9]+KiB)?([0-9]+B)?)$", "examples": ["64MiB"] })
+    }
+}
+
+impl Value for Text {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        match text(value, "a text", "a text in quotes")? {
+            "" => Err(Refusal { problem: "is empty".into(), label: String::new(), accepted: "a text of at least one character".into() }),
+            text => Ok(Text(text.to_owned())),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// Values that are one text with an own parser.
+macro_rules! text_value {
+    ($($kind:ty: $wanted:literal, $example:literal, $parse:expr;)*) => {$(
+        impl Value for $kind {
+            fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+                let text = text(value, $wanted, concat!($wanted, " in quotes, such as \"", $example, "\""))?;
+                let parse = $parse;
+                parse(text).map_err(|error| refusal(text, error))
+            }
+
+            fn schema() -> Schema {
+                json_schema!({ "type": "string", "examples": [$example] })
+            }
+        }
+    )*};
+}
+
+text_value! {
+    Listen: "an address to listen on", "127.0.0.1:5300", address::parse_listen;
+    UpstreamAddress: "an upstream's address", "tls://dns.quad9.net", address::parse_upstream;
+    IpNet: "a network", "192.168.0.0/16", address::parse_network;
+    Bootstrap: "a resolver's IP", "9.9.9.9", |text| address::parse_bootstrap(text).map(Bootstrap);
+    Ip: "an IP address", "9.9.9.9", |text| address::parse_ip(text).map(Ip);
+    Host: "a host name", "dns.quad9.net", |text| address::parse_host(text).map(Host);
+    ControlAddress: "an address to listen on", "127.0.0.1:9180", parse_control;
+    LogFilter: "a level or filter", "info", |text: &str| text.parse::<LogFilter>()
+        .map_err(|error| WordsError { problem: error.problem, accepted: error.accepted });
+}
+
+impl Value for StrategyName {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let accepted = STRATEGIES.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        let text = text(value, "a strategy", &accepted)?;
+        if let Some((_, strategy)) = STRATEGIES.iter().find(|(name, _)| *name == text) {
+            return Ok(StrategyName(*strategy));
+        }
+        if later::STRATEGIES.contains(&text) {
+            let problem = format!("is \"{text}\", a strategy that is known but not part of this version");
+            return Err(Refusal { problem, label: String::new(), accepted });
+        }
+        Err(unknown_word(text, "strategy", STRATEGIES.iter().map(|(name, _)| *name), accepted))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "enum": STRATEGIES.map(|(name, _)| name) })
+    }
+}
+
+impl Value for LogFormat {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let accepted = LogFormat::ALL.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        let text = text(value, "a format", &accepted)?;
+        match LogFormat::ALL.iter().find(|(name, _)| *name == text) {
+            Some((_, format)) => Ok(*format),
+            None => Err(unknown_word(text, "format", LogFormat::ALL.iter().map(|(name, _)| *name), accepted)),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "enum": LogFormat::ALL.map(|(name, _)| name) })
+    }
+}
+
+fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {
+    let address = address::parse_plain_socket(text)?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(ControlAddress(address)),
+        // Anybody who reaches the endpoint may ask queries through it, and this version has no token to keep them out.
+        false => Err(WordsError {
+            problem: format!("is {address}, which other machines can reach; this version has no token to keep them out"),
+            accepted: format!("a loopback address, such as \"127.0.0.1:{0}\" or \"[::1]:{0}\"", address.port()),
+        }),
+    }
+}
+
+fn text<'v>(value: &'v DeValue<'_>, wanted: &str, accepted: &str) -> Result<&'v str, Refusal> {
+    match value {
+        DeValue::String(text) => Ok(text),
+        _ => Err(Refusal::kind(value, wanted, accepted)),
+    }
+}
+
+fn words_value<T>(value: &DeValue<'_>, wanted: &str, parse: fn(&str) -> Result<T, WordsError>) -> Result<T, Refusal> {
+    match value {
+        DeValue::String(text) => parse(text).map_err(|error| refusal(text, error)),
+        // A bare number gets the words that the same number in quotes would get: it lacks its unit.
+        DeValue::Integer(integer) if integer.radix() == 10 => match parse(integer.as_str()) {
+            Err(error) => Err(Refusal { label: "a bare number".into(), ..refusal("", error) }),
+            Ok(_) => Err(Refusal::kind(value, wanted, "\"0\" in quotes")),
+        },
+        DeValue::Float(float) => {
+            let accepted = parse(float.as_str()).err().map_or_else(String::new, |error| error.accepted);
+            Err(Refusal { label: "a bare number".into(), problem: "needs a unit and a whole number".into(), accepted })
+        }
+        _ => {
+            let accepted = parse("").err().map_or_else(String::new, |error| error.accepted);
+            Err(Refusal::kind(value, wanted, accepted))
+        }
+    }
+}
+
+fn refusal(text: &str, error: WordsError) -> Refusal {
+    let WordsError { problem, accepted } = error;
+    let label = if text.is_empty() { "empty".to_owned() } else { String::new() };
+    Refusal { problem, label, accepted }
+}
+
+fn unknown_word<'a>(text: &str, kind: &str, known: impl Iterator<Item = &'a str>, accepted: String) -> Refusal {
+    let label = nearest(text, known).map_or_else(String::new, |near| format!("did you mean \"{near}\"?"));
+    Refusal { problem: format!("has the unknown {kind} \"{text}\""), label, accepted }
+}

@@ -1,0 +1,169 @@
+//! `keepwarm pools`: one row a pool of the running daemon.
+//!
+//! The figures are the daemon's; here they only become a table.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+use crate::{
+    cli::{Exit, PoolsArgs, Unavailable, print},
+    status::{
+        PoolRow,
+        client::{self, ClientError},
+    },
+};
+
+/// Asks the daemon and prints its pools.
+///
+/// # Errors
+/// [`Unavailable`] when no daemon answers at the address.
+pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let rows: Vec<PoolRow> = runtime.block_on(client::get(args.control, "/api/v1/pools")).map_err(unavailable)?;
+    print(&match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&rows).context("write json")?),
+        false => table(&rows),
+    })
+}
+
+/// Gives the errors of a daemon that is not there their exit code.
+pub fn unavailable(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::NotRunning { .. } => Unavailable(error.to_string()).into(),
+        ClientError::Refused { .. } | ClientError::Protocol { .. } => error.into(),
+    }
+}
+
+/// The pools as a table for people.
+pub fn table(rows: &[PoolRow]) -> String {
+    if rows.is_empty() {
+        return "no pools yet: no upstream was asked\n".into();
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(COLUMNS.map(|(name, _)| name));
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    for (index, (_, alignment)) in COLUMNS.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, 2)).set_cell_alignment(*alignment);
+        }
+    }
+    let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    for row in rows.iter().filter(|row| !row.dial_errors.is_empty()) {
+        let errors: Vec<String> = row.dial_errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        text += &format!("\n{} ({}): dial errors: {}\n", row.upstream, row.transport, errors.join(", "));
+    }
+    text
+}
+
+const COLUMNS: [(&str, CellAlignment); 14] = [
+    ("UPSTREAM", CellAlignment::Left),
+    ("TRANSPORT", CellAlignment::Left),
+    ("ADDRESS", CellAlignment::Left),
+    ("OPEN", CellAlignment::Right),
+    ("IDLE", CellAlignment::Right),
+    ("IN USE", CellAlignment::Right),
+    ("IN FLIGHT", CellAlignment::Right),
+    ("DIALING", CellAlignment::Right),
+    ("WAITING", CellAlignment::Right),
+    ("REUSE", CellAlignment::Right),
+    ("TLS FULL/RESUMED", CellAlignment::Right),
+    ("P50", CellAlignment::Right),
+    ("IDLE LIMIT", CellAlignment::Right),
+    ("BREAKER", CellAlignment::Left),
+];
+
+fn cells(row: &PoolRow) -> [Cell; COLUMNS.len()] {
+    let handshakes = match row.transport.as_str() {
+        "tls" | "https" => format!("{}/{}", row.handshakes_full, row.handshakes_resumed),
+        _ => NONE.to_owned(),
+    };
+    [
+        Cell::new(&row.upstream),
+        Cell::new(&row.transport),
+        Cell::new(&row.address),
+        Cell::new(format!("{}/{}", row.open, row.max)),
+        Cell::new(row.idle),
+        Cell::new(row.in_use),
+        Cell::new(row.in_flight),
+        Cell::new(row.dialing),
+        Cell::new(row.waiting),
+        Cell::new(row.reuse_ratio.map_or_else(|| NONE.to_owned(), |ratio| format!("{:.1} %", ratio * 100.0))),
+        Cell::new(handshakes),
+        Cell::new(row.latency_p50.map_or_else(|| NONE.to_owned(), short)),
+        Cell::new(row.idle_limit.map_or_else(|| NONE.to_owned(), short)),
+        Cell::new(row.breaker.as_str()),
+    ]
+}
+
+/// A measured duration with three digits: `412 us`, `20.4 ms`, `1.25 s`.
+pub fn short(duration: Duration) -> String {
+    let micros = duration.as_secs_f64() * 1e6;
+    match micros {
+        ..999.5 => format!("{micros:.0} us"),
+        ..99_950.0 => format!("{:.1} ms", micros / 1e3),
+        ..999_500.0 => format!("{:.0} ms", micros / 1e3),
+        _ => format!("{:.2} s", micros / 1e6),
+    }
+}
+
+const NONE: &str = "-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::BreakerState;
+
+    #[test]
+    fn a_table_has_a_row_for_each_pool() {
+        let rows = [
+            PoolRow {
+                upstream: "quad9".into(),
+                transport: "tls".into(),
+                address: "dns.quad9.net:853".into(),
+                open: 3,
+                max: 10,
+                idle: 2,
+                in_use: 1,
+                in_flight: 17,
+                hits: 990,
+                misses: 10,
+                reuse_ratio: Some(0.99),
+                handshakes_full: 1,
+                handshakes_resumed: 2,
+                latency_p50: Some(Duration::from_micros(20_400)),
+                idle_limit: Some(Duration::from_secs(9)),
+                ..PoolRow::default()
+            },
+            PoolRow {
+                upstream: "router".into(),
+                transport: "udp".into(),
+                address: "192.168.1.1:53".into(),
+                max: 10,
+                breaker: BreakerState::HalfOpen,
+                dial_errors: [("refused".to_owned(), 3)].into(),
+                ..PoolRow::default()
+            },
+        ];
+        insta::assert_snapshot!(table(&rows));
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (micros, words) in [
+            (0, "0 us"),
+            (412, "412 us"),
+            (1_000, "1.0 ms"),
+            (20_440, "20.4 ms"),
+            (99_960, "100 ms"),
+            (999_600, "1.00 s"),
+            (61_000_000, "61.00 s"),
+        ] {
+            assert_eq!(short(Duration::from_micros(micros)), words);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The status endpoint: what the daemon says about itself over HTTP on loopback.
+//!
+//! `GET /api/v1/pools`, `GET /api/v1/stats`, `GET /livez`, `POST /api/v1/query`. It knows [`Snapshots`] and plain rows, not
+//! the DNS server. Deliberately not here: metrics, a dashboard, and any way to change the daemon; those come with a
+//! token, which this version does not have.
+//!
+//! Durations in JSON are seconds, as floating-point numbers.
+
+use std::{collections::BTreeMap, fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinSet};
+
+pub mod client;
+
+/// What the endpoint shows; implemented by what runs.
+pub trait Snapshots: Send + Sync + 'static {
+    /// One row a pool, in the order of the config. Cheap: called for each request.
+    fn pools(&self) -> Vec<PoolRow>;
+
+    /// The counters of the whole daemon.
+    fn stats(&self) -> Stats;
+
+    /// Asks a name the way that a client's query would be asked. Bounded by the query deadline of the config.
+    fn query(&self, request: QueryRequest) -> QueryFuture;
+}
+
+/// The answer to come of [`Snapshots::query`].
+pub type QueryFuture = Pin<Box<dyn Future<Output = Result<QueryReport, QueryError>> + Send>>;
+
+/// The connections to one upstream over one transport.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// The upstream's name in the config.
+    pub upstream: String,
+    /// `udp`, `tcp`, `tls` or `https`. An upstream has a second row for `tcp` once a truncated answer was asked again.
+    pub transport: String,
+    /// Host and port.
+    pub address: String,
+    /// Connections that are open.
+    pub open: u64,
+    /// The limit on `open`.
+    pub max: u64,
+    /// Open connections that nobody uses.
+    pub idle: u64,
+    /// Open connections with queries in flight.
+    pub in_use: u64,
+    /// Queries in flight.
+    pub in_flight: u64,
+    /// Connections being made.
+    pub dialing: u64,
+    /// Queries that wait for a connection.
+    pub waiting: u64,
+    /// Acquires served by a connection that was there.
+    pub hits: u64,
+    /// Acquires that needed a new one.
+    pub misses: u64,
+    /// Reused acquires / acquires, 0 to 1; none before the first acquire.
+    pub reuse_ratio: Option<f64>,
+    /// TLS handshakes in full.
+    pub handshakes_full: u64,
+    /// TLS handshakes that resumed a session.
+    pub handshakes_resumed: u64,
+    /// Failed dials by kind of error.
+    pub dial_errors: BTreeMap<String, u64>,
+    /// Whether the upstream is asked.
+    pub breaker: BreakerState,
+    /// Median time from a query's departure to its answer; none before the first answer.
+    #[serde(with = "seconds::option")]
+    pub latency_p50: Option<Duration>,
+    /// The idle limit that the upstream was seen to keep; none while only the configured one is known.
+    #[serde(with = "seconds::option")]
+    pub idle_limit: Option<Duration>,
+}
+
+/// Whether an upstream is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    /// It is asked.
+    #[default]
+    Closed,
+    /// It failed and is left alone.
+    Open,
+    /// A single query tries whether it is back.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// `closed`, `open` or `half-open`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// Counters of the whole daemon.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// The daemon's version.
+    pub version: String,
+    /// Time since the start.
+    #[serde(with = "seconds")]
+    pub uptime: Duration,
+    /// Addresses that are listened on, such as `udp://127.0.0.1:5300`.
+    pub listen: Vec<String>,
+    /// Everything that is counted, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A name to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRequest {
+    /// The name, in presentation form.
+    pub name: String,
+    /// The record type, by name or as `TYPE65`.
+    pub qtype: String,
+}
+
+/// An answer and how it came.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct QueryReport {
+    /// The name that was asked.
+    pub name: String,
+    /// The record type that was asked.
+    pub qtype: String,
+    /// The response code, such as `NOERROR`.
+    pub rcode: String,
+    /// The records of the answer section in zone-file form.
+    pub answers: Vec<String>,
+    /// The records of the authority section in zone-file form.
+    pub authority: Vec<String>,
+    /// Bytes of the answer.
+    pub size: u64,
+    /// The upstream whose answer this is.
+    pub upstream: String,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: String,
+    /// IP and port of the connection; none where it is not known.
+    pub address: Option<String>,
+    /// Whether the connection was there before the query.
+    pub reused: bool,
+    /// What the time went to.
+    pub phases: Phases,
+    /// From the query to its answer.
+    #[serde(with = "seconds")]
+    pub total: Duration,
+    /// Every upstream that was asked, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What a query's time went to. A phase that did not happen is none: a reused connection has no connect and no TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// Waiting for a connection of the pool.
+    #[serde(with = "seconds::option")]
+    pub wait: Option<Duration>,
+    /// Looking up the upstream's host name.
+    #[serde(with = "seconds::option")]
+    pub resolve: Option<Duration>,
+    /// Connecting.
+    #[serde(with = "seconds::option")]
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    #[serde(with = "seconds::option")]
+    pub tls: Option<Duration>,
+    /// From sending the query to its answer.
+    #[serde(with = "seconds::option")]
+    pub exchange: Option<Duration>,
+}
+
+/// One upstream asked for one query.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The upstream's name.
+    pub upstream: String,
+    /// `answered`, `lost the race`, or what went wrong.
+    pub outcome: String,
+    /// How long it took.
+    #[serde(with = "seconds")]
+    pub took: Duration,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryError {
+    /// The name or type cannot be asked.
+    Invalid(String),
+    /// No upstream answered.
+    Failed(String),
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QueryError::Invalid(text) | QueryError::Failed(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for QueryError {}
+
+/// The body of an answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong.
+    pub error: String,
+}
+
+/// Serves the endpoint on `listener` until `stop` is sent or its sender is gone, then lets requests in progress end.
+///
+/// At most 64 connections; further ones wait to be accepted. A connection that sends no request head within 10 s is closed.
+///
+/// # Cancel safety
+/// Dropping the future closes the listener and every connection.
+pub async fn serve(listener: TcpListener, snapshots: Arc<dyn Snapshots>, mut stop: watch::Receiver<()>) {
+    let router = router(snapshots);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Mostly EMFILE. Accepting again at once would spin until a descriptor is free.
+                tracing::warn!(%error, "status endpoint cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let mut stop = stop.clone();
+        connections.spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = stop.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "status connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// The endpoint's routes over `snapshots`, with the checks that every request passes.
+pub fn router(snapshots: Arc<dyn Snapshots>) -> Router {
+    let shared = Shared { snapshots, queries: Arc::new(Semaphore::new(QUERIES_MAX)) };
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/api/v1/pools", get(async |State(shared): State<Shared>| Json(shared.snapshots.pools())))
+        .route("/api/v1/stats", get(async |State(shared): State<Shared>| Json(shared.snapshots.stats())))
+        .route("/api/v1/query", post(query))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page"))
+        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn(only_from_here))
+        .with_state(shared)
+}
+
+#[derive(Clone)]
+struct Shared {
+    snapshots: Arc<dyn Snapshots>,
+    queries: Arc<Semaphore>,
+}
+
+/// A JSON body is required, which no page of another site can send without asking first (CORS preflight).
+async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
+    let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !json {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
+    }
+    let request = match serde_json::from_str(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("not a query: {error}")),
+    };
+    let Ok(_permit) = shared.queries.try_acquire() else {
+        return refuse(StatusCode::TOO_MANY_REQUESTS, "too many queries at once");
+    };
+    match shared.snapshots.query(request).await {
+        Ok(report) => Json(report).into_response(),
+        Err(QueryError::Invalid(text)) => refuse(StatusCode::BAD_REQUEST, &text),
+        Err(QueryError::Failed(text)) => refuse(StatusCode::BAD_GATEWAY, &text),
+    }
+}
+
+/// Refuses requests that a browser was talked into.
+///
+/// The listener is on loopback, but a page elsewhere can point its own name at 127.0.0.1 (DNS rebinding). Then the Host
+/// header still carries that name, and Origin the page's.
+async fn only_from_here(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host_is_local = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().is_ok_and(is_local),
+        _ => false,
+    };
+    let origin_is_local = headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, authority)| is_local(authority))
+    });
+    if !host_is_local || !origin_is_local {
+        return refuse(StatusCode::FORBIDDEN, "only requests to a loopback name or address are answered");
+    }
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether `host[:port]` is `localhost` or a loopback address.
+fn is_local(authority: &str) -> bool {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or((rest, "no bracket")),
+        None => authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon)),
+    };
+    let port_is_one = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    let host_is_local =
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    port_is_one && host_is_local
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(ErrorBody { error: error.to_owned() })).into_response()
+}
+
+const CONNECTIONS_MAX: usize = 64;
+const QUERIES_MAX: usize = 16;
+const BODY_MAX: usize = 8 * 1024;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Durations as seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    /// The same where there may be none (`null`).
+    pub(super) mod option {
+        use std::time::Duration;
+
+        use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+        pub(in super::super) fn serialize<S>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error>
+        where
+            S: Serializer,
+        {
+            match duration {
+                Some(duration) => super::serialize(duration, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            let seconds = Option::<f64>::deserialize(deserializer)?;
+            seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)).transpose()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! The endpoint over real loopback connections, with rows made up by a fake daemon.
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{
+    client::{ClientError, get, post},
+    *,
+};
+
+struct Fake;
+
+impl Snapshots for Fake {
+    fn pools(&self) -> Vec<PoolRow> {
+        vec![PoolRow {
+            upstream: "quad9".into(),
+            transport: "tls".into(),
+            open: 2,
+            max: 10,
+            reuse_ratio: Some(0.75),
+            breaker: BreakerState::HalfOpen,
+            latency_p50: Some(Duration::from_millis(20)),
+            ..PoolRow::default()
+        }]
+    }
+
+    fn stats(&self) -> Stats {
+        Stats { version: "9.9.9".into(), uptime: Duration::from_millis(1500), ..Stats::default() }
+    }
+
+    fn query(&self, request: QueryRequest) -> QueryFuture {
+        Box::pin(async move {
+            match request.name.as_str() {
+                "bad..name" => Err(QueryError::Invalid("not a name".into())),
+                "down.test" => Err(QueryError::Failed("no upstream answered".into())),
+                "slow.test" => std::future::pending().await,
+                _ => Ok(QueryReport { name: request.name, qtype: request.qtype, rcode: "NOERROR".into(), ..QueryReport::default() }),
+            }
+        })
+    }
+}
+
+/// A served endpoint; dropping `stop` ends it.
+struct Served {
+    address: std::net::SocketAddr,
+    stop: watch::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn served() -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(());
+    Served { address, stop, task: tokio::spawn(serve(listener, Arc::new(Fake), stopped)) }
+}
+
+/// Sends `head` as it is and returns status and body of the answer.
+async fn raw(address: std::net::SocketAddr, head: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
+}
+
+#[tokio::test]
+async fn pools_and_stats_come_through_unchanged() {
+    let served = served().await;
+    let rows: Vec<PoolRow> = get(served.address, "/api/v1/pools").await.unwrap();
+    assert_eq!(rows, Fake.pools());
+    let stats: Stats = get(served.address, "/api/v1/stats").await.unwrap();
+    assert_eq!(stats, Fake.stats());
+    let (status, body) = raw(served.address, "GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n").await;
+    assert_eq!((status, body.as_str()), (200, "ok\n"));
+}
+
+#[tokio::test]
+async fn json_says_seconds_and_words() {
+    let row = serde_json::to_value(&Fake.pools()[0]).unwrap();
+    assert_eq!(row["latency_p50"], 0.02);
+    assert_eq!(row["breaker"], "half-open");
+    assert_eq!(row["idle_limit"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_query_is_asked_and_its_errors_keep_their_words() {
+    let served = served().await;
+    let ask = async |name: &str| {
+        let request = QueryRequest { name: name.into(), qtype: "A".into() };
+        post::<QueryReport>(served.address, "/api/v1/query", &request, Duration::from_secs(5)).await
+    };
+    assert_eq!(ask("good.test").await.unwrap().rcode, "NOERROR");
+    for (name, wanted, words) in [("bad..name", 400, "not a name"), ("down.test", 502, "no upstream answered")] {
+        let Err(ClientError::Refused { status, error }) = ask(name).await else { panic!("{name} was answered") };
+        assert_eq!((status, error.as_str()), (wanted, words));
+    }
+}
+
+#[tokio::test]
+async fn requests_by_another_name_are_refused() {
+    let served = served().await;
+    for headers in [
+        "Host: evil.example",
+        "Host: localhost.evil.example",
+        "Host: 127.0.0.1.evil.example:80",
+        "Host: 192.168.1.1:9180",
+        "Host: [::1]evil",
+        "Host: localhost\nHost: evil.example",
+        "Host: localhost\nOrigin: http://evil.example",
+        "Host: localhost\nOrigin: null",
+        "X-No-Host: 1",
+    ] {
+        let (status, body) = raw(served.address, &format!("GET /api/v1/pools HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
+        assert!(matches!(status, 400 | 403), "{headers}: {status}");
+        assert!(!body.contains("quad9"), "{headers}: {body}");
+    }
+    for headers in ["Host: LOCALHOST:1", "Host: 127.0.0.1", "Host: [::1]:9180", "Host: localhost\nOrigin: http://localhost:80"] {
+        let (status, _) = raw(served.address, &format!("GET /livez HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
+        assert_eq!(status, 200, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_methods_types_and_bodies_are_refused() {
+    let served = served().await;
+    let request = |line: &str, kind: &str, body: &str| {
+        let length = body.len();
+        format!("{line} HTTP/1.1\nHost: localhost\nConnection: close\nContent-Type: {kind}\nContent-Length: {length}\n\n{body}")
+    };
+    let json = "application/json";
+    let long = format!("{{\"name\":\"{}\"}}", "a".repeat(BODY_MAX));
+    for (line, kind, body, wanted) in [
+        ("GET /api/v1/query", json, "", 405),
+        ("POST /api/v1/pools", json, "{}", 405),
+        ("GET /nothing", json, "", 404),
+        ("POST /api/v1/query", "text/plain", "{\"name\":\"a\",\"qtype\":\"A\"}", 415),
+        ("POST /api/v1/query", json, "{", 400),
+        ("POST /api/v1/query", json, "{\"name\":\"a\",\"qtype\":\"A\",\"more\":1}", 400),
+        ("POST /api/v1/query", json, long.as_str(), 413),
+    ] {
+        let (status, _) = raw(served.address, &request(line, kind, body)).await;
+        assert_eq!(status, wanted, "{line} {kind}");
+    }
+}
+
+#[tokio::test]
+async fn queries_at_once_are_bounded() {
+    let served = served().await;
+    let request = QueryRequest { name: "slow.test".into(), qtype: "A".into() };
+    let wait = Duration::from_secs(30);
+    let mut slow = JoinSet::new();
+    for _ in 0..=QUERIES_MAX {
+        let request = request.clone();
+        slow.spawn(async move { post::<QueryReport>(served.address, "/api/v1/query", &request, wait).await });
+    }
+    // All but one wait for ever; the one too many is refused at once, whichever it is.
+    let first = slow.join_next().await.unwrap().unwrap();
+    assert!(matches!(first, Err(ClientError::Refused { status: 429, .. })), "{first:?}");
+    slow.abort_all();
+}
+
+#[tokio::test]
+async fn stopping_ends_idle_connections_and_closes_the_listener() {
+    let served = served().await;
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    let livez = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    idle.write_all(livez.as_bytes()).await.unwrap();
+    let mut byte = [0];
+    idle.read_exact(&mut byte).await.unwrap();
+    served.stop.send(()).unwrap();
+    served.task.await.unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_named() {
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let error = get::<Vec<PoolRow>>(closed, "/api/v1/pools").await.unwrap_err();
+    assert!(matches!(error, ClientError::NotRunning { .. }));
+    let words = error.to_string();
+    assert!(words.contains(&closed.to_string()) && words.contains("keepwarm run"), "{words}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_given_up_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = get::<Stats>(address, "/api/v1/stats").await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 2s"), "{error}");
+}
+
+#[tokio::test]
+async fn another_server_is_not_taken_for_keepwarm() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = tokio::spawn(async move {
+        for answer in ["HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno", "+OK\r\n"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 512];
+            let _ = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    for _ in 0..3 {
+        let error = get::<Stats>(address, "/api/v1/stats").await.unwrap_err();
+        assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
+    }
+    other.await.unwrap();
+}
