@@ -5,6 +5,7 @@
 
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
+#[cfg(unix)]
 use rustix::io::Errno;
 
 /// A failed connection or exchange. Cheap to clone: one failed dial may answer many waiters.
@@ -259,6 +260,7 @@ impl ErrorKind {
 
     /// What a system call's error means in this phase.
     pub fn from_io(error: &io::Error, phase: Phase) -> ErrorKind {
+        #[cfg(unix)]
         if let Some(kind) = Errno::from_io_error(error).and_then(|errno| ErrorKind::from_errno(errno, phase)) {
             return kind;
         }
@@ -280,6 +282,7 @@ impl ErrorKind {
     }
 
     /// The codes that std has no kind for, or that mean something else while connecting.
+    #[cfg(unix)]
     fn from_errno(errno: Errno, phase: Phase) -> Option<ErrorKind> {
         Some(match errno {
             Errno::MFILE | Errno::NFILE => ErrorKind::FilesExhausted,
@@ -383,7 +386,7 @@ impl fmt::Display for Rounded {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

@@ -269,3 +269,6 @@ impl Peer {
         Uri::from_parts(parts).map_err(|error| self.error(ErrorKind::Protocol, "not a valid url").with_source(error))
     }
 }
+
+#[cfg(test)]
+mod tests;
