@@ -3,13 +3,34 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::{Ca, CloseKind, Counters, Faults, LabSpec};
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 
-/// A running set of DNS upstreams. Dropping it ends them.
+use crate::core::{Core, Transport};
+use crate::tls::Identity;
+use crate::{Ca, CloseKind, Counters, Faults, LabSpec, accept, timer, udp};
+
+/// A running set of DNS upstreams. Dropping it ends them, without waiting.
+///
+/// It runs on the tokio runtime that it was started on.
 #[derive(Debug)]
 pub struct Lab {
+    core: Arc<Core>,
+    addresses: Addresses,
     ca_pem: String,
+    ca_root: CertificateDer<'static>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    udp: Option<SocketAddr>,
+    tcp: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    https: Option<SocketAddr>,
 }
 
 impl Lab {
@@ -25,8 +46,35 @@ impl Lab {
     ///
     /// # Errors
     /// An address that cannot be bound, or a bad server name.
-    pub async fn start_with_ca(_spec: LabSpec, ca: &Ca) -> io::Result<Self> {
-        Ok(Self { ca_pem: ca.pem() })
+    pub async fn start_with_ca(spec: LabSpec, ca: &Ca) -> io::Result<Self> {
+        let core = Arc::new(Core::new(spec.faults.clone()));
+        let mut addresses = Addresses::default();
+        let mut tasks = JoinSet::new();
+        let (udp, tcp) = bind_plain(&spec)?;
+        if let Some(socket) = udp {
+            addresses.udp = Some(socket.local_addr()?);
+            tasks.spawn(udp::serve(Arc::clone(&core), socket));
+        }
+        if let Some(listener) = tcp {
+            addresses.tcp = Some(listener.local_addr()?);
+            tasks.spawn(accept::serve(Arc::clone(&core), Transport::Tcp, listener, None));
+        }
+        let identity = Identity::issue(&spec, ca)?;
+        if let Some(port) = spec.tls {
+            let listener = accept::bind(SocketAddr::new(spec.address, port))?;
+            addresses.tls = Some(listener.local_addr()?);
+            let acceptor = identity.acceptor(spec.tls_versions, &[])?;
+            tasks.spawn(accept::serve(Arc::clone(&core), Transport::Tls, listener, Some(acceptor)));
+        }
+        if let Some(port) = spec.https {
+            let listener = accept::bind(SocketAddr::new(spec.address, port))?;
+            addresses.https = Some(listener.local_addr()?);
+            let protocols: &[&str] = if spec.h1_only { &["http/1.1"] } else { &["h2", "http/1.1"] };
+            let acceptor = identity.acceptor(spec.tls_versions, protocols)?;
+            tasks.spawn(accept::serve(Arc::clone(&core), Transport::Https, listener, Some(acceptor)));
+        }
+        tasks.spawn(timer::run(Arc::clone(&core), core.watch()));
+        Ok(Self { core, addresses, ca_pem: ca.pem(), ca_root: ca.root(), tasks })
     }
 
     /// Where DNS over UDP is served.
@@ -35,7 +83,7 @@ impl Lab {
     /// If the spec left UDP out.
     #[must_use]
     pub fn udp_addr(&self) -> SocketAddr {
-        panic!("not yet")
+        self.addresses.udp.expect("the spec has a UDP port")
     }
 
     /// Where DNS over TCP is served.
@@ -44,7 +92,7 @@ impl Lab {
     /// If the spec left TCP out.
     #[must_use]
     pub fn tcp_addr(&self) -> SocketAddr {
-        panic!("not yet")
+        self.addresses.tcp.expect("the spec has a TCP port")
     }
 
     /// Where DNS over TLS is served.
@@ -53,16 +101,16 @@ impl Lab {
     /// If the spec left TLS out.
     #[must_use]
     pub fn tls_addr(&self) -> SocketAddr {
-        panic!("not yet")
+        self.addresses.tls.expect("the spec has a TLS port")
     }
 
-    /// Where DNS over HTTPS is served.
+    /// Where DNS over HTTPS is served, with the path `/dns-query`.
     ///
     /// # Panics
     /// If the spec left HTTPS out.
     #[must_use]
     pub fn https_addr(&self) -> SocketAddr {
-        panic!("not yet")
+        self.addresses.https.expect("the spec has an HTTPS port")
     }
 
     /// The authority that signed the lab's certificate, as PEM.
@@ -71,24 +119,89 @@ impl Lab {
         &self.ca_pem
     }
 
-    /// What was seen up to now.
+    /// The authority that signed the lab's certificate, for a root store.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        Counters::default()
+    pub fn ca_root(&self) -> CertificateDer<'static> {
+        self.ca_root.clone()
     }
 
-    /// Starts counting anew; what is open or in flight stays counted as such.
-    pub fn reset_counters(&self) {}
+    /// What was seen up to now.
+    ///
+    /// Whoever has received an answer finds it counted, and whoever has seen the lab end a connection finds that counted.
+    /// What a client does without an answer, such as closing, is counted as soon as the lab has noticed.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            udp: self.core.tally(Transport::Udp).snapshot(),
+            tcp: self.core.tally(Transport::Tcp).snapshot(),
+            tls: self.core.tally(Transport::Tls).snapshot(),
+            https: self.core.tally(Transport::Https).snapshot(),
+        }
+    }
+
+    /// Starts counting anew. What is open or in flight stays counted as such, and the maxima start from there.
+    pub fn reset_counters(&self) {
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https] {
+            self.core.tally(transport).reset();
+        }
+    }
 
     /// Replaces all faults, from the next query on.
-    pub fn set_faults(&self, _faults: Faults) {}
+    pub fn set_faults(&self, faults: Faults) {
+        self.core.update(|control| control.faults = Arc::new(faults));
+    }
 
     /// Changes some faults, from the next query on.
-    pub fn update_faults(&self, _change: impl FnOnce(&mut Faults)) {}
+    pub fn update_faults(&self, change: impl FnOnce(&mut Faults)) {
+        self.core.update(|control| change(Arc::make_mut(&mut control.faults)));
+    }
 
-    /// Ends every connection that is open now, this way.
-    pub fn close_all(&self, _kind: CloseKind) {}
+    /// Ends every connection that is open now, this way, those in a handshake and those silenced before as well.
+    ///
+    /// Queries in flight are lost, except that h2 and h1 answer them first if `kind` is [`CloseKind::Notify`].
+    pub fn close_all(&self, kind: CloseKind) {
+        self.core.update(|control| {
+            control.closes += 1;
+            control.close_kind = kind;
+        });
+    }
 
-    /// Ends all tasks and connections and waits until they are gone.
-    pub async fn stop(self) {}
+    /// Ends all tasks and connections and waits until they are gone. Clients see their connections closed without notice.
+    ///
+    /// # Cancel safety
+    /// Once polled, the lab ends even if the future is dropped.
+    pub async fn stop(mut self) {
+        self.core.update(|control| control.stopping = true);
+        while self.tasks.join_next().await.is_some() {}
+    }
 }
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.core.update(|control| control.stopping = true);
+        // The tasks see that and end by themselves; aborting a listener would not end its connections sooner.
+        self.tasks.detach_all();
+    }
+}
+
+/// Binds UDP and TCP, to the same port if the system chooses both.
+fn bind_plain(spec: &LabSpec) -> io::Result<(Option<UdpSocket>, Option<TcpListener>)> {
+    let at = |port| SocketAddr::new(spec.address, port);
+    let (Some(0), Some(0)) = (spec.udp, spec.tcp) else {
+        let udp = spec.udp.map(|port| udp::bind(at(port))).transpose()?;
+        let tcp = spec.tcp.map(|port| accept::bind(at(port))).transpose()?;
+        return Ok((udp, tcp));
+    };
+    let mut attempts = 0;
+    loop {
+        let listener = accept::bind(at(0))?;
+        match udp::bind(listener.local_addr()?) {
+            Ok(socket) => return Ok((Some(socket), Some(listener))),
+            // Somebody has that UDP port already: another number, then.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts < BIND_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+const BIND_ATTEMPTS: u32 = 100;

@@ -17,12 +17,20 @@
 //! # Ok(()) }
 //! ```
 
+mod accept;
 mod answer;
 mod ca;
+mod core;
 mod counters;
+mod https;
 mod lab;
 mod oracle;
+mod socket;
 mod spec;
+mod stream;
+mod timer;
+mod tls;
+mod udp;
 mod wire;
 
 pub use answer::{expected_a, expected_aaaa};

@@ -88,8 +88,17 @@ mod tests {
     fn answer(query: &[u8]) -> Vec<u8> {
         let query = &Query::parse(query).unwrap();
         let question = &query.question;
-        Answer { id: query.id, query, question, subject: question, rcode: None, ttl: 1, keepalive: None, size_max: 65_535 }
-            .write()
+        Answer {
+            id: query.id,
+            query,
+            question,
+            subject: question,
+            rcode: None,
+            ttl: 1,
+            keepalive: None,
+            size_max: 65_535,
+        }
+        .write()
     }
 
     #[test]
