@@ -273,6 +273,8 @@ impl ErrorKind {
                 ErrorKind::Reset
             }
             io::ErrorKind::UnexpectedEof => ErrorKind::Eof,
+            // No system call says this; rustls does, of a broken record or an alert after the handshake.
+            io::ErrorKind::InvalidData => ErrorKind::Tls,
             io::ErrorKind::AddrNotAvailable => ErrorKind::PortsExhausted,
             io::ErrorKind::AddrInUse => ErrorKind::AddressInUse,
             io::ErrorKind::PermissionDenied => ErrorKind::Denied,
@@ -288,6 +290,8 @@ impl ErrorKind {
             Errno::MFILE | Errno::NFILE => ErrorKind::FilesExhausted,
             Errno::NOBUFS | Errno::NOMEM => ErrorKind::Buffers,
             Errno::AFNOSUPPORT => ErrorKind::NetworkDown,
+            Errno::HOSTDOWN => ErrorKind::Unreachable,
+            Errno::NETRESET => ErrorKind::Reset,
             // Binding to port 0 fails with EADDRINUSE, and Linux' implicit bind of connect(2) on a datagram socket with
             // EAGAIN, when the whole ephemeral range is taken.
             Errno::ADDRINUSE | Errno::AGAIN if phase == Phase::Connect => ErrorKind::PortsExhausted,
@@ -421,6 +425,7 @@ mod tests {
         for (errno, phase, kind) in [
             (Errno::CONNREFUSED, Phase::Connect, ErrorKind::Refused),
             (Errno::HOSTUNREACH, Phase::Connect, ErrorKind::Unreachable),
+            (Errno::HOSTDOWN, Phase::Read, ErrorKind::Unreachable),
             (Errno::TIMEDOUT, Phase::Connect, ErrorKind::TimedOut(Phase::Connect)),
             (Errno::CONNRESET, Phase::Read, ErrorKind::Reset),
             (Errno::PIPE, Phase::Write, ErrorKind::Reset),
@@ -442,6 +447,15 @@ mod tests {
         let short = of(Errno::MFILE, Phase::Connect);
         assert_eq!(short.to_string(), "connect to 192.0.2.1:53: too many open files (local shortage)");
         assert!(StdError::source(&short).is_some());
+    }
+
+    #[test]
+    fn a_tls_failure_after_the_handshake_is_the_upstreams() {
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::InternalError);
+        let error =
+            Error::from_io(io::Error::new(io::ErrorKind::InvalidData, alert), Phase::Read, "query to 192.0.2.1:853");
+        assert_eq!((error.kind(), error.side()), (ErrorKind::Tls, Side::Upstream));
+        assert_eq!(error.to_string(), "query to 192.0.2.1:853: received fatal alert: internalerror");
     }
 
     #[test]

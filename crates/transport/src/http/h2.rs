@@ -64,6 +64,7 @@ where
         .max_header_list_size(HEADERS_MAX)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .reset_stream_duration(RESET_STREAM_MEMORY)
+        .max_local_error_reset_streams(Some(FORGOTTEN_MAX))
         .handshake(stream)
         .await
         .map_err(|error| explain(error, peer))?;
@@ -228,8 +229,12 @@ const STREAMS_INITIAL: usize = 100;
 const HEADERS_MAX: u32 = 16 * 1024;
 
 /// Streams that we reset and still remember, so that answers on their way to them are dropped in silence. Lost races
-/// make many of them; h2 counts each answer to a forgotten one as the peer's fault and ends the connection after 1,024.
-const RESET_STREAMS_MAX: usize = 1024;
+/// make many of them.
+const RESET_STREAMS_MAX: usize = 4096;
 
-/// How long they are remembered: longer than an answer may be late.
-const RESET_STREAM_MEMORY: Duration = Duration::from_secs(10);
+/// How long they are remembered: the longest round trip that an answer is late by.
+const RESET_STREAM_MEMORY: Duration = Duration::from_secs(2);
+
+/// Frames for streams that we forgot, in the life of a connection. h2 cannot tell them from a peer that breaks the rules
+/// and ends the connection at this count; its default of 1,024 is used up by a few seconds of lost races.
+const FORGOTTEN_MAX: usize = 65_536;

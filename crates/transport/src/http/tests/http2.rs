@@ -196,6 +196,24 @@ async fn dropping_a_request_resets_its_stream_alone() {
 }
 
 #[tokio::test]
+async fn thousands_of_lost_races_do_not_end_the_connection() {
+    let (connection, driver, mut script) = scripted(100).await;
+    // More than are remembered and more than h2 tolerates by default: answers to forgotten streams are reset once more.
+    for _ in 0..6000 {
+        let loser = tokio::spawn(connection.send(get("/"), LIMIT));
+        let stream = script.expect(HEADERS).await.stream;
+        loser.abort();
+        while within(script.expect(RST_STREAM)).await.stream != stream {}
+        script.answer(stream, b"late").await;
+    }
+    let winner = tokio::spawn(connection.send(get("/"), LIMIT));
+    let stream = within(script.expect(HEADERS)).await.stream;
+    script.answer(stream, b"in time").await;
+    assert_eq!(&within(winner).await.unwrap().unwrap().into_body()[..], b"in time");
+    assert!(!driver.is_finished());
+}
+
+#[tokio::test]
 async fn the_window_comes_back_from_answers_read_refused_and_dropped() {
     let (client, server) = tokio::io::duplex(1 << 16);
     let (connection, _driver) = open(client, b"h2").await;
