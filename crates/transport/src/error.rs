@@ -69,7 +69,8 @@ pub enum ErrorKind {
     Protocol,
     /// We gave up ourselves: the connection was closed or replaced on this side.
     Cancelled,
-    /// The system reported something else; the source has its words.
+    /// The system reported something else, or what was asked for cannot be done (a host name that is none); the text and the
+    /// source have the words.
     Other,
 }
 

@@ -97,7 +97,7 @@ struct Peer {
 /// Nothing is waited for but the room to write a few bytes, so there is no deadline here.
 ///
 /// # Errors
-/// [`ErrorKind::Alpn`] for another protocol, [`ErrorKind::Protocol`] for an `authority` that is none, and what the stream
+/// [`ErrorKind::Alpn`] for another protocol, [`ErrorKind::Other`] for an `authority` that is none, and what the stream
 /// reports.
 ///
 /// # Cancel safety
@@ -108,7 +108,7 @@ where
 {
     let tried = || format!("connect to {authority}");
     let authority: Authority = authority.parse().map_err(|error| {
-        Error::new(ErrorKind::Protocol, Phase::Http, tried(), "not a host with an optional port").with_source(error)
+        Error::new(ErrorKind::Other, Phase::Http, tried(), "not a host with an optional port").with_source(error)
     })?;
     let aborted = Arc::new(AtomicBool::new(false));
     let peer = Peer { authority, aborted: Arc::clone(&aborted) };
@@ -266,7 +266,7 @@ impl Peer {
         parts.scheme.get_or_insert(http::uri::Scheme::HTTPS);
         parts.authority.get_or_insert_with(|| self.authority.clone());
         parts.path_and_query.get_or_insert(http::uri::PathAndQuery::from_static("/"));
-        Uri::from_parts(parts).map_err(|error| self.error(ErrorKind::Protocol, "not a valid url").with_source(error))
+        Uri::from_parts(parts).map_err(|error| self.error(ErrorKind::Other, "not a valid url").with_source(error))
     }
 }
 

@@ -31,7 +31,6 @@ pub type TlsStream = RustlsStream<TcpStream>;
 #[derive(Debug, Clone)]
 pub struct TlsClient {
     connector: Connector,
-    offers_alpn: bool,
 }
 
 /// [`TlsConnector`] has no `Debug`.
@@ -92,7 +91,7 @@ impl TlsClient {
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         let connector = Connector(TlsConnector::from(Arc::new(config)));
-        Ok(TlsClient { connector, offers_alpn: !alpn.is_empty() })
+        Ok(TlsClient { connector })
     }
 
     /// Makes the handshake on `tcp` and verifies that the certificate is for `server_name`, a DNS name or an IP address.
@@ -121,16 +120,13 @@ impl TlsClient {
             Ok(Err(error)) => return Err(explain(error, tried, server_name)),
             Err(_) => return Err(Error::timed_out(Phase::Tls, tried, start.elapsed())),
         };
-        let info = self.info(&stream, start.elapsed());
+        let info = TlsInfo::of(&stream, start.elapsed());
         Ok((stream, info))
     }
+}
 
-    /// Whether an application protocol was offered at all.
-    pub fn offers_alpn(&self) -> bool {
-        self.offers_alpn
-    }
-
-    fn info(&self, stream: &TlsStream, handshake: Duration) -> TlsInfo {
+impl TlsInfo {
+    fn of(stream: &TlsStream, handshake: Duration) -> TlsInfo {
         let (_, connection) = stream.get_ref();
         TlsInfo {
             version: match connection.protocol_version() {
@@ -150,7 +146,7 @@ fn parse_name(server_name: &str, tried: &str) -> Result<ServerName<'static>, Err
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
         let happened = format!("{server_name:?} is neither a DNS name nor an IP address");
-        Error::new(ErrorKind::Tls, Phase::Tls, tried, happened).with_source(error)
+        Error::new(ErrorKind::Other, Phase::Tls, tried, happened).with_source(error)
     })
 }
 

@@ -31,6 +31,9 @@ pub struct UdpOptions {
 /// # Errors
 /// What the system reports; [`ErrorKind::PortsExhausted`] when no port is left.
 ///
+/// # Cancel safety
+/// Completes at its first poll.
+///
 /// # Panics
 /// Outside of a tokio runtime.
 pub async fn connect(peer: SocketAddr, options: &UdpOptions) -> Result<UdpSocket, Error> {

@@ -141,7 +141,7 @@ fn prepare(request: Request<Bytes>, peer: &Peer) -> Result<Request<Full<Bytes>>,
     parts.version = http::Version::HTTP_11;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri =
-        path.parse::<Uri>().map_err(|error| peer.error(ErrorKind::Protocol, "not a valid path").with_source(error))?;
+        path.parse::<Uri>().map_err(|error| peer.error(ErrorKind::Other, "not a valid path").with_source(error))?;
     Ok(Request::from_parts(parts, Full::new(body)))
 }
 

@@ -93,7 +93,8 @@ impl Handle {
         // Only the stream is held while the answer is awaited: an answer must not keep a released connection open.
         drop((sender, self));
         if !bodyless {
-            stream.send_data(body, true).map_err(|error| explain(error, peer))?;
+            // This fails only on a stream that has ended meanwhile; why it did, the answer's future says below.
+            let _ = stream.send_data(body, true);
         }
         let (parts, body) = response.await.map_err(|error| explain(error, peer))?.into_parts();
         let expected = peer.expected_size(&parts.headers, max_body)?;
@@ -199,7 +200,10 @@ fn explain(error: h2::Error, peer: &Peer) -> Error {
         let io = if eof { io::ErrorKind::UnexpectedEof.into() } else { io::Error::new(io.kind(), io.to_string()) };
         return Error::from_io(io, Phase::Http, peer.tried()).with_source(error);
     }
-    let reason = error.reason().unwrap_or(Reason::NO_ERROR);
+    let Some(reason) = error.reason() else {
+        // What h2 calls a user error: a request that it cannot express, or no stream id left. The peer saw none of it.
+        return peer.error(ErrorKind::Other, format!("http/2 request not possible: {error}")).with_source(error);
+    };
     if error.is_go_away() && error.is_remote() {
         // h2 gives this to streams above the GOAWAY's last one and to those not opened yet (RFC 9113 section 6.8); the
         // others go on, and fail with the end of the connection if they fail.

@@ -44,7 +44,7 @@ async fn an_unknown_protocol_and_a_bad_authority_are_refused() {
     assert_eq!(error.to_string(), "connect to dns.example: no http over the application protocol \"h3\"");
     let (stream, _peer) = tokio::io::duplex(64);
     let error = connect(stream, None, "dns example").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert_eq!(error.side(), crate::error::Side::Local);
 }
 
 #[test]

@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn the_systems_roots_are_found_or_their_absence_is_explained() {
+        match TlsRoots::default().store() {
+            Ok(store) => assert!(!store.is_empty()),
+            Err(error) => assert!(error.to_string().contains("ca-certificates"), "{error}"),
+        }
+    }
+
+    #[test]
     fn a_file_without_certificates_is_named() {
         let missing = TlsRoots::system().with_pem_file("no/such/ca.pem").unwrap_err();
         assert_eq!(missing.path(), Some(Path::new("no/such/ca.pem")));

@@ -79,6 +79,7 @@ async fn a_trailing_dot_is_no_part_of_the_name() {
     dial(&client, addr, "dns.example.").await.unwrap();
     let error = dial(&client, addr, "no name").await.unwrap_err();
     assert!(error.to_string().ends_with("\"no name\" is neither a DNS name nor an IP address"), "{error}");
+    assert_eq!(error.side(), Side::Local);
 }
 
 #[tokio::test]

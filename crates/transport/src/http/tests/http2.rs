@@ -85,6 +85,26 @@ async fn the_limit_on_streams_is_followed_as_it_changes() {
 }
 
 #[tokio::test]
+async fn a_server_that_names_no_limit_has_none() {
+    let (client, server) = tokio::io::duplex(1 << 16);
+    echo(server);
+    let (connection, _driver) = open(client, b"h2").await;
+    assert_eq!(connection.max_streams(), 100, "before its settings came");
+    within(connection.send(get("/"), LIMIT)).await.unwrap();
+    assert_eq!(connection.max_streams(), usize::MAX);
+}
+
+#[tokio::test]
+async fn a_request_that_http2_cannot_express_is_not_the_peers_fault() {
+    let (connection, driver, _script) = scripted(100).await;
+    let mut request = get("/");
+    request.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    let error = within(connection.send(request, LIMIT)).await.unwrap_err();
+    assert_eq!((error.kind(), error.side()), (ErrorKind::Other, Side::Local), "{error}");
+    assert!(!driver.is_finished());
+}
+
+#[tokio::test]
 async fn requests_beyond_the_limit_wait_for_a_stream() {
     let (connection, _driver, mut script) = scripted(1).await;
     let first = tokio::spawn(connection.send(get("/1"), LIMIT));
