@@ -22,7 +22,7 @@ use crate::{
 /// A DNS gateway over pooled UDP, TCP, DoT and DoH upstreams: at most a few connections to each upstream, one handshake
 /// per upstream and idle period.
 #[derive(Debug, Parser)]
-#[command(name = "keepwarm", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// Log level or filter, such as "debug" or "info,keepwarm_pool=debug"; overrides [log] level.
@@ -262,14 +262,18 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
 
 fn summary(name: &str, config: &Config) -> String {
     let dns = &config.dns;
-    let listen: Vec<String> = dns.listen.iter().map(|listen| {
-        let transports = match (listen.udp, listen.tcp) {
-            (true, false) => "UDP",
-            (false, true) => "TCP",
-            _ => "UDP and TCP",
-        };
-        format!("{} ({transports})", listen.address)
-    }).collect();
+    let listen: Vec<String> = dns
+        .listen
+        .iter()
+        .map(|listen| {
+            let transports = match (listen.udp, listen.tcp) {
+                (true, false) => "UDP",
+                (false, true) => "TCP",
+                _ => "UDP and TCP",
+            };
+            format!("{} ({transports})", listen.address)
+        })
+        .collect();
     let upstreams: Vec<String> =
         dns.upstreams.iter().map(|upstream| format!("{} ({})", upstream.name, upstream.transport.as_str())).collect();
     format!(

@@ -90,14 +90,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ConfigError::Read { error, .. } => Some(error),
-            ConfigError::Faults(_) => None,
-        }
-    }
-}
+/// The words of the system are part of the text, so there is no source to say them again.
+impl std::error::Error for ConfigError {}
 
 impl Config {
     /// Reads and checks a file; relative paths in it start at its folder.
@@ -123,6 +117,7 @@ impl Config {
         if faults.has_errors() {
             // What a half-understood file means can only be guessed, so the keys are checked once the syntax is right.
             faults.sort();
+            faults.conclude("the keys are checked once the syntax is right");
             return Err(ConfigError::Faults(Box::new(faults)));
         }
         let spec = spec::FileSpec::from_table(&mut faults, "", tree.get_ref());

@@ -2,11 +2,7 @@
 //!
 //! Standard output stays free for what a command was asked for. What is logged is decided where it happens.
 
-use std::{
-    fmt,
-    io::IsTerminal as _,
-    str::FromStr,
-};
+use std::{fmt, io::IsTerminal as _, str::FromStr};
 
 use tracing_subscriber::{
     Layer as _,
@@ -111,7 +107,8 @@ impl fmt::Display for LogFilter {
 
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; accepted: {}", self.problem, self.accepted)
+        let joint = if self.accepted.starts_with("write ") { "" } else { "accepted: " };
+        write!(f, "{}; {joint}{}", self.problem, self.accepted)
     }
 }
 
@@ -142,12 +139,13 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
 ];
 
-const ACCEPTED: &str = "error, warn, info, debug, trace or off, or a filter per target such as \"info,keepwarm_pool=debug\"";
+const ACCEPTED: &str =
+    "error, warn, info, debug, trace or off, or a filter per target such as \"info,keepwarm_pool=debug\"";
 
 fn unknown_level(level: &str) -> FilterError {
     if is_target(level) && level.starts_with("keepwarm") {
         let problem = format!("has the target `{level}` without a level");
-        return FilterError { problem, accepted: format!("write \"{level}=debug\": {ACCEPTED}") };
+        return FilterError { problem, accepted: format!("write \"{level}=debug\"; accepted: {ACCEPTED}") };
     }
     FilterError { problem: format!("has the unknown level \"{level}\""), accepted: ACCEPTED.into() }
 }

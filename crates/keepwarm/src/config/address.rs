@@ -3,7 +3,7 @@
 //! Pure text in, values out; nothing is resolved and no file is read here. Each refusal says what would be accepted.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -115,7 +115,10 @@ pub fn parse_host(text: &str) -> Result<Arc<str>, WordsError> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok(text.into());
     }
-    host_problem(text).map_or_else(|| Ok(text.into()), |problem| Err(refuse(problem, "a host name such as \"dns.quad9.net\", or an IP address")))
+    host_problem(text).map_or_else(
+        || Ok(text.into()),
+        |problem| Err(refuse(problem, "a host name such as \"dns.quad9.net\", or an IP address")),
+    )
 }
 
 /// Reads an upstream's URL: `udp://`, `tcp://`, `tls://`, `https://`, host, optional port, and for `https://` a path.
@@ -124,12 +127,14 @@ pub fn parse_host(text: &str) -> Result<Arc<str>, WordsError> {
 /// Says what is wrong and what would be accepted.
 pub fn parse_upstream(text: &str) -> Result<UpstreamAddress, WordsError> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        let shown = if text.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
+        let shown = if text.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
         let usable = !text.is_empty() && parse_upstream(&format!("udp://{shown}")).is_ok();
         return Err(refuse(
             "does not say which protocol to speak",
             match usable {
-                true => format!("write \"udp://{shown}\" (plain), or \"tls://{shown}\" (encrypted) if the server speaks it"),
+                true => {
+                    format!("write \"udp://{shown}\" (plain), or \"tls://{shown}\" (encrypted) if the server speaks it")
+                }
                 false => UPSTREAM_FORMS.to_owned(),
             },
         ));
@@ -143,7 +148,9 @@ pub fn parse_upstream(text: &str) -> Result<UpstreamAddress, WordsError> {
             let problem = format!("asks for `{scheme}://`, which is known but not part of this version");
             return Err(refuse(problem, UPSTREAM_FORMS));
         }
-        "http" => return Err(refuse("asks for `http://`, which is not encrypted and not DNS over HTTPS", UPSTREAM_FORMS)),
+        "http" => {
+            return Err(refuse("asks for `http://`, which is not encrypted and not DNS over HTTPS", UPSTREAM_FORMS));
+        }
         _ => return Err(refuse(format!("has the unknown scheme `{scheme}://`"), UPSTREAM_FORMS)),
     };
     let (authority, path) = match rest.find(['/', '?', '#']) {
@@ -152,6 +159,12 @@ pub fn parse_upstream(text: &str) -> Result<UpstreamAddress, WordsError> {
     };
     if authority.contains('@') {
         return Err(refuse("holds a user name, which no transport of this version sends", UPSTREAM_FORMS));
+    }
+    if authority.parse::<Ipv6Addr>().is_ok() {
+        return Err(refuse(
+            "has an IPv6 address without brackets",
+            format!("write \"{scheme}://[{authority}]{path}\""),
+        ));
     }
     let (host, port) = split_authority(authority)?;
     let port = match port {
@@ -165,12 +178,14 @@ fn upstream_path(transport: Transport, path: &str) -> Result<Arc<str>, WordsErro
     match (transport, path) {
         (Transport::Https, "") => Ok("/dns-query".into()),
         (Transport::Https, _) => {
-            let usable = path.starts_with('/')
-                && !path.contains('#')
-                && path.parse::<hyper::http::uri::PathAndQuery>().is_ok();
+            let usable =
+                path.starts_with('/') && !path.contains('#') && path.parse::<hyper::http::uri::PathAndQuery>().is_ok();
             match usable {
                 true => Ok(path.into()),
-                false => Err(refuse("has a path that a URL cannot hold", "a path such as \"/dns-query\", without `#` and with spaces as %20")),
+                false => Err(refuse(
+                    "has a path that a URL cannot hold",
+                    "a path such as \"/dns-query\", without `#` and with spaces as %20",
+                )),
             }
         }
         (_, "") => Ok("".into()),
@@ -186,7 +201,7 @@ fn split_authority(authority: &str) -> Result<(Arc<str>, Option<&str>), WordsErr
         let Some((host, after)) = rest.split_once(']') else {
             return Err(refuse("has a `[` without `]`", UPSTREAM_FORMS));
         };
-        if host.parse::<std::net::Ipv6Addr>().is_err() {
+        if host.parse::<Ipv6Addr>().is_err() {
             return Err(refuse("has no IPv6 address in its brackets", UPSTREAM_FORMS));
         }
         return match (after.is_empty(), after.strip_prefix(':')) {
@@ -194,9 +209,6 @@ fn split_authority(authority: &str) -> Result<(Arc<str>, Option<&str>), WordsErr
             (false, Some(port)) => Ok((host.into(), Some(port))),
             (false, None) => Err(refuse("has something other than a port after `]`", UPSTREAM_FORMS)),
         };
-    }
-    if authority.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(refuse("has an IPv6 address without brackets", format!("write \"[{authority}]\" for the host")));
     }
     let (host, port) = match authority.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -249,10 +261,14 @@ fn parse_socket(text: &str, default_port: Option<u16>, forms: &str) -> Result<So
         return default_port.map(|port| SocketAddr::new(address, port)).ok_or_else(|| refuse("has no port", forms));
     }
     let problem = match text.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_err() && host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => {
+        Some((host, port))
+            if port.parse::<u16>().is_err() && host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() =>
+        {
             return Err(refuse(format!("has `{port}` as its port"), "a port from 0 to 65535 (0: the system chooses)"));
         }
-        Some(("localhost" | "*", _)) => "names a host; only IP addresses can be listened on and nothing is resolved here",
+        Some(("localhost" | "*", _)) => {
+            "names a host; only IP addresses can be listened on and nothing is resolved here"
+        }
         _ => "is not an IP address and a port",
     };
     Err(refuse(problem, forms))

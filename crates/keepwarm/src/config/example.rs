@@ -31,8 +31,14 @@ pub(super) fn is_only_an_example(path: &str) -> bool {
         || path == "version"
 }
 
-/// Adds defaults, and takes the line breaks of the source out of descriptions.
+/// Adds defaults, takes the line breaks of the source out of descriptions, and takes out null, which TOML does not have.
 fn describe(schema: &mut Value, example: &Value, path: &str) {
+    if let Some(kind) = schema["type"].as_array().and_then(|kinds| kinds.iter().find(|kind| *kind != "null")).cloned() {
+        schema["type"] = kind;
+    }
+    if let Some(Value::Array(words)) = schema.get_mut("enum") {
+        words.retain(|word| !word.is_null());
+    }
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     }

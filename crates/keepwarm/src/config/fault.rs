@@ -112,11 +112,22 @@ impl Faults {
         self.list.sort_by_key(|fault| (fault.span.start, fault.span.end));
     }
 
-    /// The faults as text for people: excerpt, marks and remedy, one after the other.
+    /// Adds `help` to the last fault, where it is read last.
+    pub(super) fn conclude(&mut self, help: &str) {
+        if let Some(last) = self.list.last_mut() {
+            last.help = Some(help.to_owned());
+        }
+    }
+
+    /// The faults as text for people: excerpt, marks and remedy, one after the other; the first hundred.
     pub fn render(&self, colour: bool) -> String {
         // The width is fixed and wide: excerpts are cut by the terminal rather than by us, and logs look like terminals.
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(200);
-        let rendered: Vec<String> = self.list.iter().map(|fault| self.render_one(&renderer, fault)).collect();
+        let mut rendered: Vec<String> =
+            self.list.iter().take(RENDERED_MAX).map(|fault| self.render_one(&renderer, fault)).collect();
+        if self.list.len() > RENDERED_MAX {
+            rendered.push(format!("... and {} more", self.list.len() - RENDERED_MAX));
+        }
         rendered.join("\n\n")
     }
 
@@ -160,6 +171,9 @@ impl fmt::Display for Faults {
         Ok(())
     }
 }
+
+/// A file of another kind can have a fault on every line.
+const RENDERED_MAX: usize = 100;
 
 fn non_empty(label: &str) -> Option<&str> {
     (!label.is_empty()).then_some(label)

@@ -12,9 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{
-    BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig,
-};
+use keepwarm_dns::config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig};
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
@@ -43,15 +41,22 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config {
     let mut check = Check { faults };
     check.version(&spec);
+    let dns_is_unreadable = spec.dns.is_none() && spec.has("dns");
     let limits = spec.limits.map(|at| at.value).unwrap_or_default();
-    let max_connections =
-        check.count("limits.max_connections", limits.max_connections.as_ref(), 1..=1_000_000, defaults::MAX_CONNECTIONS);
+    let max_connections = check.count(
+        "limits.max_connections",
+        limits.max_connections.as_ref(),
+        1..=1_000_000,
+        defaults::MAX_CONNECTIONS,
+    );
     let workers = check.count("limits.workers", limits.workers.as_ref(), 0..=1024, defaults::WORKERS);
     let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
     let roots = check.roots(&extra_roots, base);
-    let dns_span = spec.dns.as_ref().map(|at| at.span.clone());
-    let dns = spec.dns.map(|at| at.value).unwrap_or_default();
-    let mut dns = check.dns(dns, dns_span);
+    let (dns, span) = spec.dns.map_or_else(|| (DnsSpec::default(), 0..0), |at| (at.value, at.span));
+    if !dns_is_unreadable && !dns.has("upstream") {
+        check.no_upstream(span);
+    }
+    let mut dns = check.dns(dns);
     dns.workers = workers;
     dns.max_connections = max_connections;
     dns.roots = roots;
@@ -90,7 +95,8 @@ impl Check<'_> {
             ),
             None if spec.has("version") => {}
             None => self.faults.push(
-                Fault::error(0..0, "`version` is missing").help(format!("write `version = {VERSION}` at the top of the file")),
+                Fault::error(0..0, "`version` is missing")
+                    .help(format!("write `version = {VERSION}` at the top of the file")),
             ),
         }
     }
@@ -110,10 +116,8 @@ impl Check<'_> {
         roots
     }
 
-    fn dns(&mut self, spec: DnsSpec, section: Option<Range<usize>>) -> DnsConfig {
-        let has_upstream = spec.has("upstream");
-        let timeout =
-            self.duration("dns.timeout", spec.timeout.as_ref(), MILLISECOND..=5 * MINUTE, defaults::TIMEOUT);
+    fn dns(&mut self, spec: DnsSpec) -> DnsConfig {
+        let timeout = self.duration("dns.timeout", spec.timeout.as_ref(), MILLISECOND..=5 * MINUTE, defaults::TIMEOUT);
         let racing_delay = self.racing_delay(spec.racing_delay.as_ref(), spec.timeout.as_ref(), timeout);
         if let Some(limit) = spec.rate_limit.as_ref().filter(|at| at.value != 0) {
             self.faults.push(
@@ -134,14 +138,19 @@ impl Check<'_> {
             bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
             pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
             breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
-            upstreams: self.upstreams(spec.upstream, has_upstream, section),
+            upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
             workers: defaults::WORKERS,
             max_connections: defaults::MAX_CONNECTIONS,
             roots: TlsRoots::system(),
         }
     }
 
-    fn racing_delay(&mut self, delay: Option<&At<Duration>>, written: Option<&At<Duration>>, timeout: Duration) -> Duration {
+    fn racing_delay(
+        &mut self,
+        delay: Option<&At<Duration>>,
+        written: Option<&At<Duration>>,
+        timeout: Duration,
+    ) -> Duration {
         let read = self.duration("dns.racing_delay", delay, Duration::ZERO..=5 * MINUTE, defaults::RACING_DELAY);
         let Some(delay) = delay.filter(|_| read > timeout) else {
             return read;
@@ -167,13 +176,17 @@ impl Check<'_> {
             }
         }
         self.duration("dns.cache.stale", spec.stale.as_ref(), Duration::ZERO..=7 * DAY, Duration::ZERO);
-        if spec.size.as_ref().is_some_and(|size| size.value.0 == 0) {
+        let size_is_unreadable = spec.size.is_none() && spec.has("size");
+        if size_is_unreadable || spec.size.as_ref().is_some_and(|size| size.value.0 == 0) {
             return;
         }
         let span = spec.size.as_ref().map_or_else(|| cache.span.clone(), |size| size.span.clone());
         self.faults.push(
-            Fault::warning(span, "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream")
-                .help("size = \"0\" says so and silences this"),
+            Fault::warning(
+                span,
+                "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream",
+            )
+            .help("size = \"0\" says so and silences this"),
         );
     }
 
@@ -247,20 +260,29 @@ impl Check<'_> {
 
     fn pool(&mut self, spec: &PoolSpec) -> PoolSettings {
         let default = PoolSettings::default();
-        let max_per_host = self.count("dns.pool.max_per_host", spec.max_per_host.as_ref(), 1..=65_535, default.max_per_host);
+        let max_per_host =
+            self.count("dns.pool.max_per_host", spec.max_per_host.as_ref(), 1..=65_535, default.max_per_host);
         let min_idle = self.count("dns.pool.min_idle", spec.min_idle.as_ref(), 0..=65_535, default.min_idle);
         if min_idle > max_per_host {
             let (at, other) = (spec.min_idle.as_ref(), spec.max_per_host.as_ref());
             self.order(at, other, "dns.pool.min_idle", "dns.pool.max_per_host", &max_per_host.to_string());
         }
-        let count = |check: &mut Self, key: &str, at: &Option<At<u64>>, range, default| check.count(key, at.as_ref(), range, default);
+        let count = |check: &mut Self, key: &str, at: &Option<At<u64>>, range, default| {
+            check.count(key, at.as_ref(), range, default)
+        };
         let duration = |check: &mut Self, key: &str, at: &Option<At<Duration>>, range, default| {
             check.duration(key, at.as_ref(), range, default)
         };
         PoolSettings {
             max_per_host,
             min_idle,
-            max_in_flight: count(self, "dns.pool.max_in_flight", &spec.max_in_flight, 1..=65_535, default.max_in_flight),
+            max_in_flight: count(
+                self,
+                "dns.pool.max_in_flight",
+                &spec.max_in_flight,
+                1..=65_535,
+                default.max_in_flight,
+            ),
             max_waiters: count(self, "dns.pool.max_waiters", &spec.max_waiters, 0..=1_000_000, default.max_waiters),
             idle_timeout: duration(
                 self,
@@ -269,7 +291,13 @@ impl Check<'_> {
                 100 * MILLISECOND..=DAY,
                 default.idle_timeout,
             ),
-            max_lifetime: duration(self, "dns.pool.max_lifetime", &spec.max_lifetime, SECOND..=7 * DAY, default.max_lifetime),
+            max_lifetime: duration(
+                self,
+                "dns.pool.max_lifetime",
+                &spec.max_lifetime,
+                SECOND..=7 * DAY,
+                default.max_lifetime,
+            ),
             connect_timeout: duration(
                 self,
                 "dns.pool.connect_timeout",
@@ -304,7 +332,13 @@ impl Check<'_> {
                 1..=1_000_000,
                 default.udp_max_queries,
             ),
-            udp_max_age: duration(self, "dns.pool.udp_max_age", &spec.udp_max_age, 100 * MILLISECOND..=HOUR, default.udp_max_age),
+            udp_max_age: duration(
+                self,
+                "dns.pool.udp_max_age",
+                &spec.udp_max_age,
+                100 * MILLISECOND..=HOUR,
+                default.udp_max_age,
+            ),
             reuse: spec.reuse.as_ref().map_or(default.reuse, |at| at.value),
         }
     }
@@ -314,13 +348,18 @@ impl Check<'_> {
         let failure_ratio = match &spec.failure_ratio {
             Some(at) if at.value > 0.0 && at.value <= 1.0 => at.value,
             Some(at) => {
-                self.out_of_range("dns.breaker.failure_ratio", at.span.clone(), "a share above 0, up to 1, such as 0.5");
+                self.out_of_range(
+                    "dns.breaker.failure_ratio",
+                    at.span.clone(),
+                    "a share above 0, up to 1, such as 0.5",
+                );
                 default.failure_ratio
             }
             None => default.failure_ratio,
         };
         let open = self.duration("dns.breaker.open", spec.open.as_ref(), MILLISECOND..=DAY, default.open);
-        let open_max = self.duration("dns.breaker.open_max", spec.open_max.as_ref(), MILLISECOND..=DAY, default.open_max);
+        let open_max =
+            self.duration("dns.breaker.open_max", spec.open_max.as_ref(), MILLISECOND..=DAY, default.open_max);
         if open > open_max {
             let (at, other) = (spec.open.as_ref(), spec.open_max.as_ref());
             self.order(at, other, "dns.breaker.open", "dns.breaker.open_max", &duration_words(open_max));
@@ -335,22 +374,14 @@ impl Check<'_> {
         }
     }
 
-    fn upstreams(
-        &mut self,
-        upstreams: Option<At<List<UpstreamSpec>>>,
-        present: bool,
-        dns: Option<Range<usize>>,
-    ) -> Vec<UpstreamConfig> {
+    fn no_upstream(&mut self, span: Range<usize>) {
         const REMEDY: &str = "add one, such as:\n[[dns.upstream]]\nname = \"quad9\"\naddress = \"tls://dns.quad9.net\"\naddresses = [\"9.9.9.9\", \"2620:fe::fe\"]";
-        let Some(upstreams) = upstreams else {
-            // A list that could not be read at all has its own fault already.
-            if !present {
-                self.faults.push(Fault::error(dns.unwrap_or(0..0), "there is no upstream to ask").help(REMEDY));
-            }
-            return Vec::new();
-        };
+        self.faults.push(Fault::error(span, "there is no upstream to ask").help(REMEDY));
+    }
+
+    fn upstreams(&mut self, upstreams: At<List<UpstreamSpec>>) -> Vec<UpstreamConfig> {
         if upstreams.value.is_empty() {
-            self.faults.push(Fault::error(upstreams.span.clone(), "there is no upstream to ask").help(REMEDY));
+            self.no_upstream(upstreams.span.clone());
         }
         if let Some(first_over) = upstreams.value.get(UPSTREAMS_MAX) {
             self.faults.push(
@@ -362,7 +393,11 @@ impl Check<'_> {
         upstreams.value.into_iter().filter_map(|upstream| self.upstream(upstream, &mut names)).collect()
     }
 
-    fn upstream(&mut self, upstream: At<UpstreamSpec>, names: &mut HashMap<String, Range<usize>>) -> Option<UpstreamConfig> {
+    fn upstream(
+        &mut self,
+        upstream: At<UpstreamSpec>,
+        names: &mut HashMap<String, Range<usize>>,
+    ) -> Option<UpstreamConfig> {
         let At { value: spec, span } = upstream;
         self.required("name", &spec, &span, "a name of your choice, such as name = \"quad9\"");
         self.required("address", &spec, &span, "where it is, such as address = \"tls://dns.quad9.net\"");
@@ -383,18 +418,24 @@ impl Check<'_> {
         if let Some(server_name) = spec.server_name.as_ref().filter(|_| !encrypted) {
             let scheme = address.value.transport.as_str();
             self.faults.push(
-                Fault::error(server_name.span.clone(), format!("`dns.upstream.server_name` has no meaning with {scheme}://"))
-                    .also(address.span.clone(), "not encrypted, so there is no certificate")
-                    .help("remove it, or use tls:// or https://"),
+                Fault::error(
+                    server_name.span.clone(),
+                    format!("`dns.upstream.server_name` has no meaning with {scheme}://"),
+                )
+                .also(address.span.clone(), "not encrypted, so there is no certificate")
+                .help("remove it, or use tls:// or https://"),
             );
         }
         if let Some(addresses) = spec.addresses.as_ref().filter(|list| !list.value.is_empty())
             && let Some(ip) = address.value.ip()
         {
             self.faults.push(
-                Fault::error(addresses.span.clone(), "`dns.upstream.addresses` has no meaning where `address` is an IP")
-                    .also(address.span.clone(), format!("already {ip}"))
-                    .help("remove it, or name the host in `address`"),
+                Fault::error(
+                    addresses.span.clone(),
+                    "`dns.upstream.addresses` has no meaning where `address` is an IP",
+                )
+                .also(address.span.clone(), format!("already {ip}"))
+                .help("remove it, or name the host in `address`"),
             );
         }
         let addresses: Vec<IpAddr> =
@@ -472,8 +513,12 @@ impl Check<'_> {
         let title = format!("`{key}` is larger than `{limit}`");
         let fault = match (at, other) {
             (Some(at), Some(other)) => Fault::error(at.span.clone(), title).also(other.span.clone(), "the limit"),
-            (Some(at), None) => Fault::error(at.span.clone(), title).label(format!("the default of `{limit}` is {limit_value}")),
-            (None, Some(other)) => Fault::error(other.span.clone(), title).label(format!("smaller than the default of `{key}`")),
+            (Some(at), None) => {
+                Fault::error(at.span.clone(), title).label(format!("the default of `{limit}` is {limit_value}"))
+            }
+            (None, Some(other)) => {
+                Fault::error(other.span.clone(), title).label(format!("smaller than the default of `{key}`"))
+            }
             (None, None) => return,
         };
         self.faults.push(fault.help(format!("accepted for `{key}`: up to {limit_value}; or raise `{limit}`")));
@@ -482,7 +527,9 @@ impl Check<'_> {
     fn not_empty_list<T>(&mut self, key: &str, list: &At<List<T>>, max: usize, accepted: &str) {
         let refused = self.faults.iter().any(|fault| section_of(&list.span, fault));
         if list.value.is_empty() && !refused {
-            self.faults.push(Fault::error(list.span.clone(), format!("`{key}` is empty")).help(format!("accepted: {accepted}")));
+            self.faults.push(
+                Fault::error(list.span.clone(), format!("`{key}` is empty")).help(format!("accepted: {accepted}")),
+            );
         } else if list.value.len() > max {
             self.faults.push(
                 Fault::error(list.span.clone(), format!("`{key}` has {} entries", list.value.len()))

@@ -75,7 +75,8 @@ impl<T: Value> Read for T {
         match T::from_toml(value.get_ref()) {
             Ok(read) => Some(read),
             Err(Refusal { problem, label, accepted }) => {
-                faults.push(Fault::error(value.span(), format!("`{path}` {problem}")).label(label).help(format!("accepted: {accepted}")));
+                let help = if accepted.starts_with("write ") { accepted } else { format!("accepted: {accepted}") };
+                faults.push(Fault::error(value.span(), format!("`{path}` {problem}")).label(label).help(help));
                 None
             }
         }
@@ -91,13 +92,24 @@ impl<T: Read> Read for List<T> {
         let DeValue::Array(items) = value.get_ref() else {
             let refusal = Refusal::kind(value.get_ref(), "a list", "");
             let header = path.starts_with("dns.upstream");
-            let help = if header { "accepted: sections headed [[dns.upstream]]" } else { "accepted: values in square brackets, such as [\"...\", \"...\"]" };
-            faults.push(Fault::error(value.span(), format!("`{path}` {}", refusal.problem)).label(refusal.label).help(help));
+            let help = if header {
+                "accepted: sections headed [[dns.upstream]]"
+            } else {
+                "accepted: values in square brackets, such as [\"...\", \"...\"]"
+            };
+            faults.push(
+                Fault::error(value.span(), format!("`{path}` {}", refusal.problem)).label(refusal.label).help(help),
+            );
             return None;
         };
         // A faulty item leaves the list with what remains, so that the checks across keys still see the others; the
         // fault itself already refuses the file.
-        Some(items.iter().filter_map(|item| T::read(faults, path, item).map(|value| At { value, span: item.span() })).collect())
+        Some(
+            items
+                .iter()
+                .filter_map(|item| T::read(faults, path, item).map(|value| At { value, span: item.span() }))
+                .collect(),
+        )
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -156,12 +168,18 @@ fn unknown_key(path: &str, key: &str, span: Range<usize>, known: &[&str]) -> Fau
 
 /// The candidate that a mistyped word most likely meant.
 pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_ascii_lowercase().replace('-', "_");
+    let normal = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let word = normal(word);
     candidates
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.replace('-', "_")), candidate))
-        .filter(|(similarity, _)| *similarity >= 0.85)
-        .max_by(|(left, _), (right, _)| left.total_cmp(right))
-        .map(|(_, candidate)| candidate)
+        .map(|candidate| {
+            let edits = strsim::damerau_levenshtein(&word, &normal(candidate));
+            let similarity = strsim::jaro_winkler(&word, &normal(candidate));
+            (edits, similarity, candidate)
+        })
+        // Jaro-Winkler sees no swapped letters in short words, and edits alone see no common beginning.
+        .filter(|(edits, similarity, candidate)| *edits <= (candidate.len() / 3).max(1) || *similarity >= 0.85)
+        .min_by(|left, right| left.0.cmp(&right.0).then(right.1.total_cmp(&left.1)))
+        .map(|(_, _, candidate)| candidate)
 }
 
 fn join(path: &str, key: &str) -> String {

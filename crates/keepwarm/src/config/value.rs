@@ -131,7 +131,11 @@ impl Value for Size {
 impl Value for Text {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
         match text(value, "a text", "a text in quotes")? {
-            "" => Err(Refusal { problem: "is empty".into(), label: String::new(), accepted: "a text of at least one character".into() }),
+            "" => Err(Refusal {
+                problem: "is empty".into(),
+                label: String::new(),
+                accepted: "a text of at least one character".into(),
+            }),
             text => Ok(Text(text.to_owned())),
         }
     }
@@ -210,7 +214,9 @@ fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {
         true => Ok(ControlAddress(address)),
         // Anybody who reaches the endpoint may ask queries through it, and this version has no token to keep them out.
         false => Err(WordsError {
-            problem: format!("is {address}, which other machines can reach; this version has no token to keep them out"),
+            problem: format!(
+                "is {address}, which other machines can reach; this version has no token to keep them out"
+            ),
             accepted: format!("a loopback address, such as \"127.0.0.1:{0}\" or \"[::1]:{0}\"", address.port()),
         }),
     }

@@ -20,7 +20,7 @@ const DURATION_MAX: u64 = 3650 * 86_400_000_000;
 pub struct WordsError {
     /// What is wrong with the text, as the end of "`key` ...".
     pub problem: String,
-    /// What would be accepted.
+    /// What would be accepted; begins with "write" where the remedy is plain.
     pub accepted: String,
 }
 
@@ -30,9 +30,10 @@ pub struct WordsError {
 /// Says what is wrong and what would be accepted; the longest duration is 3650 days.
 pub fn parse_duration(text: &str) -> Result<Duration, WordsError> {
     let micros = parse(text, &TIME_UNITS, || {
-        let mut accepted = String::from("a whole number and a unit (d, h, m, s, ms, us), such as \"250ms\", \"5m\" or \"1h30m\"");
+        let mut accepted =
+            String::from("a whole number and a unit (d, h, m, s, ms, us), such as \"250ms\", \"5m\" or \"1h30m\"");
         if let Some(better) = guess_duration(text) {
-            accepted = format!("write \"{better}\": {accepted}");
+            accepted = format!("write \"{better}\"; accepted: {accepted}");
         }
         accepted
     })?;
@@ -48,14 +49,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, WordsError> {
 /// Says what is wrong and what would be accepted.
 pub fn parse_size(text: &str) -> Result<u64, WordsError> {
     parse(text, &SIZE_UNITS, || {
-        let mut accepted = String::from("a whole number and a unit (B, KiB, MiB, GiB), such as \"64MiB\"; \"0\" turns it off");
+        let mut accepted =
+            String::from("a whole number and a unit (B, KiB, MiB, GiB), such as \"64MiB\"; \"0\" turns it off");
         let trimmed = text.trim();
         for (loose, exact) in [("kb", "KiB"), ("mb", "MiB"), ("gb", "GiB"), ("k", "KiB"), ("m", "MiB"), ("g", "GiB")] {
-            let Some(digits) = trimmed.to_ascii_lowercase().strip_suffix(loose).map(|rest| rest.trim().to_owned()) else {
+            let Some(digits) = trimmed.to_ascii_lowercase().strip_suffix(loose).map(|rest| rest.trim().to_owned())
+            else {
                 continue;
             };
             if is_number(&digits) {
-                accepted = format!("write \"{digits}{exact}\": {accepted}");
+                accepted = format!("write \"{digits}{exact}\"; accepted: {accepted}");
                 break;
             }
         }
@@ -190,9 +193,11 @@ mod tests {
         assert_eq!(parse_size("64MiB"), Ok(64 << 20));
         assert_eq!(parse_size("0"), Ok(0));
         assert_eq!(parse_size("512B"), Ok(512));
-        for (text, problem, accepted) in
-            [("64", "needs a unit", "MiB"), ("64MB", "unknown unit", "write \"64MiB\""), ("99999999999GiB", "too large", "MiB")]
-        {
+        for (text, problem, accepted) in [
+            ("64", "needs a unit", "MiB"),
+            ("64MB", "unknown unit", "write \"64MiB\""),
+            ("99999999999GiB", "too large", "MiB"),
+        ] {
             let error = parse_size(text).expect_err(text);
             assert!(error.problem.contains(problem) && error.accepted.contains(accepted), "{text}: {error:?}");
         }

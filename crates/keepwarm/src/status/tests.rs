@@ -36,7 +36,12 @@ impl Snapshots for Fake {
                 "bad..name" => Err(QueryError::Invalid("not a name".into())),
                 "down.test" => Err(QueryError::Failed("no upstream answered".into())),
                 "slow.test" => std::future::pending().await,
-                _ => Ok(QueryReport { name: request.name, qtype: request.qtype, rcode: "NOERROR".into(), ..QueryReport::default() }),
+                _ => Ok(QueryReport {
+                    name: request.name,
+                    qtype: request.qtype,
+                    rcode: "NOERROR".into(),
+                    ..QueryReport::default()
+                }),
             }
         })
     }
@@ -113,11 +118,14 @@ async fn requests_by_another_name_are_refused() {
         "Host: localhost\nOrigin: null",
         "X-No-Host: 1",
     ] {
-        let (status, body) = raw(served.address, &format!("GET /api/v1/pools HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
+        let (status, body) =
+            raw(served.address, &format!("GET /api/v1/pools HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
         assert!(matches!(status, 400 | 403), "{headers}: {status}");
         assert!(!body.contains("quad9"), "{headers}: {body}");
     }
-    for headers in ["Host: LOCALHOST:1", "Host: 127.0.0.1", "Host: [::1]:9180", "Host: localhost\nOrigin: http://localhost:80"] {
+    for headers in
+        ["Host: LOCALHOST:1", "Host: 127.0.0.1", "Host: [::1]:9180", "Host: localhost\nOrigin: http://localhost:80"]
+    {
         let (status, _) = raw(served.address, &format!("GET /livez HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
         assert_eq!(status, 200, "{headers}");
     }
@@ -128,7 +136,9 @@ async fn wrong_methods_types_and_bodies_are_refused() {
     let served = served().await;
     let request = |line: &str, kind: &str, body: &str| {
         let length = body.len();
-        format!("{line} HTTP/1.1\nHost: localhost\nConnection: close\nContent-Type: {kind}\nContent-Length: {length}\n\n{body}")
+        format!(
+            "{line} HTTP/1.1\nHost: localhost\nConnection: close\nContent-Type: {kind}\nContent-Length: {length}\n\n{body}"
+        )
     };
     let json = "application/json";
     let long = format!("{{\"name\":\"{}\"}}", "a".repeat(BODY_MAX));
@@ -202,7 +212,11 @@ async fn another_server_is_not_taken_for_keepwarm() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let other = tokio::spawn(async move {
-        for answer in ["HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno", "+OK\r\n"] {
+        for answer in [
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno",
+            "+OK\r\n",
+        ] {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = [0; 512];
             let _ = stream.read(&mut head).await.unwrap();
