@@ -18,6 +18,7 @@ use super::{Asked, BODY_MAX, refusal, response};
 use crate::CloseKind;
 use crate::answer::header_only;
 use crate::core::{Fate, Reply, Target, now};
+use crate::counters::ClosedBy;
 use crate::socket::{Connection, Stream};
 use crate::stream::{SHUTDOWN_MAX, sleep_until};
 use crate::wire::{Bad, Query};
@@ -48,7 +49,8 @@ pub(crate) async fn serve(mut connection: Connection, stream: Stream) {
         waiting: HashMap::new(),
         lost: VecDeque::new(),
         bodies: FuturesUnordered::new(),
-        received: 0,
+        streams: 0,
+        queries: 0,
         active_at: now(),
         shutdown: Shutdown::No,
         force_at: None,
@@ -65,8 +67,10 @@ struct Session {
     /// Streams that are never answered: dropping them would tell the client. The oldest go when there are many.
     lost: VecDeque<Respond>,
     bodies: FuturesUnordered<Body>,
-    /// Streams up to now.
-    received: u32,
+    /// Streams that may carry a query, up to now.
+    streams: u32,
+    /// Queries up to now: fewer, while bodies are still to come.
+    queries: u32,
     active_at: Instant,
     shutdown: Shutdown,
     /// When a shutdown that has nothing to wait for but its peer is cut short.
@@ -98,10 +102,12 @@ impl Session {
                 h2.graceful_shutdown();
                 self.shutdown = if refuse_later { Shutdown::Refusing } else { Shutdown::Graceful };
             }
-            let quiet = self.connection.meter.in_flight() == 0;
+            let quiet = self.connection.meter.in_flight() == 0 && self.bodies.is_empty();
             if quiet && self.shutdown != Shutdown::No {
                 // Streams that are never answered would keep the connection open for good.
                 self.lost.clear();
+                // A client that has seen the GOAWAY and its last answer may close first, but the lab ended the connection.
+                self.connection.meter.closed(ClosedBy::Lab);
                 self.force_at.get_or_insert_with(|| now() + SHUTDOWN_MAX);
             }
             let open = self.shutdown == Shutdown::No;
@@ -152,13 +158,30 @@ impl Session {
             respond.send_reset(Reason::REFUSED_STREAM);
             return None;
         }
-        match Asked::of(&request) {
+        let asked = Asked::of(&request);
+        if !matches!(asked, Asked::Refused(_)) {
+            self.count_stream(respond.stream_id().as_u32());
+        }
+        match asked {
             Asked::Message(message) => self.take_message(&message, respond),
             Asked::Body => {
                 self.bodies.push(Box::pin(read_body(request.into_body(), respond)));
                 None
             }
             Asked::Refused(status) => self.refuse(status, respond),
+        }
+    }
+
+    fn count_stream(&mut self, id: u32) {
+        self.streams += 1;
+        let faults = self.connection.core.faults();
+        if faults.close_after.is_some_and(|count| self.streams >= count) {
+            if self.shutdown == Shutdown::No {
+                self.last.set(id);
+            }
+            self.want(true);
+        } else if faults.goaway_after.is_some_and(|count| self.streams >= count) {
+            self.want(false);
         }
     }
 
@@ -189,8 +212,8 @@ impl Session {
         let connection = &self.connection;
         let faults = connection.core.faults();
         connection.meter.query();
-        self.received += 1;
-        if faults.reset_after.is_some_and(|count| self.received > count) {
+        self.queries += 1;
+        if faults.reset_after.is_some_and(|count| self.queries > count) {
             return Some(CloseKind::Reset);
         }
         let ticket = u64::from(respond.stream_id().as_u32());
@@ -203,14 +226,6 @@ impl Session {
             }
         } else {
             self.waiting.insert(ticket, respond);
-        }
-        if faults.close_after.is_some_and(|count| self.received >= count) {
-            if self.shutdown == Shutdown::No {
-                self.last.set(u32::try_from(ticket).unwrap_or(u32::MAX));
-            }
-            self.want(true);
-        } else if faults.goaway_after.is_some_and(|count| self.received >= count) {
-            self.want(false);
         }
         None
     }
