@@ -1,0 +1,137 @@
+//! What an upstream says: whether it answers the question asked, and what the proxy must know of it.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use super::{
+    FORMERR, Header, NOERROR, NOTIMP, REFUSED, SERVFAIL, TYPE_A, TYPE_AAAA, TYPE_OPT,
+    query::question,
+    wire::{Malformed, OPTION_KEEPALIVE, Options, Records, question_end, u16_at},
+};
+
+/// Whether `answer` is an answer to `query` (RFC 5452 section 9.1): QR, opcode, id and question are right.
+///
+/// `query` is as it was sent, at least up to the end of its question; its id is compared by the caller, who may have
+/// replaced it on the wire. With `exact_case` the letters of the name must have the case that was sent (0x20).
+/// With `on_connection` the errors FORMERR, SERVFAIL, NOTIMP and REFUSED may come without a question, as some servers send
+/// them; over UDP they may not, for that would be an answer that anybody can forge.
+pub fn answer_matches(query: &[u8], answer: &[u8], exact_case: bool, on_connection: bool) -> bool {
+    let (Some(asked), Some(header)) = (Header::read(query), Header::read(answer)) else { return false };
+    if !header.is_answer() || header.opcode() != asked.opcode() {
+        return false;
+    }
+    if header.questions() == 0 {
+        let bare = header.records() == usize::from(header.additionals());
+        return on_connection && bare && matches!(header.rcode(), FORMERR | SERVFAIL | NOTIMP | REFUSED);
+    }
+    let Some(end) = question_end(query, Header::LEN) else { return false };
+    let Some(repeated) = answer.get(Header::LEN..end) else { return false };
+    let (name, rest) = (Header::LEN..end - 4, end - 4..end);
+    let name_right = if exact_case {
+        query[name.clone()] == answer[name]
+    } else {
+        query[name.clone()].eq_ignore_ascii_case(&answer[name])
+    };
+    header.questions() == 1 && name_right && query[rest] == repeated[repeated.len() - 4..]
+}
+
+/// What a proxy must know of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerInfo {
+    /// With the upper bits of EDNS (RFC 6891 section 6.1.3).
+    pub rcode: u16,
+    /// Truncated.
+    pub tc: bool,
+    /// Records in the answer section.
+    pub answer_count: u16,
+    /// The name exists and has no record of the type asked for (RFC 2308 section 2.2).
+    pub is_nodata: bool,
+}
+
+/// An answer whose bytes do not hold what it promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerError;
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("malformed dns message")
+    }
+}
+
+impl std::error::Error for AnswerError {}
+
+impl From<Malformed> for AnswerError {
+    fn from(Malformed: Malformed) -> AnswerError {
+        AnswerError
+    }
+}
+
+/// Walks an answer from end to end.
+///
+/// A truncated answer may end anywhere behind its question: some servers cut records in the middle.
+///
+/// # Errors
+/// When a name, record or option leaves the message, a name points forwards, or there are two OPT records.
+pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
+    let header = Header::read(answer).filter(|header| header.is_answer()).ok_or(AnswerError)?;
+    let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false };
+    match walk(answer, header) {
+        Err(_) if header.tc() && Records::of(answer).is_ok() => Ok(plain),
+        other => other,
+    }
+}
+
+fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
+    let mut rcode = header.rcode();
+    let (mut data, mut edns) = (false, false);
+    let qtype = question(answer).filter(|_| header.questions() > 0).map(|question| question.qtype);
+    for (number, record) in Records::of(answer)?.enumerate() {
+        let record = record?;
+        if record.rtype == TYPE_OPT {
+            let whole = Options::new(answer, record.rdata.clone()).all(|option| option.is_ok());
+            if edns || !whole || !record.is_root() {
+                return Err(AnswerError);
+            }
+            edns = true;
+            rcode |= u16::from(record.ttl.to_be_bytes()[0]) << 4;
+        }
+        data |= number < usize::from(header.answers()) && (Some(record.rtype) == qtype || qtype == Some(TYPE_ANY));
+    }
+    let answer_count = header.answers();
+    Ok(AnswerInfo { rcode, tc: header.tc(), answer_count, is_nodata: rcode == NOERROR && !header.tc() && !data })
+}
+
+/// Whether the TC bit is set.
+pub fn is_truncated(answer: &[u8]) -> bool {
+    Header::read(answer).is_some_and(Header::tc)
+}
+
+/// For how long the upstream keeps an idle connection (edns-tcp-keepalive, RFC 7828 section 3.1); zero asks us to close it.
+pub fn tcp_keepalive(answer: &[u8]) -> Option<Duration> {
+    let records = Records::of(answer).ok()?;
+    let opt = records.flatten().find(|record| record.rtype == TYPE_OPT)?;
+    let mut options = Options::new(answer, opt.rdata).flatten();
+    let (_, option) = options.find(|(code, option)| *code == OPTION_KEEPALIVE && option.len() == 6)?;
+    // In units of 100 ms.
+    Some(Duration::from_millis(100) * u32::from(u16_at(answer, option.start + 4)?))
+}
+
+/// The A and AAAA records of the answer section with their TTL; owners are not compared, so that aliases need no following.
+pub fn addresses(answer: &[u8]) -> impl Iterator<Item = (IpAddr, Duration)> {
+    let count = Header::read(answer).map_or(0, |header| usize::from(header.answers()));
+    let records = Records::of(answer).into_iter().flat_map(move |records| records.take(count));
+    records.flatten().filter_map(|record| {
+        let data = &answer[record.rdata.clone()];
+        let address = match record.rtype {
+            TYPE_A => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)),
+            TYPE_AAAA => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?)),
+            _ => return None,
+        };
+        (record.class == 1).then(|| (address, Duration::from_secs(record.ttl.into())))
+    })
+}
+
+const TYPE_ANY: u16 = 255;

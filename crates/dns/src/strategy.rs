@@ -1,0 +1,269 @@
+//! Which upstream is asked when, for one query.
+//!
+//! A [`Plan`] is told what happened and asked what to do next; it holds no connection, reads no clock and does not allocate.
+//! How an upstream fares over many queries is `health`'s business, and what its answer says is `message`'s.
+
+use std::time::{Duration, Instant};
+
+use crate::{config::Strategy, health::Allowed};
+
+/// An upstream as a plan sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// The caller's number for it.
+    pub index: usize,
+    /// What its breaker says.
+    pub allowed: Allowed,
+    /// How long its answers take at most, as measured ([`Latency::try_timeout`](crate::health::Latency::try_timeout)).
+    pub try_timeout: Duration,
+}
+
+/// What an answer is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The answer, whatever its type: NXDOMAIN and NODATA too.
+    Final,
+    /// SERVFAIL or REFUSED: used when no other upstream does better.
+    Improvable,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// Ask this upstream, then call [`Plan::next`] again.
+    Send(usize),
+    /// Nothing, until something happens or this time has come.
+    WaitUntil(Instant),
+    /// Done: use the final answer of this upstream.
+    Use(usize),
+    /// Done: use the improvable answer there is.
+    UseBest,
+    /// Done: there is no answer.
+    Failed,
+}
+
+/// The course of one query.
+///
+/// Candidates whose breaker is closed are asked in order, as the strategy says. One that waits for its probe is asked at
+/// once beside the first, so that neither the probe waits for the others to fail nor the client for the probe. Those whose
+/// breaker is open come last, the one that opens up soonest first, one at a time, and only when all others have failed or
+/// stay silent: that is also what happens when all breakers are open.
+///
+/// At most 16 candidates of a longer list take part, chosen in that order.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    strategy: Strategy,
+    tries: [Try; CANDIDATES_MAX],
+    len: u8,
+    /// The one sent last.
+    last: Option<u8>,
+    winner: Option<u8>,
+    racing_delay: Duration,
+    /// When the next one joins though the last one has not failed.
+    next_at: Instant,
+    /// When the last one has been silent for so long that an open breaker is no longer respected.
+    silent_at: Instant,
+    deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Try {
+    index: usize,
+    try_timeout: Duration,
+    rank: Rank,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Closed,
+    Probe,
+    Open,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not asked yet. -> `Live` when sent.
+    Waiting,
+    /// Asked; its answer wins however late it comes. -> `Failed`, `Improvable`, or the end.
+    Live,
+    /// Its last try failed.
+    Failed,
+    /// It answered SERVFAIL or REFUSED.
+    Improvable,
+}
+
+impl Plan {
+    /// A new plan. `rotation` says with which candidate round-robin begins; `racing_delay` is the most that racing waits
+    /// before the next one joins.
+    pub fn start(
+        strategy: Strategy,
+        candidates: &[Candidate],
+        rotation: u32,
+        now: Instant,
+        deadline: Instant,
+        racing_delay: Duration,
+    ) -> Plan {
+        let unused = Try { index: 0, try_timeout: Duration::ZERO, rank: Rank::Open, state: State::Failed };
+        let mut plan = Plan {
+            strategy,
+            tries: [unused; CANDIDATES_MAX],
+            len: 0,
+            last: None,
+            winner: None,
+            racing_delay,
+            next_at: now,
+            silent_at: now,
+            deadline,
+        };
+        let skip = match strategy {
+            Strategy::RoundRobin if !candidates.is_empty() => rotation as usize % candidates.len(),
+            _ => 0,
+        };
+        let rotated = || candidates[skip..].iter().chain(&candidates[..skip]);
+        rotated().filter(|candidate| matches!(candidate.allowed, Allowed::Yes)).for_each(|c| plan.add(c, Rank::Closed));
+        rotated()
+            .filter(|candidate| matches!(candidate.allowed, Allowed::Probe))
+            .for_each(|c| plan.add(c, Rank::Probe));
+        plan.add_open(rotated());
+        plan
+    }
+
+    fn add(&mut self, candidate: &Candidate, rank: Rank) {
+        if let Some(place) = self.tries.get_mut(usize::from(self.len)) {
+            *place = Try { index: candidate.index, try_timeout: candidate.try_timeout, rank, state: State::Waiting };
+            self.len += 1;
+        }
+    }
+
+    /// Adds those with an open breaker by the end of their pause: a selection sort, for there are few.
+    fn add_open<'a>(&mut self, candidates: impl Iterator<Item = &'a Candidate> + Clone) {
+        let open = candidates.enumerate().filter_map(|(place, candidate)| match candidate.allowed {
+            Allowed::No { until } => Some(((until, place), candidate)),
+            Allowed::Yes | Allowed::Probe => None,
+        });
+        let mut last = None;
+        while let Some((key, candidate)) = open.clone().filter(|(key, _)| Some(*key) > last).min_by_key(|(key, _)| *key)
+            && usize::from(self.len) < CANDIDATES_MAX
+        {
+            self.add(candidate, Rank::Open);
+            last = Some(key);
+        }
+    }
+
+    /// What to do now. Call it after each event, when the time of [`Step::WaitUntil`] has come, and again after each
+    /// [`Step::Send`].
+    pub fn next(&mut self, now: Instant) -> Step {
+        if let Some(winner) = self.winner {
+            return Step::Use(self.tries[usize::from(winner)].index);
+        }
+        if now >= self.deadline {
+            return self.give_up();
+        }
+        let live = self.tries().iter().any(|each| each.state == State::Live);
+        if let Some(place) = self.waiting(Rank::Closed) {
+            if !live || self.strategy == Strategy::Parallel || now >= self.next_at {
+                return self.send(place, now);
+            }
+        }
+        if let Some(place) = self.waiting(Rank::Probe) {
+            return self.probe(place, now);
+        }
+        if self.waiting(Rank::Closed).is_some() {
+            return Step::WaitUntil(self.next_at.min(self.deadline));
+        }
+        let answered = self.tries().iter().any(|each| each.state == State::Improvable);
+        match self.waiting(Rank::Open).filter(|_| !answered) {
+            Some(place) if !live || now >= self.silent_at => self.send(place, now),
+            Some(_) => Step::WaitUntil(self.silent_at.min(self.deadline)),
+            None if live => Step::WaitUntil(self.deadline),
+            None => self.give_up(),
+        }
+    }
+
+    /// The last try at this upstream failed: nothing will come from it.
+    pub fn failed(&mut self, index: usize, now: Instant) {
+        self.settle(index, State::Failed, now);
+    }
+
+    /// This upstream answered. The first final answer wins.
+    pub fn answered(&mut self, index: usize, verdict: Verdict, now: Instant) {
+        match verdict {
+            Verdict::Improvable => self.settle(index, State::Improvable, now),
+            Verdict::Final if self.winner.is_none() => self.winner = self.place(index),
+            Verdict::Final => {}
+        }
+    }
+
+    fn settle(&mut self, index: usize, state: State, now: Instant) {
+        let Some(place) = self.place(index) else { return };
+        let settled = &mut self.tries[usize::from(place)];
+        if settled.state != State::Live {
+            return;
+        }
+        settled.state = state;
+        // The next one takes over at once; one that was already given its time does not hurry the others.
+        if self.last == Some(place) {
+            self.next_at = now;
+            self.silent_at = now;
+        }
+    }
+
+    fn send(&mut self, place: u8, now: Instant) -> Step {
+        let left = self.tries().iter().filter(|each| each.state == State::Waiting && each.rank != Rank::Probe).count();
+        let sent = &mut self.tries[usize::from(place)];
+        sent.state = State::Live;
+        // A try has as long as its answers take, but no more than its share of what is left.
+        let share = self.deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1).max(1);
+        let patience = sent.try_timeout.min(share).max(PATIENCE_MIN);
+        let join = match self.strategy {
+            Strategy::Racing => sent.try_timeout.min(self.racing_delay),
+            Strategy::Sequential | Strategy::Parallel | Strategy::RoundRobin => patience,
+        };
+        let index = sent.index;
+        self.last = Some(place);
+        self.next_at = now + join;
+        self.silent_at = now + patience;
+        Step::Send(index)
+    }
+
+    /// A probe goes beside the others and moves no timer, unless it is alone.
+    fn probe(&mut self, place: u8, now: Instant) -> Step {
+        if self.last.is_none() {
+            return self.send(place, now);
+        }
+        self.tries[usize::from(place)].state = State::Live;
+        Step::Send(self.tries[usize::from(place)].index)
+    }
+
+    fn give_up(&self) -> Step {
+        let answered = self.tries().iter().any(|each| each.state == State::Improvable);
+        if answered { Step::UseBest } else { Step::Failed }
+    }
+
+    fn tries(&self) -> &[Try] {
+        &self.tries[..usize::from(self.len)]
+    }
+
+    fn waiting(&self, rank: Rank) -> Option<u8> {
+        self.position(|each| each.state == State::Waiting && each.rank == rank)
+    }
+
+    fn place(&self, index: usize) -> Option<u8> {
+        self.position(|each| each.index == index)
+    }
+
+    fn position(&self, is: impl Fn(&Try) -> bool) -> Option<u8> {
+        self.tries().iter().position(is).and_then(|place| u8::try_from(place).ok())
+    }
+}
+
+/// Candidates of one plan.
+const CANDIDATES_MAX: usize = 16;
+
+/// No try is given up for the next one sooner, however fast its answers usually are: names differ more than upstreams.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests;
