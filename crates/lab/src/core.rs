@@ -311,7 +311,7 @@ pub(crate) fn now() -> Instant {
 }
 
 /// How long an answer waits for another one to be swapped with.
-const SWAP_WAIT: Duration = Duration::from_millis(20);
+const SWAP_WAIT: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

@@ -113,7 +113,7 @@ pub struct Faults {
     /// All answers are empty and have this response code, such as 2 for SERVFAIL.
     pub rcode: Option<u8>,
     /// Share of answers that are exchanged with another one of the same transport: each carries its own id with the
-    /// question and records of the other. Two meet if both wait within 20 ms and ask different questions; an answer that
+    /// question and records of the other. Two meet if both wait within 50 ms and ask different questions; an answer that
     /// meets none leaves unharmed. The exchanged ones are never followed by the true ones.
     pub swap: f64,
     /// Share of answers that leave [`late_by`](Self::late_by) later than the others.

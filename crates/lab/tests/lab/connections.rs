@@ -51,12 +51,14 @@ const KINDS: [CloseKind; 4] = [CloseKind::Notify, CloseKind::Fin, CloseKind::Res
 #[tokio::test]
 async fn idle_connections_end_in_each_way() {
     for kind in KINDS {
-        let lab = lab(Faults { idle_close: Some((Duration::from_millis(150), kind)), ..Faults::default() }).await;
+        let lab = lab(Faults::default()).await;
         let (mut plain, mut secure) = (tcp(lab.tcp_addr()).await, tls(&lab).await);
         let start = tokio::time::Instant::now();
         ask(&mut plain, 1).await.unwrap();
         ask(&mut secure, 1).await.unwrap();
+        lab.update_faults(|faults| faults.idle_close = Some((Duration::from_millis(150), kind)));
         if kind == CloseKind::Silence {
+            // Nothing else tells when the connection has fallen silent; the lab's timer is on this thread and due first.
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
         expect_end(&lab, kind, &mut plain, &mut secure).await;
@@ -66,8 +68,8 @@ async fn idle_connections_end_in_each_way() {
 
 #[tokio::test]
 async fn a_connection_is_not_idle_while_a_query_waits() {
-    let idle_close = Some((Duration::from_millis(50), CloseKind::Fin));
-    let lab = lab(Faults { idle_close, delay: Duration::from_millis(200), ..Faults::default() }).await;
+    let idle_close = Some((Duration::from_millis(300), CloseKind::Fin));
+    let lab = lab(Faults { idle_close, delay: Duration::from_millis(700), ..Faults::default() }).await;
     ask(&mut tcp(lab.tcp_addr()).await, 1).await.unwrap();
 }
 

@@ -155,7 +155,7 @@ async fn a_delay_is_kept_and_queries_wait_side_by_side() {
         answer_matches(&build_query(id, &format!("q{id}.test"), A, None), &answer).unwrap();
         assert!(!std::mem::replace(&mut seen[usize::from(id)], true));
     }
-    assert!(elapsed_since(start) < 10 * delay, "one after the other would take 25 s");
+    assert!(elapsed_since(start) < 100 * delay, "one after the other would take 25 s");
     assert_eq!((lab.counters().udp.answers, lab.counters().udp.in_flight_max), (500, 500));
 }
 
