@@ -1,1 +1,17 @@
-//! See the crate's README.
+//! A DNS proxy whose upstreams are reached over pooled UDP, TCP, DoT and DoH connections.
+//!
+//! [`server::Server`] is the way in: it takes a [`config::DnsConfig`], listens, and answers. What stands between is pure
+//! where it can be: [`message`] reads and rewrites messages, [`strategy`] decides which upstream is asked when,
+//! [`health`] when one is left alone, [`wheel`] keeps the time. How settings are written in a file, and what an operator
+//! sees, are not here.
+
+pub mod config;
+pub mod error;
+mod exchange;
+mod framing;
+pub mod health;
+pub mod message;
+pub mod server;
+pub mod strategy;
+pub mod upstream;
+pub mod wheel;

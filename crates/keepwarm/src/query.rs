@@ -1,15 +1,147 @@
-//! Asking a name through the daemon or a config.
+//! `keepwarm query`: one name, its answer, and where the time went.
+//!
+//! The running daemon is asked, so that what is shown is what its clients get; with `-c` the upstreams of a config are
+//! asked from here, over connections of this process.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::Context as _;
+use keepwarm_dns::server::Server;
 
 use crate::{
-    cli::{Exit, QueryArgs},
+    cli::{Exit, QueryArgs, print},
+    config::Config,
     logging::LogFilter,
+    pools, run,
+    status::{
+        QueryReport, QueryRequest,
+        client::{self, ClientError},
+    },
 };
 
 /// Asks and prints.
 ///
 /// # Errors
-/// When no answer came.
+/// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
-    drop(log);
-    anyhow::bail!("`query` is not built yet ({})", args.name)
+    let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let report = match &args.config {
+        Some(file) => {
+            let mut config = Config::load(file)?.config;
+            // The answer is what was asked for: connection events are only shown when asked for, too.
+            config.log.filter = log.unwrap_or_else(|| "warn".parse().expect("a level"));
+            crate::logging::init(&config.log)?;
+            runtime.block_on(ask_here(config, request))?
+        }
+        None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(explain)?,
+    };
+    print(&match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&report).context("write json")?),
+        false => text(&report),
+    })
+}
+
+async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<QueryReport> {
+    config.dns.listen.clear();
+    config.dns.workers = 1;
+    let server = Server::start(config.dns).map_err(run::unavailable)?;
+    let report = run::ask(&server, request).await;
+    server.stop(Duration::ZERO).await;
+    Ok(report?)
+}
+
+fn explain(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::NotRunning { .. } => {
+            pools::unavailable(error).context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead")
+        }
+        other => pools::unavailable(other),
+    }
+}
+
+/// The report for people.
+pub fn text(report: &QueryReport) -> String {
+    let mut text = String::new();
+    for record in report.answers.iter().chain(&report.authority) {
+        let _ = writeln!(text, "{record}");
+    }
+    if text.is_empty() {
+        text.push_str("(no records)\n");
+    }
+    let QueryReport { rcode, size, upstream, transport, reused, total, phases, .. } = report;
+    let address = report.address.as_deref().unwrap_or("?");
+    let connection = if *reused { "reused" } else { "new" };
+    let _ = writeln!(text, "\nstatus      {rcode}, {size} bytes");
+    let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
+    let _ = writeln!(text, "connection  {connection}");
+    let _ = writeln!(text, "time        {} in all", millis(*total));
+    let steps = [
+        ("wait", phases.wait),
+        ("resolve", phases.resolve),
+        ("connect", phases.connect),
+        ("tls", phases.tls),
+        ("exchange", phases.exchange),
+    ];
+    for (name, time) in steps {
+        if let Some(time) = time {
+            let _ = writeln!(text, "  {name:<10}{}", millis(time));
+        }
+    }
+    if report.attempts.len() > 1 {
+        text.push_str("tries\n");
+        for attempt in &report.attempts {
+            let _ = writeln!(text, "  {:<10}{} after {}", attempt.upstream, attempt.outcome, millis(attempt.took));
+        }
+    }
+    text
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// Longer than any query deadline that makes sense.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Attempt, Phases};
+
+    #[test]
+    fn a_report_tells_the_connection_and_each_phase_that_happened() {
+        let attempt = |outcome: &str| Attempt { upstream: "quad9".into(), outcome: outcome.into(), took: Duration::from_millis(7) };
+        let report = QueryReport {
+            rcode: "NOERROR".into(),
+            answers: vec!["www.example. 60 IN A 192.0.2.1".into()],
+            size: 45,
+            upstream: "quad9".into(),
+            transport: "tls".into(),
+            address: Some("9.9.9.9:853".into()),
+            phases: Phases {
+                wait: Some(Duration::from_micros(31_250)),
+                tls: Some(Duration::from_millis(20)),
+                exchange: Some(Duration::from_millis(8)),
+                ..Phases::default()
+            },
+            total: Duration::from_millis(40),
+            attempts: vec![attempt("SERVFAIL"), attempt("NOERROR")],
+            ..QueryReport::default()
+        };
+        insta::assert_snapshot!(text(&report), @r"
+        www.example. 60 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        upstream    quad9 (tls, 9.9.9.9:853)
+        connection  new
+        time        40.0 ms in all
+          wait      31.2 ms
+          tls       20.0 ms
+          exchange  8.0 ms
+        tries
+          quad9     SERVFAIL after 7.0 ms
+          quad9     NOERROR after 7.0 ms
+        ");
+    }
 }

@@ -1,11 +1,166 @@
-//! Starting and draining the daemon.
+//! `keepwarm run`: the daemon from its start to its last query.
 
-use crate::{cli::Exit, config::Config};
+mod snapshots;
 
-/// Runs the daemon until it is told to stop.
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use keepwarm_dns::server::{PoolEvent, Server, StartError};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    cli::{Exit, Unavailable},
+    config::Config,
+    status,
+};
+
+pub use snapshots::{Daemon, ask, report};
+
+/// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries in flight end. A second signal ends it at once.
 ///
 /// # Errors
-/// When it cannot start.
+/// [`Unavailable`] when an address cannot be listened on.
 pub fn main(config: Config) -> anyhow::Result<Exit> {
-    anyhow::bail!("`run` is not built yet ({} upstreams)", config.dns.upstreams.len())
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    runtime.block_on(run(config))
 }
+
+async fn run(config: Config) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new().context("listen for signals")?;
+    let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
+            _ => "",
+        };
+        Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
+    })?;
+    let server = Server::start(config.dns).map_err(unavailable)?;
+    for listen in server.listening() {
+        let transports = match (listen.udp, listen.tcp) {
+            (true, true) => "udp and tcp",
+            (true, false) => "udp",
+            _ => "tcp",
+        };
+        tracing::info!(address = %listen.address, transports, "dns listens");
+    }
+    tracing::info!(address = %control.local_addr()?, "status endpoint listens");
+    let server = Arc::new(server);
+    let (stop, stopped) = watch::channel(());
+    let endpoint = tokio::spawn(status::serve(control, Arc::new(Daemon::new(&server)), stopped));
+    let events = tokio::spawn(log_events(server.clone()));
+    server.warm_up().await;
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping: queries in flight may end");
+    drop(stop);
+    let ended = async {
+        let _ = endpoint.await;
+        events.abort();
+        let _ = events.await;
+        match Arc::try_unwrap(server) {
+            Ok(server) => server.stop(DRAIN).await,
+            // A status query still holds it: its answer is lost with the process.
+            Err(_) => 0,
+        }
+    };
+    tokio::select! {
+        cut = ended => {
+            match cut {
+                0 => tracing::info!("stopped"),
+                cut => tracing::warn!(cut, "stopped: queries were cut off"),
+            }
+            Ok(Exit::Ok)
+        }
+        signal = signals.next() => {
+            tracing::warn!(signal, "stopped at once");
+            Ok(Exit::Failure)
+        }
+    }
+}
+
+/// Port in use and the like have an exit code of their own.
+pub fn unavailable(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Listen(_) => Unavailable(error.to_string()).into(),
+        other => anyhow::Error::new(other),
+    }
+}
+
+/// One line for each thing that happens to a pool, with counts like `3/10`.
+async fn log_events(server: Arc<Server>) {
+    let mut events = server.events();
+    while let Some(event) = events.next().await {
+        let PoolEvent { upstream, transport, text, is_failure } = event;
+        match is_failure {
+            true => tracing::warn!(target: "keepwarm_pool", upstream, transport, "{text}"),
+            false => tracing::info!(target: "keepwarm_pool", upstream, transport, "{text}"),
+        }
+    }
+}
+
+/// A connection is a file, and the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current < limit.maximum || limit.maximum.is_none() {
+            limit.current = limit.maximum;
+            // A refusal leaves what there was.
+            let _ = setrlimit(Resource::Nofile, limit);
+        }
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> &'static str {
+        // Without a handler nothing can be waited for; the process then ends by the system's default.
+        let _ = tokio::signal::ctrl_c().await;
+        "Ctrl-C"
+    }
+}
+
+/// CPU time of this process so far, user and system; `None` where the system does not say.
+pub(crate) fn cpu_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let seconds = u64::try_from(usage.tv_sec).ok()?;
+        let nanos = u32::try_from(usage.tv_nsec).ok()?;
+        return Some(Duration::new(seconds, nanos));
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// For how long queries in flight may go on after a signal.
+const DRAIN: Duration = Duration::from_secs(5);

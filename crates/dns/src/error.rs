@@ -1,0 +1,107 @@
+//! What can go wrong between a query and an upstream's answer, with the side that is to blame.
+
+use std::{fmt, sync::Arc};
+
+use keepwarm_transport::error::{Error as TransportError, Side};
+
+/// A failed exchange with an upstream. Cheap to clone: it may reach many waiting queries.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    text: Arc<str>,
+    source: Option<TransportError>,
+    fresh: bool,
+}
+
+/// What went wrong, in the terms of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Connecting failed; the transport's error is the source.
+    Connect,
+    /// The connection ended before the answer.
+    Closed,
+    /// Nothing came back in time.
+    TimedOut,
+    /// The answer was to another question, or not a DNS message.
+    Mismatch,
+    /// An ICMP message says that nobody listens.
+    Refused,
+    /// A DoH answer with another status than 200, another content type, or too large a body.
+    Http,
+    /// No connection was to be had: the pool is exhausted, paused or closed.
+    Pool,
+    /// This machine ran out of ports, files or buffers.
+    Local,
+}
+
+impl ErrorKind {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Connect => "connect",
+            ErrorKind::Closed => "closed",
+            ErrorKind::TimedOut => "timeout",
+            ErrorKind::Mismatch => "mismatch",
+            ErrorKind::Refused => "refused",
+            ErrorKind::Http => "http",
+            ErrorKind::Pool => "pool",
+            ErrorKind::Local => "local",
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<Arc<str>>) -> Error {
+        Error { kind, text: text.into(), source: None, fresh: false }
+    }
+
+    /// Marks an error after which the same query may go once more over a fresh connection.
+    pub(crate) fn or_fresh(mut self) -> Error {
+        self.fresh = true;
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Who is to blame. Only `Side::Upstream` counts against an upstream.
+    pub fn side(&self) -> Side {
+        match (&self.source, self.kind) {
+            (Some(source), _) => source.side(),
+            (None, ErrorKind::Pool | ErrorKind::Local) => Side::Local,
+            (None, _) => Side::Upstream,
+        }
+    }
+
+    /// Whether time ran out.
+    pub fn is_timeout(&self) -> bool {
+        self.kind == ErrorKind::TimedOut || self.source.as_ref().is_some_and(TransportError::is_timeout)
+    }
+
+    /// Whether the query may be repeated on a fresh connection: the one it was sent on was stale.
+    pub fn is_retryable(&self) -> bool {
+        self.fresh
+    }
+}
+
+impl From<TransportError> for Error {
+    fn from(source: TransportError) -> Error {
+        let kind = if source.side() == Side::Local { ErrorKind::Local } else { ErrorKind::Connect };
+        Error { kind, text: source.to_string().into(), fresh: source.is_retryable(), source: Some(source) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,456 @@
+//! The proxy: listeners, workers, pools, and their orderly end.
+//!
+//! A [`Server`] runs one thread a worker. Each worker has its own listeners (SO_REUSEPORT), its own upstream UDP sockets
+//! and its own queries in flight; connections with a stream are shared by all workers through one pool.
+
+mod access;
+mod events;
+mod flight;
+mod inbox;
+mod status;
+mod tcp;
+mod trace;
+mod udp;
+mod worker;
+
+pub use events::{PoolEvent, PoolEvents};
+pub use status::{PoolStatus, ServerStatus};
+pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use keepwarm_pool::{Limits, Options, Policy, Pool, Spawn};
+use keepwarm_transport::{
+    error::{Error as TransportError, ErrorKind as TransportKind},
+    resolve::{Resolve, SystemResolver},
+    tcp::listen_group as listen_tcp,
+    tls::RootsError,
+    udp::listen_group as listen_udp,
+};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::oneshot,
+    task::LocalSet,
+    time::Instant as Clock,
+};
+
+use crate::{
+    config::{DnsConfig, Listen, Transport},
+    message,
+    upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
+};
+use access::Access;
+use inbox::{Address, Event};
+use worker::{Path, Route, Worker};
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) config: DnsConfig,
+    pub(crate) workers: usize,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) streams: Pool<DnsConnector>,
+    /// One a worker.
+    pub(crate) datagrams: Vec<Pool<DnsConnector>>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) counters: Counters,
+}
+
+/// Totals of the server.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) queries: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) coalesced: AtomicU64,
+    pub(crate) overloaded: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) wrong_answers: AtomicU64,
+    pub(crate) local_errors: AtomicU64,
+    pub(crate) tcp_rejected: AtomicU64,
+}
+
+/// A running DNS proxy.
+pub struct Server {
+    shared: Arc<Shared>,
+    addresses: Vec<Address>,
+    threads: Vec<thread::JoinHandle<()>>,
+    listening: Vec<Listen>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Listen(TransportError),
+    /// The trust roots cannot be loaded.
+    Roots(RootsError),
+    /// A limit of the pool contradicts another.
+    Limits(keepwarm_pool::LimitsError),
+    /// A thread or runtime cannot be had.
+    Runtime(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(error) => {
+                write!(f, "{error}")?;
+                f.write_str(match error.kind() {
+                    TransportKind::AddressInUse => {
+                        "; another program has this port: stop it, or choose another address under dns.listen"
+                    }
+                    TransportKind::Denied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                    TransportKind::PortsExhausted => "; this machine does not have that address",
+                    _ => "",
+                })
+            }
+            StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
+            StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
+            StartError::Runtime(error) => write!(f, "start a worker: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Listen(error) => Some(error),
+            StartError::Runtime(source) => Some(source),
+            StartError::Roots(error) => Some(error),
+            StartError::Limits(error) => Some(error),
+        }
+    }
+}
+
+impl Server {
+    /// Binds every address, then starts the workers. Nothing runs when this fails.
+    pub fn start(config: DnsConfig) -> Result<Server, StartError> {
+        let available = thread::available_parallelism().map_or(1, usize::from);
+        let workers = if config.workers == 0 { available } else { config.workers };
+        let resolver: Arc<dyn Resolve> = if config.bootstrap.is_empty() {
+            Arc::new(SystemResolver::default())
+        } else {
+            Arc::new(BootstrapResolver::new(&config.bootstrap))
+        };
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|upstream| Upstream::new(upstream, &config, &resolver))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StartError::Roots)?;
+        let runtimes = (0..workers)
+            .map(|_| Builder::new_current_thread().enable_all().build())
+            .collect::<Result<Vec<Runtime>, _>>()
+            .map_err(StartError::Runtime)?;
+        let (sockets, listening) = bind(&config.listen, &runtimes)?;
+        let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        let shared = Arc::new(Shared {
+            streams: stream_pool(&config, handles.clone())?,
+            datagrams: handles
+                .iter()
+                .map(|handle| datagram_pool(&config, workers, handle))
+                .collect::<Result<_, _>>()?,
+            access: Access::new(config.allow.clone(), config.clients),
+            config,
+            workers,
+            upstreams,
+            counters: Counters::default(),
+        });
+        let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
+        let in_flight = Arc::<AtomicUsize>::default();
+        let mut threads = Vec::new();
+        for (number, (runtime, sockets)) in runtimes.into_iter().zip(sockets).enumerate() {
+            let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
+            let thread = thread::Builder::new()
+                .name(format!("dns-{number}"))
+                .spawn(move || run_worker(&runtime, number, shared, address, sockets, &in_flight));
+            threads.push(thread.map_err(StartError::Runtime)?);
+        }
+        Ok(Server { shared, addresses, threads, listening, in_flight })
+    }
+
+    /// Where clients come in, with the ports that the system chose.
+    pub fn listening(&self) -> &[Listen] {
+        &self.listening
+    }
+
+    /// Asks like a client and tells how the answer came about. `None` when the name or the server is at its end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the query to end by itself.
+    pub async fn query(&self, name: &str, qtype: u16) -> Option<Trace> {
+        let mut query = message::build_query(name, qtype)?;
+        query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
+        let (answer, receiver) = oneshot::channel();
+        self.addresses[0].inbox.push(Event::Ask { query, answer });
+        receiver.await.ok()
+    }
+
+    /// Connects `min_idle` connections to each upstream, ahead of the first query. Failures are the log's and the status's.
+    ///
+    /// # Cancel safety
+    /// Dials that have begun go on.
+    pub async fn warm_up(&self) {
+        let idle = self.shared.config.pool.min_idle;
+        let mut dials = Vec::new();
+        for upstream in &self.shared.upstreams {
+            if upstream.main.transport != Transport::Udp {
+                let (pool, key) = (self.shared.streams.clone(), EndpointKey::new(&upstream.main, None));
+                dials.push(tokio::spawn(async move { drop(pool.warm_up(&key, idle).await) }));
+            }
+        }
+        for dial in dials {
+            let _ = dial.await;
+        }
+    }
+
+    /// Stops listening, lets queries in flight end, closes every connection, and joins the workers, within `patience`.
+    /// Returns the number of queries that were cut off.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped future leaves the workers running.
+    pub async fn stop(self, patience: Duration) -> usize {
+        let deadline = Clock::now() + patience;
+        for address in &self.addresses {
+            address.inbox.push(Event::StopListening);
+        }
+        while self.in_flight.load(Ordering::Acquire) > 0 && Clock::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let cut = self.in_flight.load(Ordering::Acquire);
+        let pools = self.shared.datagrams.iter().chain(std::iter::once(&self.shared.streams));
+        for pool in pools {
+            pool.drain(deadline.into_std()).await;
+        }
+        for address in &self.addresses {
+            address.inbox.push(Event::Exit);
+        }
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        cut
+    }
+}
+
+/// A worker's life.
+fn run_worker(
+    runtime: &Runtime,
+    number: usize,
+    shared: Arc<Shared>,
+    address: Address,
+    sockets: Vec<Sockets>,
+    in_flight: &Arc<AtomicUsize>,
+) {
+    let local = LocalSet::new();
+    local.block_on(runtime, async {
+        let routes = shared
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let path = |endpoint: &Arc<crate::upstream::Endpoint>| {
+                    let udp = endpoint.transport == Transport::Udp;
+                    let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
+                    Path::new(endpoint, pool, udp.then_some(number))
+                };
+                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
+            })
+            .collect();
+        let worker = Worker::new(shared, routes, address);
+        for Sockets { udp, tcp } in sockets {
+            if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
+                tokio::task::spawn_local(udp::read_clients(worker.clone(), socket));
+            }
+            if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
+                tokio::task::spawn_local(tcp::accept(worker.clone(), listener));
+            }
+        }
+        tokio::task::spawn_local(keep_time(worker.clone()));
+        read_inbox(worker, in_flight).await;
+    });
+}
+
+/// Handles events until told to leave.
+async fn read_inbox(worker: Rc<Worker>, in_flight: &AtomicUsize) {
+    let inbox = worker.address.inbox.clone();
+    let mut events = Vec::new();
+    let mut counted = 0;
+    let mut stopping = false;
+    loop {
+        if stopping {
+            // Until the end others want to know how much there is still to wait for.
+            let _ = tokio::time::timeout(DRAIN_POLL, inbox.take(&mut events)).await;
+        } else {
+            inbox.take(&mut events).await;
+        }
+        let now = Clock::now().into_std();
+        for event in events.drain(..) {
+            stopping |= matches!(event, Event::StopListening);
+            if stopping && counted == 0 {
+                counted = worker.in_flight();
+                in_flight.fetch_add(counted, Ordering::AcqRel);
+            }
+            if !worker.handle(event, now) {
+                return;
+            }
+        }
+        if stopping {
+            let left = worker.in_flight();
+            in_flight.fetch_sub(counted - left.min(counted), Ordering::AcqRel);
+            counted = left.min(counted);
+        }
+    }
+}
+
+/// Moves the timer wheel while anything is in flight.
+async fn keep_time(worker: Rc<Worker>) {
+    loop {
+        match worker.tick(Clock::now().into_std()) {
+            Some(next) => tokio::time::sleep_until(Clock::from_std(next)).await,
+            None => worker.ticking.notified().await,
+        }
+    }
+}
+
+/// One address's sockets for one worker.
+struct Sockets {
+    udp: Option<std::net::UdpSocket>,
+    tcp: Option<std::net::TcpListener>,
+}
+
+/// Binds each address once a worker; the sockets belong to no runtime yet.
+fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<Sockets>>, Vec<Listen>), StartError> {
+    let _guard = runtimes[0].enter();
+    let workers = runtimes.len();
+    let mut sockets: Vec<Vec<Sockets>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut listening = Vec::new();
+    for &Listen { mut address, udp, tcp } in listen {
+        let plain = |error| StartError::Runtime(error);
+        let mut datagrams = Vec::new();
+        if udp {
+            for socket in listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)? {
+                datagrams.push(socket.into_std().map_err(plain)?);
+            }
+            // With port 0, TCP gets the port that the system chose for UDP.
+            address = datagrams[0].local_addr().map_err(plain)?;
+        }
+        let mut listeners = Vec::new();
+        if tcp {
+            for listener in listen_tcp(address, workers, LISTEN_BACKLOG).map_err(StartError::Listen)? {
+                listeners.push(listener.into_std().map_err(plain)?);
+            }
+            address = listeners[0].local_addr().map_err(plain)?;
+        }
+        let (mut datagrams, mut listeners) = (datagrams.into_iter(), listeners.into_iter());
+        for own in &mut sockets {
+            own.push(Sockets { udp: datagrams.next(), tcp: listeners.next() });
+        }
+        listening.push(Listen { address, udp, tcp });
+    }
+    Ok((sockets, listening))
+}
+
+fn options(config: &DnsConfig) -> Options {
+    let pool = &config.pool;
+    Options {
+        acquire_timeout: pool.acquire_timeout,
+        connect_timeout: pool.connect_timeout,
+        idle_timeout: pool.idle_timeout,
+        check_interval: Some(pool.check_interval),
+        // Leaving an upstream alone is the breaker's business, which sees more than dials.
+        unhealthy_after: None,
+        backoff_max: BACKOFF_MAX,
+        cleanup_interval: pool.cleanup_interval,
+        keep_alive: pool.reuse,
+        ..Options::default()
+    }
+}
+
+fn stream_pool(config: &DnsConfig, handles: Vec<Handle>) -> Result<Pool<DnsConnector>, StartError> {
+    let pool = &config.pool;
+    let limits = Limits {
+        max_total: config.max_connections,
+        max_per_host: pool.max_per_host,
+        max_idle: config.max_connections,
+        max_idle_per_host: pool.max_per_host,
+        min_idle: if pool.reuse { pool.min_idle } else { 0 },
+        max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
+        max_waiters: pool.max_waiters,
+        ..Limits::default()
+    };
+    let options =
+        Options { name: "dns".into(), max_lifetime: Some(pool.max_lifetime), policy: Policy::OldestWithRoom, ..options(config) };
+    Pool::builder(DnsConnector)
+        .limits(limits)
+        .options(options)
+        .spawner(RoundRobin { handles, next: AtomicUsize::new(0) })
+        .try_build()
+        .map_err(StartError::Limits)
+}
+
+fn datagram_pool(config: &DnsConfig, workers: usize, handle: &Handle) -> Result<Pool<DnsConnector>, StartError> {
+    let pool = &config.pool;
+    // Each worker has its share of the sockets of an upstream, at least one.
+    let share = pool.max_per_host.div_ceil(workers).max(1);
+    let limits = Limits {
+        max_total: config.max_connections,
+        max_per_host: share,
+        max_idle: config.max_connections,
+        max_idle_per_host: share,
+        min_idle: 0,
+        max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
+        max_waiters: pool.max_waiters,
+        ..Limits::default()
+    };
+    let options = Options {
+        name: "dns-udp".into(),
+        max_lifetime: Some(pool.udp_max_age),
+        max_uses: Some(pool.udp_max_queries),
+        policy: Policy::LeastLoaded,
+        backup_dial_after: None,
+        ..options(config)
+    };
+    Pool::builder(DnsConnector)
+        .limits(limits)
+        .options(options)
+        .spawner(RoundRobin { handles: vec![handle.clone()], next: AtomicUsize::new(0) })
+        .try_build()
+        .map_err(StartError::Limits)
+}
+
+/// Spreads dials, and with them the connections' drivers, over the workers.
+struct RoundRobin {
+    handles: Vec<Handle>,
+    next: AtomicUsize,
+}
+
+impl Spawn for RoundRobin {
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.handles[next % self.handles.len()].spawn(future);
+    }
+}
+
+/// Longest pause between dials that fail: the queries of the next second want to know.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How often the drain looks whether it is over.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Receive buffer of a listener: bursts of a thousand clients are not lost (the system may give less).
+const LISTEN_BUFFER: usize = 4 * 1024 * 1024;
+
+const LISTEN_BACKLOG: u32 = 1024;

@@ -1,0 +1,177 @@
+//! A query in flight: who waits for it, what was sent for it, and what came back.
+//!
+//! Flights live in a worker's slab and are named by [`Token`]s, which outlive them safely: a token of a flight that is
+//! gone finds nothing. What happens next is decided in `worker`; here is only the state.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use keepwarm_pool::{Lease, Ticket};
+use smallvec::SmallVec;
+use tokio::{net::UdpSocket, sync::oneshot};
+
+use super::{tcp::TcpClient, trace::Trace};
+use crate::{error::Error, message::ClientView, strategy::Plan, upstream::DnsConnector, wheel};
+
+/// Names one exchange of one flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) index: usize,
+    pub(crate) generation: u64,
+    pub(crate) exchange: usize,
+}
+
+impl Token {
+    const EXCHANGE_BITS: u32 = 6;
+    const INDEX_BITS: u32 = 20;
+    const GENERATION_BITS: u32 = 64 - Self::INDEX_BITS - Self::EXCHANGE_BITS;
+
+    /// Flights of one worker, at most.
+    pub(crate) const FLIGHTS_MAX: usize = 1 << Self::INDEX_BITS;
+    /// Exchanges of one flight, at most.
+    pub(crate) const EXCHANGES_MAX: usize = 1 << Self::EXCHANGE_BITS;
+
+    pub(crate) fn pack(self) -> u64 {
+        let generation = self.generation & ((1 << Self::GENERATION_BITS) - 1);
+        generation << (Self::INDEX_BITS + Self::EXCHANGE_BITS)
+            | (self.index as u64) << Self::EXCHANGE_BITS
+            | self.exchange as u64
+    }
+
+    pub(crate) fn unpack(token: u64) -> Token {
+        let field = |shift: u32, bits: u32| token >> shift & ((1 << bits) - 1);
+        Token {
+            generation: field(Self::INDEX_BITS + Self::EXCHANGE_BITS, Self::GENERATION_BITS),
+            index: usize::try_from(field(Self::EXCHANGE_BITS, Self::INDEX_BITS)).expect("20 bits fit"),
+            exchange: usize::try_from(field(0, Self::EXCHANGE_BITS)).expect("6 bits fit"),
+        }
+    }
+
+    /// The next generation, which [`pack`](Self::pack) keeps whole.
+    pub(crate) fn next_generation(generation: u64) -> u64 {
+        (generation + 1) & ((1 << Self::GENERATION_BITS) - 1)
+    }
+}
+
+/// Who waits for an answer.
+pub(crate) enum Client {
+    /// A datagram came in on this socket from this address.
+    Udp { socket: Rc<UdpSocket>, peer: SocketAddr },
+    /// A message on a connection.
+    Tcp(Rc<TcpClient>),
+    /// The daemon itself.
+    Daemon(oneshot::Sender<Trace>),
+}
+
+/// One client's claim to a flight's answer.
+pub(crate) struct Waiter {
+    pub(crate) client: Client,
+    pub(crate) view: ClientView,
+    /// The question as this client wrote it, where its case differs from the flight's.
+    pub(crate) question: Option<Box<[u8]>>,
+}
+
+/// A query in flight.
+pub(crate) struct Flight {
+    pub(crate) generation: u64,
+    /// What is forwarded, with id 0.
+    pub(crate) query: Vec<u8>,
+    pub(crate) question_end: usize,
+    pub(crate) hash: u64,
+    pub(crate) waiters: SmallVec<[Waiter; 1]>,
+    pub(crate) exchanges: SmallVec<[Exchange; 2]>,
+    pub(crate) plan: Plan,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) timer: Option<(wheel::Key, Instant)>,
+    /// The first answer that was good enough to keep and not good enough to end with.
+    pub(crate) best: Option<Best>,
+    pub(crate) last_error: Option<Error>,
+    /// The clients have their answer; what is still in flight is awaited for the upstream's health only.
+    pub(crate) answered: bool,
+}
+
+/// An answer that serves when nothing better comes.
+pub(crate) struct Best {
+    pub(crate) number: usize,
+    pub(crate) answer: Bytes,
+    pub(crate) lease: Lease<DnsConnector>,
+    pub(crate) at: Instant,
+}
+
+/// One query to one upstream over one connection.
+pub(crate) struct Exchange {
+    pub(crate) upstream: usize,
+    /// Over the TCP endpoint of a UDP upstream.
+    pub(crate) over_tcp: bool,
+    pub(crate) started: Instant,
+    pub(crate) state: State,
+    /// When it is sent once more if nothing came, and how patient that was.
+    pub(crate) resend: Option<(Instant, Duration)>,
+    /// Its silence was held against the upstream.
+    pub(crate) blamed: bool,
+    /// How it ended, for the trace.
+    pub(crate) outcome: Option<(Outcome, Instant)>,
+    /// The question with the random case it was sent in (0x20).
+    pub(crate) question: Option<Box<[u8]>>,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// With an answer of this rcode.
+    Answered(u16),
+    /// With a truncated answer.
+    Truncated,
+    /// With an error.
+    Failed(Error),
+}
+
+pub(crate) enum State {
+    /// Waits for a connection. -> `Sent` when granted, -> `Over` when not.
+    Queued(Ticket),
+    /// Sent with this id (UDP) over this connection. -> `Over` with the answer, an error or the end of patience.
+    Sent { lease: Lease<DnsConnector>, id: Option<u16>, at: Instant },
+    /// Answered, failed or given up.
+    Over,
+}
+
+impl Flight {
+    /// Exchanges from which something may still come.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (usize, &Exchange)> {
+        self.exchanges.iter().enumerate().filter(|(_, exchange)| !matches!(exchange.state, State::Over))
+    }
+
+    /// Whether something may still come from this upstream.
+    pub(crate) fn is_live(&self, upstream: usize) -> bool {
+        self.live().any(|(_, exchange)| exchange.upstream == upstream)
+    }
+
+    /// Exchanges with this upstream so far.
+    pub(crate) fn tries(&self, upstream: usize) -> usize {
+        self.exchanges.iter().filter(|exchange| exchange.upstream == upstream).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_unpack_to_what_was_packed() {
+        let last = Token {
+            index: Token::FLIGHTS_MAX - 1,
+            generation: (1 << Token::GENERATION_BITS) - 1,
+            exchange: Token::EXCHANGES_MAX - 1,
+        };
+        for token in [Token { index: 0, generation: 0, exchange: 0 }, Token { index: 5, generation: 77, exchange: 3 }, last]
+        {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+        assert_eq!(Token::next_generation(last.generation), 0);
+    }
+}

@@ -1,0 +1,188 @@
+//! What an operator sees of the pools: one row an upstream and transport.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use keepwarm_pool::CloseReason;
+use tokio::time::Instant as Clock;
+
+use super::{Server, Shared};
+use crate::upstream::Endpoint;
+
+/// One pool: an upstream over one transport, all workers together.
+#[derive(Debug, Clone, Default)]
+pub struct PoolStatus {
+    /// The upstream's name in the config.
+    pub name: String,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: &'static str,
+    /// The URL.
+    pub address: String,
+    /// Connections that are not closed, dialling ones included.
+    pub open: usize,
+    /// The limit of `open`.
+    pub max: usize,
+    /// Connections without a query.
+    pub idle: usize,
+    /// Connections with queries.
+    pub in_use: usize,
+    /// Queries in flight.
+    pub in_flight: usize,
+    /// Connections being dialled.
+    pub dialing: usize,
+    /// Queries waiting for a connection.
+    pub waiting: usize,
+    /// Acquires served by a connection that was there.
+    pub hits: u64,
+    /// Acquires that had to wait for a dial.
+    pub misses: u64,
+    /// Reused acquires / acquires, 0 to 1; `None` before the first.
+    pub reuse_ratio: Option<f64>,
+    /// Connections opened since the start.
+    pub opened: u64,
+    /// Full TLS handshakes.
+    pub handshakes_full: u64,
+    /// Resumed TLS handshakes.
+    pub handshakes_resumed: u64,
+    /// Failed dials by kind.
+    pub dial_errors: Vec<(&'static str, u64)>,
+    /// Closed connections by reason.
+    pub closed: Vec<(&'static str, u64)>,
+    /// `closed`, `half-open` or `open`.
+    pub breaker: &'static str,
+    /// Smoothed latency of answers.
+    pub latency: Option<Duration>,
+    /// The idle limit learned from the upstream, where it is below the configured one.
+    pub idle_limit: Option<Duration>,
+    /// Queries sent.
+    pub queries: u64,
+    /// Valid answers.
+    pub answers: u64,
+    /// Failures the upstream is to blame for.
+    pub failures: u64,
+    /// Failures this machine is to blame for.
+    pub local_errors: u64,
+    /// Answers dropped because nobody asked or the question differed.
+    pub wrong_answers: u64,
+    /// Queries sent once more.
+    pub resends: u64,
+    /// Connections whose reuse failed.
+    pub reuse_failures: u64,
+}
+
+/// Totals of the server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerStatus {
+    /// Queries from clients.
+    pub queries: u64,
+    /// Messages that are no valid query.
+    pub malformed: u64,
+    /// Queries of clients that the access list does not name.
+    pub refused: u64,
+    /// Queries that joined an identical one in flight.
+    pub coalesced: u64,
+    /// Queries beyond `max_in_flight`.
+    pub overloaded: u64,
+    /// Queries answered SERVFAIL because no upstream answered.
+    pub failed: u64,
+    /// Datagrams from upstreams dropped because nobody asked or the question differed.
+    pub wrong_answers: u64,
+    /// Failures this machine is to blame for.
+    pub local_errors: u64,
+    /// TCP clients turned away at a limit.
+    pub tcp_rejected: u64,
+    /// TCP clients connected now.
+    pub tcp_clients: usize,
+}
+
+impl Server {
+    /// One row an upstream and transport, in the order of the config.
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        self.shared.pools()
+    }
+
+    /// Totals since the start.
+    pub fn status(&self) -> ServerStatus {
+        let counters = &self.shared.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        ServerStatus {
+            queries: read(&counters.queries),
+            malformed: read(&counters.malformed),
+            refused: read(&counters.refused),
+            coalesced: read(&counters.coalesced),
+            overloaded: read(&counters.overloaded),
+            failed: read(&counters.failed),
+            wrong_answers: read(&counters.wrong_answers),
+            local_errors: read(&counters.local_errors),
+            tcp_rejected: read(&counters.tcp_rejected),
+            tcp_clients: self.shared.access.open(),
+        }
+    }
+}
+
+impl Shared {
+    fn pools(&self) -> Vec<PoolStatus> {
+        let now = Clock::now().into_std();
+        let mut rows = Vec::new();
+        let pools = std::iter::once(&self.streams).chain(&self.datagrams);
+        let hosts: Vec<_> = pools.flat_map(|pool| pool.host_stats()).collect();
+        for endpoint in self.upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
+            let mut row = self.row(endpoint, now);
+            let (mut acquires, mut reused) = (0, 0);
+            for (_, stats) in hosts.iter().filter(|(key, _)| std::sync::Arc::ptr_eq(&key.endpoint, endpoint)) {
+                let (gauges, counters) = (&stats.gauges, &stats.counters);
+                row.open += gauges.open + gauges.dialing;
+                row.idle += gauges.idle;
+                row.in_use += gauges.in_use;
+                row.in_flight += gauges.in_flight;
+                row.dialing += gauges.dialing;
+                row.waiting += gauges.waiting;
+                row.hits += counters.hits + counters.shared_hits;
+                row.misses += counters.misses;
+                row.opened += counters.opened;
+                row.reuse_failures += counters.reuse_failures;
+                acquires += counters.acquires;
+                reused += counters.reused;
+                add(&mut row.closed, CloseReason::ALL.iter().map(|reason| (reason.as_str(), counters.closed(*reason))));
+                add(&mut row.dial_errors, counters.dial_errors().iter().copied());
+                if stats.idle_limit < self.config.pool.idle_timeout {
+                    row.idle_limit = Some(row.idle_limit.map_or(stats.idle_limit, |limit| limit.min(stats.idle_limit)));
+                }
+            }
+            row.reuse_ratio = (acquires > 0).then(|| reused as f64 / acquires as f64);
+            rows.push(row);
+        }
+        rows
+    }
+
+    fn row(&self, endpoint: &Endpoint, now: std::time::Instant) -> PoolStatus {
+        let counters = &endpoint.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let latency = read(&counters.latency);
+        PoolStatus {
+            name: endpoint.name.to_string(),
+            transport: endpoint.transport.as_str(),
+            address: endpoint.url(),
+            max: self.config.pool.max_per_host,
+            handshakes_full: read(&counters.handshakes_full),
+            handshakes_resumed: read(&counters.handshakes_resumed),
+            breaker: endpoint.breaker(now),
+            latency: (latency > 0).then(|| Duration::from_micros(latency)),
+            queries: read(&counters.queries),
+            answers: read(&counters.answers),
+            failures: read(&counters.failures),
+            local_errors: read(&counters.local_errors),
+            wrong_answers: read(&counters.wrong_answers),
+            resends: read(&counters.resends),
+            ..PoolStatus::default()
+        }
+    }
+}
+
+fn add(into: &mut Vec<(&'static str, u64)>, from: impl Iterator<Item = (&'static str, u64)>) {
+    for (name, count) in from.filter(|(_, count)| *count > 0) {
+        match into.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, total)) => *total += count,
+            None => into.push((name, count)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the time of one query went.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// The story of one query, as `keepwarm query` tells it.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// The answer as a client would get it.
+    pub answer: Vec<u8>,
+    /// From the question to the answer.
+    pub total: Duration,
+    /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
+    pub exchange: Option<ExchangeTrace>,
+    /// Every exchange, in the order in which they began.
+    pub attempts: Vec<AttemptTrace>,
+    /// The last error, where an exchange failed.
+    pub error: Option<String>,
+}
+
+/// The exchange that gave the answer.
+#[derive(Debug, Clone)]
+pub struct ExchangeTrace {
+    /// The upstream's name in the config.
+    pub upstream: String,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: &'static str,
+    /// `tls://dns.quad9.net:853`.
+    pub url: String,
+    /// The address that the connection goes to.
+    pub peer: SocketAddr,
+    /// The pool's number for the connection.
+    pub connection: u64,
+    /// Whether the connection had served before.
+    pub reused: bool,
+    /// The connection's age when the query was sent.
+    pub age: Duration,
+    /// From the question to the decision to ask this upstream.
+    pub decide: Duration,
+    /// Waiting for a connection; a dial is part of it when the connection is new.
+    pub wait: Duration,
+    /// How long each phase of the dial took; `None` where the connection was there before.
+    pub dial: Option<DialTrace>,
+    /// From sending to the answer.
+    pub exchange: Duration,
+}
+
+/// How long the phases of a dial took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DialTrace {
+    /// Finding the upstream's addresses; zero where they are fixed or known.
+    pub resolve: Duration,
+    /// The TCP handshake; zero over UDP.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// The TLS session was resumed.
+    pub resumed: bool,
+}
+
+/// One exchange and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptTrace {
+    /// The upstream's name in the config.
+    pub upstream: String,
+    /// `answered`, `truncated`, `SERVFAIL`, `pending`, or what went wrong.
+    pub outcome: String,
+    /// From the decision to the outcome.
+    pub took: Duration,
+}
+
+impl Trace {
+    /// An answer that needed no upstream.
+    pub(crate) fn own(answer: &[u8]) -> Trace {
+        Trace { answer: answer.to_vec(), total: Duration::ZERO, exchange: None, attempts: Vec::new(), error: None }
+    }
+}

@@ -1,0 +1,126 @@
+//! Resolves the host names of upstreams through plain resolvers given by address, since an encrypted one cannot resolve
+//! its own name. Small on purpose: it runs a few times an hour.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use keepwarm_transport::{
+    error::{Error as TransportError, ErrorKind, Phase},
+    resolve::{Resolve, Resolving},
+    tcp::{self, TcpOptions},
+    udp::{self, UdpOptions},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant as Clock, timeout_at},
+};
+
+use crate::message;
+
+/// Asks the `bootstrap` resolvers of the config, one after the other, for A and AAAA.
+#[derive(Debug, Clone)]
+pub struct BootstrapResolver {
+    servers: Arc<[SocketAddr]>,
+}
+
+impl BootstrapResolver {
+    /// A resolver that asks these servers in this order.
+    pub fn new(servers: &[SocketAddr]) -> BootstrapResolver {
+        BootstrapResolver { servers: servers.into() }
+    }
+
+    async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, TransportError> {
+        let mut last = None;
+        for &server in self.servers.iter() {
+            let (v4, v6) =
+                tokio::join!(ask(server, host, message::TYPE_A), ask(server, host, message::TYPE_AAAA));
+            let mut addresses = Vec::new();
+            for found in [v6, v4] {
+                match found {
+                    Ok(found) => addresses.extend(found),
+                    Err(error) => last = Some(error),
+                }
+            }
+            if !addresses.is_empty() {
+                return Ok(addresses);
+            }
+        }
+        Err(last.unwrap_or_else(|| unresolved(host, "the bootstrap resolvers know no address of it")))
+    }
+}
+
+impl Resolve for BootstrapResolver {
+    fn resolve(&self, host: &str) -> Resolving {
+        let resolver = self.clone();
+        let host = host.to_owned();
+        Box::pin(async move { resolver.lookup(&host).await })
+    }
+}
+
+/// One question: two datagrams, then TCP where the answer was truncated.
+async fn ask(server: SocketAddr, host: &str, qtype: u16) -> Result<Vec<IpAddr>, TransportError> {
+    let Some(mut query) = message::build_query(host, qtype) else {
+        return Err(unresolved(host, "not a valid name"));
+    };
+    for _ in 0..TRIES {
+        query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
+        // A socket a try: a fresh random port each time (RFC 5452 section 9.2).
+        let socket = udp::connect(server, &UdpOptions::default()).await?;
+        let send = async {
+            socket.send(&query).await?;
+            let mut buffer = [0; 4096];
+            loop {
+                let length = socket.recv(&mut buffer).await?;
+                if is_answer(&query, &buffer[..length]) {
+                    return std::io::Result::Ok(buffer[..length].to_vec());
+                }
+            }
+        };
+        match timeout_at(Clock::now() + TRY, send).await {
+            Ok(Ok(answer)) if message::is_truncated(&answer) => return ask_tcp(server, &query, host).await,
+            Ok(Ok(answer)) => return Ok(addresses(&answer)),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+    Err(unresolved(host, &format!("no answer from bootstrap resolver {server}")))
+}
+
+async fn ask_tcp(server: SocketAddr, query: &[u8], host: &str) -> Result<Vec<IpAddr>, TransportError> {
+    let deadline = Clock::now() + TRY * 2;
+    let (mut stream, _) = tcp::connect(&[server], &TcpOptions::default(), deadline.into_std()).await?;
+    let exchange = async {
+        let length = u16::try_from(query.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
+        let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    match timeout_at(deadline, exchange).await {
+        Ok(Ok(answer)) if is_answer(query, &answer) => Ok(addresses(&answer)),
+        _ => Err(unresolved(host, &format!("no answer from bootstrap resolver {server} over tcp"))),
+    }
+}
+
+fn is_answer(query: &[u8], answer: &[u8]) -> bool {
+    query.get(..2) == answer.get(..2) && message::answer_matches(query, answer, false, false)
+}
+
+fn unresolved(host: &str, why: &str) -> TransportError {
+    TransportError::new(ErrorKind::Resolve, Phase::Resolve, format!("resolve {host}"), why)
+}
+
+fn addresses(answer: &[u8]) -> Vec<IpAddr> {
+    message::addresses(answer).map(|(address, _)| address).take(ADDRESSES_MAX).collect()
+}
+
+/// Datagrams a server and record type.
+const TRIES: usize = 2;
+
+/// Patience for one datagram.
+const TRY: Duration = Duration::from_millis(1500);
+
+/// More addresses of one name are not kept.
+const ADDRESSES_MAX: usize = 16;

@@ -1,0 +1,232 @@
+//! Dials an endpoint: addresses, socket, TLS, and the driver of the new connection.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keepwarm_pool::{CloseReason, Connected, Connector, Side, Slot};
+use keepwarm_transport::{
+    error::{Error as TransportError, Phase, Side as TransportSide},
+    http, tcp,
+    tcp::TcpOptions,
+    udp,
+    udp::UdpOptions,
+};
+use tokio::time::Instant as Clock;
+
+use super::{
+    doh,
+    endpoint::{Endpoint, EndpointKey, Family, count},
+    stream,
+    udp::UdpConnection,
+};
+use crate::{
+    config::Transport,
+    error::{Error, ErrorKind},
+    exchange::Pipe,
+    server::DialTrace,
+};
+
+/// What the pool keeps.
+pub(crate) enum Connection {
+    /// A connected socket; the worker that it belongs to reads it.
+    Udp(Arc<UdpConnection>),
+    /// A connection with a driver of its own: TCP, TLS, HTTPS.
+    Stream(StreamConnection),
+}
+
+/// The owner's end of a driven connection. Dropping it stops the driver.
+pub(crate) struct StreamConnection {
+    pub(crate) pipe: Arc<Pipe>,
+    pub(crate) family: Family,
+    pub(crate) peer: SocketAddr,
+    pub(crate) dial: DialTrace,
+}
+
+impl Drop for StreamConnection {
+    fn drop(&mut self) {
+        self.pipe.release();
+    }
+}
+
+impl Connection {
+    pub(crate) fn family(&self) -> Family {
+        match self {
+            Connection::Udp(socket) => socket.family,
+            Connection::Stream(stream) => stream.family,
+        }
+    }
+
+    /// When something came in last; the time of connecting before that.
+    pub(crate) fn heard(&self) -> Instant {
+        match self {
+            Connection::Udp(socket) => socket.opened,
+            Connection::Stream(stream) => stream.pipe.heard(),
+        }
+    }
+
+    /// Whether anything ever came in.
+    pub(crate) fn proven(&self) -> bool {
+        match self {
+            Connection::Udp(_) => false,
+            Connection::Stream(stream) => stream.pipe.proven(),
+        }
+    }
+
+    /// How long the phases of its dial took.
+    pub(crate) fn dial(&self) -> DialTrace {
+        match self {
+            Connection::Udp(socket) => DialTrace { resolve: socket.resolve, ..DialTrace::default() },
+            Connection::Stream(stream) => stream.dial,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        match self {
+            Connection::Udp(socket) => socket.peer,
+            Connection::Stream(stream) => stream.peer,
+        }
+    }
+}
+
+/// Dials endpoints for the pool.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct DnsConnector;
+
+impl Connector for DnsConnector {
+    type Key = EndpointKey;
+    type Connection = Connection;
+    type Error = Error;
+
+    async fn connect(&self, key: &EndpointKey, slot: Slot<DnsConnector>) -> Result<Connected<Connection>, Error> {
+        let endpoint = &key.endpoint;
+        let now = Clock::now().into_std();
+        match dial(endpoint, now, slot).await {
+            Ok(connected) => Ok(connected.reusable(endpoint.settings.reuse)),
+            Err(error) => {
+                if error.side() == TransportSide::Upstream {
+                    // Once a dial, however many queries waited for it.
+                    count(&endpoint.counters.failures);
+                    endpoint.dial_failed(Clock::now().into_std());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks an idle stream for proof of life, since a middlebox may have forgotten it without a word. A UDP socket has
+    /// nothing to prove.
+    async fn validate(&self, key: &EndpointKey, connection: &Connection) -> Result<(), Error> {
+        match connection {
+            Connection::Udp(_) => Ok(()),
+            Connection::Stream(stream) => stream::probe(&key.endpoint, &stream.pipe).await,
+        }
+    }
+
+    fn side(&self, error: &Error) -> Side {
+        match error.side() {
+            TransportSide::Local => Side::Local,
+            TransportSide::Upstream => Side::Upstream,
+            TransportSide::Client => Side::Client,
+        }
+    }
+
+    fn kind(&self, error: &Error) -> &'static str {
+        error.kind().as_str()
+    }
+}
+
+async fn dial(endpoint: &Arc<Endpoint>, now: Instant, slot: Slot<DnsConnector>) -> Result<Connected<Connection>, Error> {
+    let addresses = endpoint.addresses(now).await?;
+    let resolve = Clock::now().into_std().saturating_duration_since(now);
+    match endpoint.transport {
+        Transport::Udp => dial_udp(endpoint, &addresses, resolve, slot).await,
+        Transport::Tcp | Transport::Tls | Transport::Https => {
+            dial_stream(endpoint, &addresses, now, resolve, slot).await
+        }
+    }
+}
+
+/// Connects a datagram socket to the first address that the machine has a route to.
+async fn dial_udp(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    resolve: Duration,
+    slot: Slot<DnsConnector>,
+) -> Result<Connected<Connection>, Error> {
+    let mut last = None;
+    for &peer in addresses {
+        match udp::connect(peer, &UdpOptions::default()).await {
+            Ok(socket) => {
+                let connection = UdpConnection::new(socket, peer, slot, Clock::now().into_std(), resolve);
+                let capacity = capacity(endpoint);
+                return Ok(Connected::new(Connection::Udp(Arc::new(connection))).capacity(capacity));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| no_address(endpoint), Error::from))
+}
+
+async fn dial_stream(
+    endpoint: &Arc<Endpoint>,
+    addresses: &[SocketAddr],
+    now: Instant,
+    resolve: Duration,
+    slot: Slot<DnsConnector>,
+) -> Result<Connected<Connection>, Error> {
+    if addresses.is_empty() {
+        return Err(no_address(endpoint));
+    }
+    let deadline = now + endpoint.settings.connect_timeout;
+    let (tcp, _) = tcp::connect(addresses, &TcpOptions::default(), deadline).await?;
+    let mut dial = DialTrace { resolve, ..DialTrace::default() };
+    dial.connect = Clock::now().into_std().saturating_duration_since(now + resolve);
+    let peer = tcp
+        .peer_addr()
+        .map_err(|error| TransportError::from_io(error, Phase::Connect, format!("connect to {}", endpoint.url())))?;
+    let pipe = Pipe::new(Clock::now().into_std());
+    let mut capacity = capacity(endpoint);
+    match &endpoint.tls {
+        None => {
+            let driver = stream::drive(tcp, pipe.clone(), slot, endpoint.clone());
+            tokio::spawn(driver);
+        }
+        Some(client) => {
+            let (tls, info) = client.connect(tcp, &endpoint.server_name, deadline).await?;
+            dial.tls = Some(info.handshake);
+            dial.resumed = info.resumed;
+            count(match info.resumed {
+                true => &endpoint.counters.handshakes_resumed,
+                false => &endpoint.counters.handshakes_full,
+            });
+            if endpoint.transport == Transport::Https {
+                let (http, driver) = http::connect(tls, info.alpn.as_deref(), &doh::authority(endpoint)).await?;
+                capacity = doh::capacity(endpoint, http.max_streams());
+                tokio::spawn(doh::drive(http, driver, pipe.clone(), slot, endpoint.clone()));
+            } else {
+                tokio::spawn(stream::drive(tls, pipe.clone(), slot, endpoint.clone()));
+            }
+        }
+    }
+    let connection = StreamConnection { pipe, family: Family::of(peer.ip()), peer, dial };
+    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity))
+}
+
+pub(super) fn capacity(endpoint: &Endpoint) -> u32 {
+    if endpoint.settings.reuse { u32::try_from(endpoint.settings.max_in_flight).unwrap_or(u32::MAX) } else { 1 }
+}
+
+fn no_address(endpoint: &Endpoint) -> Error {
+    Error::new(ErrorKind::Connect, format!("connect to {}: the name has no address", endpoint.url()))
+}
+
+/// The word for the pool of a connection's end.
+pub(super) fn close_reason(error: &std::io::Error) -> CloseReason {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => CloseReason::PeerReset,
+        _ => CloseReason::PeerClosed,
+    }
+}

@@ -1,0 +1,297 @@
+//! One upstream over one transport: identity, addresses, TLS state, health and counters.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keepwarm_transport::{
+    error::Error as TransportError,
+    resolve::Resolve,
+    tls::{RootsError, TlsClient},
+};
+use parking_lot::Mutex;
+
+use crate::{
+    config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
+    health::{Allowed, Health},
+};
+
+/// An upstream over one transport.
+pub(crate) struct Endpoint {
+    pub(crate) name: Arc<str>,
+    pub(crate) transport: Transport,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) path: Arc<str>,
+    pub(crate) server_name: Arc<str>,
+    /// Exact case of the question is demanded of answers (0x20).
+    pub(crate) case_randomization: bool,
+    pub(crate) settings: PoolSettings,
+    pub(crate) timeout: Duration,
+    pub(crate) tls: Option<TlsClient>,
+    fixed: Vec<IpAddr>,
+    resolver: Arc<dyn Resolve>,
+    resolved: Mutex<Option<Resolved>>,
+    health: [FamilyHealth; 2],
+    pub(crate) counters: Counters,
+}
+
+struct Resolved {
+    addresses: Vec<IpAddr>,
+    at: Instant,
+}
+
+/// Health of one address family. The flag spares the lock while all is well.
+struct FamilyHealth {
+    closed: AtomicBool,
+    health: Mutex<Health>,
+}
+
+/// What happened at an endpoint since the start.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) handshakes_full: AtomicU64,
+    pub(crate) handshakes_resumed: AtomicU64,
+    pub(crate) queries: AtomicU64,
+    pub(crate) answers: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) local_errors: AtomicU64,
+    pub(crate) wrong_answers: AtomicU64,
+    pub(crate) truncated: AtomicU64,
+    pub(crate) resends: AtomicU64,
+    /// Smoothed latency in microseconds, as the worker that updated it last sees it.
+    pub(crate) latency: AtomicU64,
+}
+
+/// Adds one; the counters are read for display only.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Address family, with the index of its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        }
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        config: &UpstreamConfig,
+        transport: Transport,
+        dns: &DnsConfig,
+        resolver: &Arc<dyn Resolve>,
+    ) -> Result<Endpoint, RootsError> {
+        let tls = match transport {
+            Transport::Udp | Transport::Tcp => None,
+            // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
+            Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
+            Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
+        };
+        let fixed = match config.host.parse::<IpAddr>() {
+            Ok(address) if config.addresses.is_empty() => vec![address],
+            _ => config.addresses.clone(),
+        };
+        let health = || FamilyHealth { closed: AtomicBool::new(true), health: Mutex::new(Health::new(dns.breaker)) };
+        Ok(Endpoint {
+            name: config.name.clone(),
+            transport,
+            host: config.host.clone(),
+            port: config.port,
+            path: config.path.clone(),
+            server_name: config.server_name.clone().unwrap_or_else(|| config.host.clone()),
+            case_randomization: config.case_randomization,
+            settings: dns.pool,
+            timeout: dns.timeout,
+            tls,
+            fixed,
+            resolver: resolver.clone(),
+            resolved: Mutex::new(None),
+            health: [health(), health()],
+            counters: Counters::default(),
+        })
+    }
+
+    /// `tls://dns.quad9.net:853`, as in the config.
+    pub(crate) fn url(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
+        format!("{}://{host}:{}{}", self.transport.as_str(), self.port, self.path)
+    }
+
+    /// The addresses to dial, those of the healthier family first.
+    pub(crate) async fn addresses(&self, now: Instant) -> Result<Vec<SocketAddr>, TransportError> {
+        let mut addresses = if self.fixed.is_empty() { self.resolve(now).await? } else { self.fixed.clone() };
+        let broken = |address: &IpAddr| !matches!(self.family_allowed(Family::of(*address), now), Allowed::Yes);
+        addresses.sort_by_key(broken);
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, self.port)).collect())
+    }
+
+    /// Asks the resolver at most once in `RESOLVED_FOR`; an old answer serves when asking fails.
+    async fn resolve(&self, now: Instant) -> Result<Vec<IpAddr>, TransportError> {
+        if let Some(resolved) = &*self.resolved.lock()
+            && now.saturating_duration_since(resolved.at) < RESOLVED_FOR
+        {
+            return Ok(resolved.addresses.clone());
+        }
+        match self.resolver.resolve(&self.host).await {
+            Ok(addresses) => {
+                *self.resolved.lock() = Some(Resolved { addresses: addresses.clone(), at: now });
+                Ok(addresses)
+            }
+            Err(error) => match &*self.resolved.lock() {
+                Some(resolved) => Ok(resolved.addresses.clone()),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let resolved = self.resolved.lock();
+        let addresses = match &*resolved {
+            Some(resolved) => &resolved.addresses,
+            None => &self.fixed,
+        };
+        let v4 = addresses.iter().any(IpAddr::is_ipv4) || addresses.is_empty();
+        let v6 = addresses.iter().any(IpAddr::is_ipv6);
+        v4.then_some(Family::V4).into_iter().chain(v6.then_some(Family::V6))
+    }
+
+    /// Whether no breaker of this endpoint is open or half-open: the usual case, known without a lock.
+    pub(crate) fn is_well(&self) -> bool {
+        self.health.iter().all(|family| family.closed.load(Ordering::Relaxed))
+    }
+
+    /// Whether queries may go here: the best of its families.
+    pub(crate) fn allowed(&self, now: Instant) -> Allowed {
+        if self.is_well() {
+            return Allowed::Yes;
+        }
+        let mut best = None;
+        for family in self.families() {
+            let allowed = self.family_allowed(family, now);
+            best = Some(match (best, allowed) {
+                (None, allowed) => allowed,
+                (Some(Allowed::Yes), _) | (_, Allowed::Yes) => Allowed::Yes,
+                (Some(Allowed::Probe), _) | (_, Allowed::Probe) => Allowed::Probe,
+                (Some(Allowed::No { until: a }), Allowed::No { until: b }) => Allowed::No { until: a.min(b) },
+            });
+        }
+        best.unwrap_or(Allowed::Yes)
+    }
+
+    fn family_allowed(&self, family: Family, now: Instant) -> Allowed {
+        let family = &self.health[family.index()];
+        if family.closed.load(Ordering::Relaxed) { Allowed::Yes } else { family.health.lock().allowed(now) }
+    }
+
+    /// Tells the half-open breakers that their probe is on its way.
+    pub(crate) fn probe_started(&self, now: Instant) {
+        for family in self.families() {
+            let mut health = self.health[family.index()].health.lock();
+            if matches!(health.allowed(now), Allowed::Probe) {
+                health.probe_started(now);
+            }
+        }
+    }
+
+    /// Notes answers. `count` of them may be noted together.
+    pub(crate) fn succeeded(&self, family: Family, now: Instant, latency: Duration, count: u32) {
+        let family = &self.health[family.index()];
+        let mut health = family.health.lock();
+        health.record_success(now, latency, count);
+        family.closed.store(matches!(health.allowed(now), Allowed::Yes), Ordering::Relaxed);
+    }
+
+    /// Notes a failure that the upstream is to blame for; `true` when this opened the breaker.
+    pub(crate) fn failed(&self, family: Family, now: Instant) -> bool {
+        let family = &self.health[family.index()];
+        let mut health = family.health.lock();
+        let before = matches!(health.allowed(now), Allowed::Yes);
+        health.record_failure(now, rand::random());
+        let after = matches!(health.allowed(now), Allowed::Yes);
+        family.closed.store(after, Ordering::Relaxed);
+        before && !after
+    }
+
+    /// A failed dial does not say which family failed: all those that were tried did.
+    pub(crate) fn dial_failed(&self, now: Instant) -> bool {
+        let families: Vec<Family> = self.families().collect();
+        families.into_iter().fold(false, |opened, family| self.failed(family, now) || opened)
+    }
+
+    /// The state of the breaker for display: that of the better family.
+    pub(crate) fn breaker(&self, now: Instant) -> &'static str {
+        match self.allowed(now) {
+            Allowed::Yes => "closed",
+            Allowed::Probe => "half-open",
+            Allowed::No { .. } => "open",
+        }
+    }
+}
+
+/// For how long resolved addresses are used before the resolver is asked again.
+const RESOLVED_FOR: Duration = Duration::from_secs(300);
+
+/// The pool's key: the complete identity of a connection.
+///
+/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses and shard are; the name in the config
+/// is no part of the identity, the trust roots are the same for all upstreams of a server.
+#[derive(Clone)]
+pub(crate) struct EndpointKey {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// UDP sockets belong to one worker each; connections with a stream are shared by all.
+    pub(crate) shard: Option<usize>,
+}
+
+impl EndpointKey {
+    pub(crate) fn new(endpoint: &Arc<Endpoint>, shard: Option<usize>) -> EndpointKey {
+        EndpointKey { endpoint: endpoint.clone(), shard }
+    }
+
+    fn identity(&self) -> impl Hash + Eq + '_ {
+        let Endpoint { transport, host, port, path, server_name, fixed, .. } = &*self.endpoint;
+        (transport, host, port, path, server_name, fixed, self.shard)
+    }
+
+}
+
+impl PartialEq for EndpointKey {
+    fn eq(&self, other: &EndpointKey) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for EndpointKey {}
+
+impl Hash for EndpointKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl fmt::Debug for EndpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.endpoint.name, self.endpoint.url())?;
+        self.shard.map_or(Ok(()), |shard| write!(f, " worker {shard}"))
+    }
+}

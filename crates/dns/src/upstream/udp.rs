@@ -1,0 +1,149 @@
+//! A connected UDP socket and the ids in flight on it.
+//!
+//! What an off-path attacker must guess (RFC 5452 section 9): the port, chosen anew by the system for each socket, which is
+//! retired by count and age (`udp_max_queries`, `udp_max_age`); the id, drawn at random for each query; the question; and
+//! the peer, which the connected socket checks. Sending, receiving and matching questions is the worker's.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use hashbrown::{HashMap, hash_map::Entry};
+use keepwarm_pool::{CloseReason, Slot};
+use parking_lot::Mutex;
+use tokio::{net::UdpSocket, sync::Notify};
+
+use super::{connector::DnsConnector, endpoint::Family};
+
+/// One socket. It belongs to one worker; the lock is never contended.
+pub(crate) struct UdpConnection {
+    pub(crate) socket: UdpSocket,
+    pub(crate) peer: SocketAddr,
+    pub(crate) family: Family,
+    pub(crate) opened: Instant,
+    pub(crate) resolve: Duration,
+    slot: Slot<DnsConnector>,
+    read: AtomicBool,
+    state: Mutex<State>,
+    pub(crate) released: Notify,
+}
+
+struct State {
+    ids: HashMap<u16, Id>,
+    wrong: u32,
+}
+
+/// An id on the wire.
+enum Id {
+    /// A query waits for its answer.
+    Waiting { token: u64 },
+    /// Nobody waits any more; the id is not used again while a late answer may come, so that it is told from a forged one.
+    Abandoned { at: Instant },
+}
+
+/// What an id on an incoming answer stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The query with this token; its question has still to be compared.
+    Waiting(u64),
+    /// A late answer to a query that was given up.
+    Late,
+    /// No query has this id.
+    Unknown,
+}
+
+impl UdpConnection {
+    pub(crate) fn new(socket: UdpSocket, peer: SocketAddr, slot: Slot<DnsConnector>, opened: Instant, resolve: Duration) -> UdpConnection {
+        UdpConnection {
+            socket,
+            peer,
+            family: Family::of(peer.ip()),
+            opened,
+            resolve,
+            slot,
+            read: AtomicBool::new(false),
+            state: Mutex::new(State { ids: HashMap::new(), wrong: 0 }),
+            released: Notify::new(),
+        }
+    }
+
+    /// `true` once: the caller becomes the reader.
+    pub(crate) fn claim_reader(&self) -> bool {
+        !self.read.swap(true, Ordering::Relaxed)
+    }
+
+    /// A random id that no query of this socket has, or `None` when too many are taken.
+    pub(crate) fn allot(&self, token: u64, now: Instant) -> Option<u16> {
+        let ids = &mut self.state.lock().ids;
+        if ids.len() >= IDS_MAX {
+            ids.retain(|_, id| !matches!(id, Id::Abandoned { at } if now.saturating_duration_since(*at) > LATE));
+        }
+        if ids.len() >= IDS_MAX {
+            return None;
+        }
+        loop {
+            if let Entry::Vacant(entry) = ids.entry(rand::random()) {
+                let id = *entry.key();
+                entry.insert(Id::Waiting { token });
+                return Some(id);
+            }
+        }
+    }
+
+    /// What an answer's id stands for; the id stays taken until [`answered`](Self::answered).
+    pub(crate) fn find(&self, id: u16) -> Found {
+        let ids = &mut self.state.lock().ids;
+        match ids.get(&id) {
+            None => Found::Unknown,
+            Some(Id::Waiting { token }) => Found::Waiting(*token),
+            Some(Id::Abandoned { .. }) => {
+                ids.remove(&id);
+                Found::Late
+            }
+        }
+    }
+
+    /// The answer to `id` was accepted.
+    pub(crate) fn answered(&self, id: u16) {
+        self.state.lock().ids.remove(&id);
+    }
+
+    /// Nobody waits for `id` any more.
+    pub(crate) fn abandon(&self, id: u16, now: Instant) {
+        if let Some(state) = self.state.lock().ids.get_mut(&id) {
+            *state = Id::Abandoned { at: now };
+        }
+    }
+
+    /// Counts a wrong answer; `true` when there were so many that somebody seems to be guessing.
+    pub(crate) fn wrong(&self) -> bool {
+        let mut state = self.state.lock();
+        state.wrong += 1;
+        state.wrong >= WRONG_MAX
+    }
+
+    /// The tokens of all queries in flight, which are taken off the socket.
+    pub(crate) fn evacuate(&self) -> Vec<u64> {
+        let waiting = |(_, id)| match id {
+            Id::Waiting { token } => Some(token),
+            Id::Abandoned { .. } => None,
+        };
+        self.state.lock().ids.drain().filter_map(waiting).collect()
+    }
+
+    /// Retires the socket.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.slot.closed(reason);
+    }
+}
+
+/// Ids in use on a socket, late ones included: a small part of the 65,536 keeps them hard to guess.
+const IDS_MAX: usize = 4096;
+
+/// For how long an answer may be late.
+const LATE: Duration = Duration::from_secs(10);
+
+/// So many wrong answers on one socket move its queries to TCP (design: behaviour 2).
+const WRONG_MAX: u32 = 16;

@@ -1,0 +1,106 @@
+//! What pooling promises: few connections, few handshakes, no failure after an idle time.
+
+use std::time::Duration;
+
+use keepwarm_dns::config::{Strategy, Transport};
+use keepwarm_lab::{CloseKind, Faults};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
+    let faults = || Faults { delay: Duration::from_millis(20), ..Faults::default() };
+    for transport in TRANSPORTS {
+        let bench = Bench::with(transport, [faults(), faults(), faults()], |config| {
+            config.strategy = Strategy::Parallel;
+        })
+        .await;
+        let failures = storm(bench.address, "burst", 1000, 1000).await;
+        assert_eq!(failures, Vec::<String>::new(), "{transport:?}");
+        for lab in &bench.labs {
+            let counters = lab.counters();
+            let (connections, counted) = match transport {
+                Transport::Udp => (counters.udp.sockets, &counters.udp),
+                Transport::Tcp => (counters.tcp.open_max, &counters.tcp),
+                Transport::Tls => (counters.tls.open_max, &counters.tls),
+                Transport::Https => (counters.https.open_max, &counters.https),
+            };
+            assert!(connections <= 10, "{transport:?}: {connections} connections");
+            assert!(counted.queries >= 900, "{transport:?}: parallel asks everyone, {} queries", counted.queries);
+        }
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_handshake_serves_many_queries() {
+    for transport in [Transport::Tls, Transport::Https] {
+        let bench = Bench::plain(transport).await;
+        let failures = storm(bench.address, "many", 300, 1).await;
+        assert_eq!(failures, Vec::<String>::new());
+        let row = bench.pool(0);
+        assert_eq!(row.handshakes_full + row.handshakes_resumed, 1, "{transport:?}");
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn without_reuse_each_query_has_a_connection_of_its_own() {
+    for transport in STREAMS {
+        let bench = Bench::with(transport, [Faults::default()], |config| {
+            config.pool.reuse = false;
+            config.pool.min_idle = 0;
+        })
+        .await;
+        assert_eq!(storm(bench.address, "naive", 20, 4).await, Vec::<String>::new());
+        let counters = bench.labs[0].counters();
+        let accepted = [counters.tcp.accepted, counters.tls.accepted, counters.https.accepted].iter().sum::<u64>();
+        assert!(accepted >= 20, "{transport:?}: {accepted}");
+        bench.stop().await;
+    }
+}
+
+/// An upstream that closes idle connections at 4 s, asked every 5 s, for each way of closing.
+#[tokio::test]
+async fn an_upstream_that_closes_idle_connections_never_makes_a_query_fail() {
+    let mut runs = Vec::new();
+    for transport in STREAMS {
+        for close in [CloseKind::Notify, CloseKind::Fin, CloseKind::Reset, CloseKind::Silence] {
+            runs.push(tokio::spawn(async move {
+                let faults = Faults { idle_close: Some((Duration::from_secs(4), close)), ..Faults::default() };
+                let bench = Bench::with(transport, [faults], |_| {}).await;
+                for round in 0..4 {
+                    let asked = bench.ask(&format!("idle{round}.example")).await;
+                    assert_eq!(asked, Ok(()), "{transport:?} {close:?} round {round}");
+                    // The subject is real time on the lab's clock; nothing is waited for in hope.
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                assert_eq!(bench.pool(0).breaker, "closed", "{transport:?} {close:?}");
+                bench.stop().await;
+            }));
+        }
+    }
+    for run in runs {
+        run.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_stops_with_its_connections_closed_and_its_queries_answered() {
+    let faults = Faults { delay: Duration::from_millis(300), ..Faults::default() };
+    let bench = Bench::with(Transport::Tls, [faults], |_| {}).await;
+    let server = bench.address;
+    let asked = tokio::spawn(async move { ask(server, "last.example").await });
+    while bench.labs[0].counters().tls.queries == 0 {
+        tokio::task::yield_now().await;
+    }
+    let Bench { labs, server, .. } = bench;
+    assert_eq!(server.stop(Duration::from_secs(2)).await, 0);
+    assert_eq!(asked.await.unwrap(), Ok(()));
+    let closed = tokio::time::timeout(Duration::from_secs(2), async {
+        while labs[0].counters().tls.open > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    closed.await.expect("all connections end");
+}

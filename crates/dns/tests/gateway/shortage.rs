@@ -1,0 +1,128 @@
+//! A machine that runs out of ports or files: the error is local by name, and no upstream is blamed for it.
+//!
+//! Both need a process of their own (limits, a network namespace), so each test starts this binary once more.
+
+use std::{
+    env,
+    fs::File,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use keepwarm_dns::config::Transport;
+use keepwarm_lab::{Faults, answer_matches};
+use tokio::net::UdpSocket;
+
+use crate::support::*;
+
+/// Runs the named test again behind `wrapper`; `false` when it is the inner run that has to do the work.
+fn rerun(name: &str, wrapper: &[&str]) -> bool {
+    if env::var_os(INNER).is_some() {
+        return false;
+    }
+    let binary = env::current_exe().unwrap();
+    let status = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg(binary)
+        .args(["--exact", name, "--nocapture"])
+        .env(INNER, "1")
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name}: the inner run failed");
+    true
+}
+
+const INNER: &str = "KEEPWARM_TEST_INNER";
+
+/// A network namespace with nothing but loopback and 200 ephemeral ports.
+const NAMESPACE: [&str; 6] = ["unshare", "--map-root-user", "--net", "sh", "-c", SETUP];
+const SETUP: &str = r#"ip link set lo up && echo "40000 40199" > /proc/sys/net/ipv4/ip_local_port_range && exec "$0" "$@""#;
+
+fn namespaces_work() -> bool {
+    let run = Command::new("unshare")
+        .args(["--map-root-user", "--net", "sh", "-c", "ip link set lo up && test -w /proc/sys/net/ipv4/ip_local_port_range"])
+        .stderr(Stdio::null())
+        .status();
+    run.is_ok_and(|status| status.success())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_ports_carry_two_thousand_queries_a_second() {
+    let name = "shortage::two_hundred_ports_carry_two_thousand_queries_a_second";
+    if env::var_os(INNER).is_none() && !namespaces_work() {
+        println!("SKIPPED {name}: needs `unshare` and `ip` with the right to make a network namespace");
+        return;
+    }
+    if rerun(name, &NAMESPACE) {
+        return;
+    }
+    for transport in [Transport::Tcp, Transport::Tls] {
+        for close_after in [None, Some(100)] {
+            let faults = Faults { delay: Duration::from_millis(10), close_after, ..Faults::default() };
+            let bench = Bench::with(transport, [faults], |_| {}).await;
+            let sockets: Vec<UdpSocket> = {
+                let mut sockets = Vec::new();
+                for _ in 0..20 {
+                    let socket = client().await;
+                    socket.connect(bench.address).await.unwrap();
+                    sockets.push(socket);
+                }
+                sockets
+            };
+            let mut tick = tokio::time::interval(Duration::from_millis(10));
+            let mut failures = Vec::new();
+            for round in 0..300 {
+                tick.tick().await;
+                let asked = sockets.iter().enumerate().map(|(number, socket)| async move {
+                    let query = query(&format!("r{round}s{number}.ports.example"), 1);
+                    let mut buffer = vec![0; 2048];
+                    socket.send(&query).await.map_err(|error| error.to_string())?;
+                    let received = tokio::time::timeout(Duration::from_secs(6), socket.recv(&mut buffer)).await;
+                    let length = received.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                    answer_matches(&query, &buffer[..length])
+                });
+                failures.extend(futures_util::future::join_all(asked).await.into_iter().filter_map(Result::err));
+            }
+            assert_eq!(failures, Vec::<String>::new(), "{transport:?} close after {close_after:?}");
+            let row = bench.pool(0);
+            assert_eq!((row.breaker, row.failures), ("closed", 0), "{transport:?} close after {close_after:?}");
+            bench.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_files_queries_fail_as_local_and_upstreams_stay_well() {
+    let name = "shortage::without_files_queries_fail_as_local_and_upstreams_stay_well";
+    if cfg!(not(unix)) {
+        println!("SKIPPED {name}: needs a limit on open files");
+        return;
+    }
+    if rerun(name, &["sh", "-c", r#"ulimit -n 256 && exec "$0" "$@""#]) {
+        return;
+    }
+    for transport in TRANSPORTS {
+        let bench = Bench::with(transport, [Faults::default()], |config| config.pool.min_idle = 0).await;
+        let socket = client().await;
+        socket.connect(bench.address).await.unwrap();
+        let mut hoard = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            hoard.push(file);
+        }
+        let query = query("shortage.example", 1);
+        let mut buffer = vec![0; 2048];
+        socket.send(&query).await.unwrap();
+        let length = tokio::time::timeout(Duration::from_secs(6), socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let answer = &buffer[..length];
+        assert_eq!(rcode(answer), 2, "{transport:?}");
+        let text = String::from_utf8_lossy(answer);
+        assert!(text.contains("keepwarm: local shortage"), "{transport:?}: the client is told: {text:?}");
+        let row = bench.pool(0);
+        assert_eq!((row.breaker, row.failures), ("closed", 0), "{transport:?}: health untouched");
+        assert!(row.local_errors > 0, "{transport:?}: counted as local");
+        drop(hoard);
+        assert_eq!(bench.ask("plenty.example").await, Ok(()), "{transport:?}");
+        bench.stop().await;
+    }
+}

@@ -1,0 +1,157 @@
+//! What the status endpoint shows of the running server.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use keepwarm_dns::{
+    message,
+    server::{Server, Trace},
+};
+
+use crate::status::{
+    Attempt, BreakerState, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest, Snapshots, Stats,
+};
+
+/// The running daemon, as the status endpoint sees it. It does not keep the server alive.
+#[derive(Debug)]
+pub struct Daemon {
+    server: Weak<Server>,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Shows this server.
+    pub fn new(server: &Arc<Server>) -> Daemon {
+        Daemon { server: Arc::downgrade(server), started: tokio::time::Instant::now().into_std() }
+    }
+}
+
+impl Snapshots for Daemon {
+    fn pools(&self) -> Vec<PoolRow> {
+        let Some(server) = self.server.upgrade() else { return Vec::new() };
+        let rows = server.pools().into_iter();
+        rows.map(|pool| PoolRow {
+            upstream: pool.name,
+            transport: pool.transport.into(),
+            address: pool.address,
+            open: pool.open as u64,
+            max: pool.max as u64,
+            idle: pool.idle as u64,
+            in_use: pool.in_use as u64,
+            in_flight: pool.in_flight as u64,
+            dialing: pool.dialing as u64,
+            waiting: pool.waiting as u64,
+            hits: pool.hits,
+            misses: pool.misses,
+            reuse_ratio: pool.reuse_ratio,
+            handshakes_full: pool.handshakes_full,
+            handshakes_resumed: pool.handshakes_resumed,
+            dial_errors: pool.dial_errors.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            breaker: match pool.breaker {
+                "open" => BreakerState::Open,
+                "half-open" => BreakerState::HalfOpen,
+                _ => BreakerState::Closed,
+            },
+            latency_p50: pool.latency,
+            idle_limit: pool.idle_limit,
+        })
+        .collect()
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: tokio::time::Instant::now().into_std().saturating_duration_since(self.started),
+            ..Stats::default()
+        };
+        let Some(server) = self.server.upgrade() else { return stats };
+        for listen in server.listening() {
+            stats.listen.extend(listen.udp.then(|| format!("udp://{}", listen.address)));
+            stats.listen.extend(listen.tcp.then(|| format!("tcp://{}", listen.address)));
+        }
+        let totals = server.status();
+        stats.counters = BTreeMap::from(
+            [
+                ("queries", totals.queries),
+                ("malformed", totals.malformed),
+                ("refused", totals.refused),
+                ("coalesced", totals.coalesced),
+                ("overloaded", totals.overloaded),
+                ("failed", totals.failed),
+                ("wrong_answers", totals.wrong_answers),
+                ("local_errors", totals.local_errors),
+                ("tcp_rejected", totals.tcp_rejected),
+                ("tcp_clients", totals.tcp_clients as u64),
+            ]
+            .map(|(name, count)| (name.to_owned(), count)),
+        );
+        if let Some(cpu) = super::cpu_time() {
+            stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
+        }
+        stats
+    }
+
+    fn query(&self, request: QueryRequest) -> QueryFuture {
+        let server = self.server.upgrade();
+        Box::pin(async move {
+            let server = server.ok_or_else(|| QueryError::Failed("the daemon is stopping".into()))?;
+            ask(&server, request).await
+        })
+    }
+}
+
+/// Asks a server and tells the story.
+///
+/// # Errors
+/// When the name or type cannot be asked, or no upstream answered.
+pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, QueryError> {
+    let QueryRequest { name, qtype } = request;
+    let number = message::type_from_name(&qtype)
+        .ok_or_else(|| QueryError::Invalid(format!("unknown record type `{qtype}`; use a name such as AAAA, or TYPE65")))?;
+    if message::build_query(&name, number).is_none() {
+        return Err(QueryError::Invalid(format!("`{name}` is not a name that can be asked")));
+    }
+    let trace = server.query(&name, number).await;
+    let trace = trace.ok_or_else(|| QueryError::Failed("the daemon is stopping".into()))?;
+    report(&name, &qtype, trace)
+}
+
+/// Turns a trace into what is shown.
+///
+/// # Errors
+/// When no upstream answered.
+pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryError> {
+    let Some(exchange) = trace.exchange else {
+        let why = trace.error.unwrap_or_else(|| "no upstream answered within the deadline".into());
+        return Err(QueryError::Failed(why));
+    };
+    let shown = message::render(&trace.answer).map_err(|error| QueryError::Failed(error.to_string()))?;
+    Ok(QueryReport {
+        name: name.into(),
+        qtype: qtype.into(),
+        rcode: shown.rcode,
+        answers: shown.answers,
+        authority: shown.authority,
+        size: trace.answer.len() as u64,
+        upstream: exchange.upstream,
+        transport: exchange.transport.into(),
+        address: Some(exchange.peer.to_string()),
+        reused: exchange.reused,
+        phases: Phases {
+            wait: Some(exchange.wait),
+            resolve: exchange.dial.map(|dial| dial.resolve),
+            connect: exchange.dial.map(|dial| dial.connect),
+            tls: exchange.dial.and_then(|dial| dial.tls),
+            exchange: Some(exchange.exchange),
+        },
+        total: trace.total,
+        attempts: trace
+            .attempts
+            .into_iter()
+            .map(|attempt| Attempt { upstream: attempt.upstream, outcome: attempt.outcome, took: attempt.took })
+            .collect(),
+    })
+}
