@@ -1,6 +1,7 @@
 //! Decides what becomes of a query: whether it is answered, when, and with which messages. All transports come here; none
 //! of them is known here beyond its name. Faults of connections (close, reset, idle) are the connections' own affair.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub(crate) struct Core {
 /// Whom to answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
-    Udp { socket: Arc<UdpSocket>, peer: std::net::SocketAddr },
+    Udp { socket: Arc<UdpSocket>, peer: SocketAddr },
     Connection { replies: mpsc::UnboundedSender<Reply>, ticket: u64 },
 }
 
@@ -65,6 +66,12 @@ pub(crate) enum Event {
         transport: Transport,
         target: Target,
         messages: Vec<Vec<u8>>,
+    },
+    /// A datagram, counted already, that the socket had no room for.
+    Send {
+        socket: Arc<UdpSocket>,
+        peer: SocketAddr,
+        message: Vec<u8>,
     },
     /// Nobody came to swap answers with.
     Release {
@@ -120,6 +127,12 @@ impl Core {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Control)) {
         self.control.send_modify(change);
+    }
+
+    /// Tells all tasks and the timer's thread to end.
+    pub(crate) fn stop(&self) {
+        self.update(|control| control.stopping = true);
+        self.timer.stop();
     }
 
     /// Takes a query that has been counted. If its fate is to be lost, the caller counts that too.
@@ -179,11 +192,7 @@ impl Core {
             Target::Udp { socket, peer } => {
                 self.tally(transport).answered(messages.len() as u64, 1);
                 for message in messages {
-                    if socket.try_send_to(&message, peer).is_err_and(|error| would_block(&error)) {
-                        let target = Target::Udp { socket: Arc::clone(&socket), peer };
-                        let messages = vec![message];
-                        self.timer.push_overflow(Event::Deliver { transport, target, messages });
-                    }
+                    self.send(&socket, peer, message, now);
                 }
             }
             Target::Connection { replies, ticket } => {
@@ -193,11 +202,20 @@ impl Core {
         }
     }
 
+    /// Sends a datagram, or leaves it to the timer while the socket is full. A client that has gone is no fault here.
+    fn send(&self, socket: &Arc<UdpSocket>, peer: SocketAddr, message: Vec<u8>, now: Instant) {
+        if socket.try_send_to(&message, peer).is_err_and(|error| would_block(&error)) {
+            let socket = Arc::clone(socket);
+            self.timer.push(now + SEND_PAUSE, |_| Event::Send { socket, peer, message });
+        }
+    }
+
     /// Does what the timer says.
     pub(crate) fn fire(&self, event: Event) {
         let now = now();
         match event {
             Event::Deliver { transport, target, messages } => self.deliver(transport, target, messages, now, now),
+            Event::Send { socket, peer, message } => self.send(&socket, peer, message, now),
             Event::Release { transport, number } => {
                 let held = self.held[transport as usize].lock().take_if(|held| held.number == number);
                 if let Some(held) = held {
@@ -310,6 +328,8 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// How long a datagram waits for room in the socket before the next attempt.
+const SEND_PAUSE: Duration = Duration::from_millis(1);
 /// How long an answer waits for another one to be swapped with.
 const SWAP_WAIT: Duration = Duration::from_millis(50);
 

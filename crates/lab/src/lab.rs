@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::core::{Core, Transport};
@@ -15,7 +16,7 @@ use crate::{Ca, CloseKind, Counters, Faults, LabSpec, accept, timer, udp};
 
 /// A running set of DNS upstreams. Dropping it ends them, without waiting.
 ///
-/// It runs on the tokio runtime that it was started on.
+/// It runs on the tokio runtime that it was started on, and one thread of its own that sends delayed answers on time.
 #[derive(Debug)]
 pub struct Lab {
     core: Arc<Core>,
@@ -23,6 +24,8 @@ pub struct Lab {
     ca_pem: String,
     ca_root: CertificateDer<'static>,
     tasks: JoinSet<()>,
+    /// Closed when the timer's thread is gone.
+    timer_ended: oneshot::Receiver<()>,
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +76,8 @@ impl Lab {
             let acceptor = identity.acceptor(spec.tls_versions, protocols)?;
             tasks.spawn(accept::serve(Arc::clone(&core), Transport::Https, listener, Some(acceptor)));
         }
-        tasks.spawn(timer::run(Arc::clone(&core), core.watch()));
-        Ok(Self { core, addresses, ca_pem: ca.pem(), ca_root: ca.root(), tasks })
+        let timer_ended = timer::start(Arc::clone(&core))?;
+        Ok(Self { core, addresses, ca_pem: ca.pem(), ca_root: ca.root(), tasks, timer_ended })
     }
 
     /// Where DNS over UDP is served.
@@ -171,14 +174,16 @@ impl Lab {
     /// # Cancel safety
     /// Once polled, the lab ends even if the future is dropped.
     pub async fn stop(mut self) {
-        self.core.update(|control| control.stopping = true);
+        self.core.stop();
         while self.tasks.join_next().await.is_some() {}
+        // Nothing is ever sent: the thread's end closes the channel.
+        let _ = (&mut self.timer_ended).await;
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.core.update(|control| control.stopping = true);
+        self.core.stop();
         // The tasks see that and end by themselves; aborting a listener would not end its connections sooner.
         self.tasks.detach_all();
     }

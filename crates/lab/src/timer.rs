@@ -1,29 +1,34 @@
 //! One queue for everything that a lab does later. A task and a timer for each delayed answer would cost more than the
-//! answers themselves. It fires up to a millisecond late, as tokio's timers do, and never early.
+//! answers themselves.
+//!
+//! It is a thread of its own, because tokio's timers are about a millisecond late, which is as much as some of what is
+//! measured against a lab. This one is late by up to [`QUANTUM`] and the system's timer slack, and never early.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
-use crate::core::{Control, Core, Event, Target, now, stopped};
+use crate::core::{Core, Event, now};
 
 /// Events, ordered by time.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     queue: Mutex<Queue>,
-    changed: Notify,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     heap: BinaryHeap<Reverse<Entry>>,
-    /// Datagrams that the socket had no room for.
-    overflow: VecDeque<Event>,
     next_number: u64,
+    stopping: bool,
 }
 
 #[derive(Debug)]
@@ -51,64 +56,60 @@ impl Timer {
         number
     }
 
-    /// Adds a datagram to be sent as soon as its socket takes it.
-    pub(crate) fn push_overflow(&self, event: Event) {
-        let mut queue = self.queue.lock();
-        if queue.overflow.len() < QUEUE_MAX {
-            queue.overflow.push_back(event);
-            self.changed.notify_one();
-        }
+    /// Ends the thread; what is still queued is never done.
+    pub(crate) fn stop(&self) {
+        self.queue.lock().stopping = true;
+        self.changed.notify_one();
     }
 
-    /// Moves all that is due into `events`, and says when the next is.
-    fn take_due(&self, events: &mut Vec<Event>, overflow: &mut VecDeque<Event>) -> Option<Instant> {
-        let now = now();
+    /// Waits for events that are due and moves them into `events`. Says whether to go on.
+    fn wait(&self, events: &mut Vec<Event>) -> bool {
         let mut queue = self.queue.lock();
-        overflow.append(&mut queue.overflow);
-        loop {
-            match queue.heap.peek_mut() {
-                Some(first) if first.0.due <= now => {
-                    events.push(std::collections::binary_heap::PeekMut::pop(first).0.event);
+        while !queue.stopping {
+            let now = now();
+            let next = queue.take_due(now, events);
+            if !events.is_empty() {
+                return true;
+            }
+            match next {
+                Some(due) => {
+                    self.changed.wait_until(&mut queue, due.max(now + QUANTUM));
                 }
+                None => self.changed.wait(&mut queue),
+            }
+        }
+        false
+    }
+}
+
+impl Queue {
+    /// Moves all that is due into `events`, and says when the next is.
+    fn take_due(&mut self, now: Instant, events: &mut Vec<Event>) -> Option<Instant> {
+        loop {
+            match self.heap.peek_mut() {
+                Some(first) if first.0.due <= now => events.push(PeekMut::pop(first).0.event),
                 first => return first.map(|first| first.0.due),
             }
         }
     }
 }
 
-/// Fires events until the lab stops.
-pub(crate) async fn run(core: Arc<Core>, mut control: watch::Receiver<Control>) {
-    let mut events = Vec::new();
-    let mut overflow = VecDeque::new();
-    loop {
-        let next = core.timer.take_due(&mut events, &mut overflow);
-        for event in events.drain(..) {
-            core.fire(event);
-        }
-        for event in overflow.drain(..) {
-            send(event).await;
-        }
-        let sleep = async {
-            match next {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
+/// Starts the thread that fires events. The receiver is closed when it has ended.
+pub(crate) fn start(core: Arc<Core>) -> io::Result<oneshot::Receiver<()>> {
+    let (ended, receiver) = oneshot::channel();
+    let runtime = Handle::current();
+    std::thread::Builder::new().name("lab-timer".to_owned()).spawn(move || {
+        // The runtime's clock is the one that all instants here come from.
+        let _clock = runtime.enter();
+        let mut events = Vec::new();
+        while core.timer.wait(&mut events) {
+            for event in events.drain(..) {
+                core.fire(event);
             }
-        };
-        tokio::select! {
-            () = sleep => {}
-            () = core.timer.changed.notified() => {}
-            () = stopped(&mut control) => return,
         }
-    }
-}
-
-async fn send(event: Event) {
-    if let Event::Deliver { target: Target::Udp { socket, peer }, messages, .. } = event {
-        for message in messages {
-            // A client that has gone is no fault of the lab's.
-            let _ = socket.send_to(&message, peer).await;
-        }
-    }
+        drop((core, ended));
+    })?;
+    Ok(receiver)
 }
 
 impl PartialEq for Entry {
@@ -131,4 +132,6 @@ impl Ord for Entry {
     }
 }
 
+/// Wake-ups are at least this far apart, so that many answers a second share them.
+const QUANTUM: Duration = Duration::from_micros(200);
 const QUEUE_MAX: usize = 1 << 20;
