@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use keepwarm_lab::{CloseKind, Faults, Lab, answer_matches, build_query};
+use keepwarm_lab::{Ca, CloseKind, Faults, Lab, LabSpec, answer_matches, build_query};
 use tokio::io::AsyncReadExt;
 
 use crate::client::{A, ByteStream, lab, never, read_end, read_message, soon, tcp, tls, until, write_message};
@@ -183,5 +183,38 @@ async fn stopping_and_dropping_end_listeners_and_connections() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error() {
+    let lab = lab(Faults::default()).await;
+    let ports = [
+        LabSpec { udp: Some(lab.udp_addr().port()), ..LabSpec::default() },
+        LabSpec { tcp: Some(lab.tcp_addr().port()), ..LabSpec::default() },
+        LabSpec { tls: Some(lab.tls_addr().port()), ..LabSpec::default() },
+        LabSpec { https: Some(lab.https_addr().port()), ..LabSpec::default() },
+    ];
+    for spec in ports {
+        assert_eq!(Lab::start(spec).await.unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+}
+
+#[tokio::test]
+async fn labs_on_other_addresses_share_an_authority_and_are_known_by_address() {
+    let ca = Ca::new();
+    for address in ["127.0.0.77", "::1"] {
+        let spec = LabSpec { address: address.parse().unwrap(), ..LabSpec::default() };
+        let lab = match Lab::start_with_ca(spec, &ca).await {
+            // A machine without IPv6 cannot show this part.
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && address == "::1" => continue,
+            lab => lab.unwrap(),
+        };
+        assert_eq!((lab.ca_root(), lab.ca_pem()), (ca.root(), ca.pem().as_str()));
+        let connector = tokio_rustls::TlsConnector::from(crate::client::tls_config(&lab, &[]));
+        let name = rustls_pki_types::ServerName::try_from(address).unwrap();
+        let mut stream = soon(connector.connect(name, tcp(lab.tls_addr()).await)).await.unwrap();
+        ask(&mut stream, 1).await.unwrap();
+        lab.stop().await;
     }
 }
