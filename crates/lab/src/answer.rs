@@ -180,11 +180,18 @@ fn address_v6(name: &[u8]) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
-/// The hash as a character string, then a zero byte. That reads as TXT and, for the types that hold a name, as a name.
+/// The hash as a character string, then a zero byte. That reads as TXT and, for the types that hold a name, as a name;
+/// types that put numbers around the name get some, so that strict clients can parse them.
 fn opaque(question: &Question) -> Vec<u8> {
-    let mut data = strings(&format!("{:016x}", hash(FNV_OFFSET, &question.name, question.kind)));
-    data.push(0);
-    data
+    let (before, after): (&[u8], &[u8]) = match question.kind {
+        TYPE_MX | TYPE_SVCB | TYPE_HTTPS => (&[0, 1], &[]),
+        TYPE_SRV => (&[0, 1, 0, 1, 0, 53], &[]),
+        // The second name is the root; five numbers follow.
+        TYPE_SOA => (&[], &[0; 21]),
+        _ => (&[], &[]),
+    };
+    let hash = strings(&format!("{:016x}", hash(FNV_OFFSET, &question.name, question.kind)));
+    [before, &hash, &[0], after].concat()
 }
 
 fn text(question: &Question) -> String {
@@ -249,6 +256,10 @@ fn write_opt(out: &mut Vec<u8>, extended: u8, keepalive: Option<Duration>) {
 pub(crate) const BADVERS: u16 = 16;
 /// What the lab's own OPT records announce.
 const UDP_SIZE: u16 = 1232;
+const TYPE_MX: u16 = 15;
+const TYPE_SRV: u16 = 33;
+const TYPE_SVCB: u16 = 64;
+const TYPE_HTTPS: u16 = 65;
 const BIG_RECORDS: usize = 12;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_labs_own_answers_match() {
         for name in ["www.Example.com", ".", "nx.test", "nodata.test", "servfail.test", "refused.test", "big.test"] {
-            for kind in [1, 2, 5, 15, 16, 28, 65] {
+            for kind in [1, 2, 5, 6, 15, 16, 28, 33, 65, 257] {
                 let query = build_query(77, name, kind, Some(1232));
                 assert_eq!(answer_matches(&query, &answer(&query)), Ok(()), "{name} {kind}");
             }
