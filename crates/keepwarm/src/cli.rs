@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, schema},
+    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -223,7 +223,7 @@ pub fn load(file: Option<&Path>, log: Option<LogFilter>) -> anyhow::Result<Confi
         Some(file) => tracing::info!(file = %file.display(), "config read"),
         None => tracing::info!("no config file given: running with the built-in default"),
     }
-    for warning in warnings.iter().flat_map(|warnings| warnings.iter()) {
+    for warning in warnings.iter().flat_map(Faults::iter) {
         tracing::warn!("{}", warning.title);
     }
     Ok(config)
@@ -318,4 +318,36 @@ fn parse_filter(text: &str) -> Result<LogFilter, FilterError> {
 /// The command line's definition, for man pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn errors_end_with_their_exit_code() {
+        let refused = Config::parse("a.toml", "", Path::new("")).expect_err("an empty file has no version");
+        for (error, exit) in [
+            (anyhow::Error::new(refused), Exit::Config),
+            (Config::load(Path::new("does-not-exist.toml")).expect_err("it does not exist").into(), Exit::Config),
+            (Unavailable("port in use".into()).into(), Exit::Unavailable),
+            (anyhow::Error::new(Unavailable("port in use".into())).context("start"), Exit::Unavailable),
+            (anyhow::anyhow!("anything else"), Exit::Failure),
+        ] {
+            assert_eq!(show(&error), exit, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_query_asks_the_daemon_or_the_upstreams_of_a_file_but_not_both() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("keepwarm query a.test AAAA --json --control 127.0.0.1:1").is_ok());
+        assert!(parse("keepwarm query a.test -c a.toml").is_ok());
+        assert!(parse("keepwarm query a.test -c a.toml --control 127.0.0.1:1").is_err());
+    }
 }

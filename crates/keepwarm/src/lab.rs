@@ -175,6 +175,16 @@ impl LabArgs {
     }
 }
 
+impl LabArgs {
+    /// The address and the ports that were asked for by number: with a port left to the system nothing can be in use.
+    fn listeners(&self) -> String {
+        let ports = [("udp", self.udp), ("tcp", self.tcp), ("tls", self.tls), ("https", self.https)];
+        let chosen: Vec<String> =
+            ports.iter().filter(|(_, port)| *port > 0).map(|(name, port)| format!("{name} {port}")).collect();
+        if chosen.is_empty() { self.address.to_string() } else { format!("{} ({})", self.address, chosen.join(", ")) }
+    }
+}
+
 impl FaultArgs {
     fn faults(&self) -> Faults {
         let kind = match self.idle_close_kind {
@@ -224,7 +234,7 @@ pub fn main(args: &LabArgs) -> anyhow::Result<Exit> {
 async fn run(args: &LabArgs) -> anyhow::Result<Exit> {
     let lab = Lab::start(args.spec())
         .await
-        .map_err(|error| Unavailable(format!("cannot listen on {}: {error}", args.address)))?;
+        .map_err(|error| Unavailable(format!("cannot listen on {}: {error}", args.listeners())))?;
     let ca = CaFile::write(args.ca.as_deref(), lab.ca_pem()).context("write the CA certificate")?;
     let peers = [
         ("udp", format!("udp://{}", lab.udp_addr())),
@@ -310,7 +320,8 @@ fn introduction(peers: &[(&str, String)], ca: &Path, names: &[String]) -> String
 
 /// The lab's counters, one column a transport.
 fn table(counters: &Counters) -> String {
-    let rows: [(&str, fn(&TransportCounters) -> u64); 13] = [
+    type Count = fn(&TransportCounters) -> u64;
+    let rows: [(&str, Count); 13] = [
         ("queries", |c| c.queries),
         ("answers", |c| c.answers),
         ("source ports", |c| c.source_ports),
