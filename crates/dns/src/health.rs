@@ -245,7 +245,6 @@ impl Window {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "less than the number of steps")]
 fn place(step: u128) -> usize {
     (step % STEPS as u128) as usize
 }

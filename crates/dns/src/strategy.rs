@@ -162,10 +162,10 @@ impl Plan {
             return self.give_up();
         }
         let live = self.tries().iter().any(|each| each.state == State::Live);
-        if let Some(place) = self.waiting(Rank::Closed) {
-            if !live || self.strategy == Strategy::Parallel || now >= self.next_at {
-                return self.send(place, now);
-            }
+        if let Some(place) = self.waiting(Rank::Closed)
+            && (!live || self.strategy == Strategy::Parallel || now >= self.next_at)
+        {
+            return self.send(place, now);
         }
         if let Some(place) = self.waiting(Rank::Probe) {
             return self.probe(place, now);
