@@ -56,7 +56,12 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     if !dns_is_unreadable && !dns.has("upstream") {
         check.no_upstream(span);
     }
+    let max_per_host = dns.pool.as_ref().and_then(|pool| pool.value.max_per_host.clone());
     let mut dns = check.dns(dns);
+    if dns.pool.max_per_host > max_connections {
+        let (at, other) = (max_per_host.as_ref(), limits.max_connections.as_ref());
+        check.order(at, other, "dns.pool.max_per_host", "limits.max_connections", &max_connections.to_string());
+    }
     dns.workers = workers;
     dns.max_connections = max_connections;
     dns.roots = roots;

@@ -134,7 +134,7 @@ section! {
 section! {
     /// The connections to each upstream.
     PoolSpec {
-        /// Connections to one upstream and transport. 1 to 65535.
+        /// Connections to one upstream and transport. 1 to 65535, and not more than `limits.max_connections`.
         max_per_host: u64,
         /// Kept connected even when nothing asks. 0 to `max_per_host`.
         min_idle: u64,

@@ -286,6 +286,18 @@ fn a_rate_limit_other_than_none_is_refused() {
 }
 
 #[test]
+fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
+    let more = |text: &str| refused(&format!("{MINIMAL}{text}\n"));
+    let total = "`dns.pool.max_per_host` is larger than `limits.max_connections`";
+    assert_eq!(more("[dns.pool]\nmax_per_host = 513"), [format!("6:16: {total}")]);
+    assert_eq!(more("[limits]\nmax_connections = 9"), [format!("6:19: {total}")]);
+    let idle = "`dns.pool.min_idle` is larger than `dns.pool.max_per_host`";
+    assert_eq!(more("[dns.pool]\nmin_idle = 11"), [format!("6:12: {idle}")]);
+    assert_eq!(more("[dns.pool]\nmin_idle = 2\nmax_per_host = 1"), [format!("6:12: {idle}")]);
+    assert!(parse(&format!("{MINIMAL}[limits]\nmax_connections = 10\n[dns.pool]\nmin_idle = 10\n")).is_ok());
+}
+
+#[test]
 fn the_control_listener_stays_on_loopback() {
     let with = |address: &str| format!("{MINIMAL}[control]\nlisten = \"{address}\"\n");
     for accepted in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
