@@ -6,13 +6,16 @@
 
 mod clock;
 mod connector;
+mod core;
 mod error;
 mod event;
 mod lease;
 mod limits;
 mod pool;
+mod rt;
 mod slot;
 mod stats;
+mod sync;
 
 pub use connector::{Connected, Connector};
 pub use error::{AcquireError, AcquireErrorKind, DialError, Phase, Side};

@@ -1,343 +1,305 @@
-//! The tokio shell.
+//! The tokio shell: one mutex per host around the pure core, one lock for the limits across hosts, and the tasks.
+//!
+//! Not here: any decision about one host (`core.rs`).
 
-use std::fmt;
+mod acquire;
+mod build;
+mod global;
+mod handle;
+mod reaper;
+mod shared;
+mod tasks;
+
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::broadcast;
+use hashbrown::HashMap;
+use tokio::sync::{Notify, broadcast};
 
+pub use acquire::{AcquireOptions, Acquired, Grants, Ticket};
+pub use build::{Builder, Spawn};
+pub use handle::{Host, Pool};
+pub(crate) use shared::{Shared, Shell};
+
+use crate::clock::Clock;
 use crate::connector::Connector;
-use crate::error::AcquireError;
-use crate::event::Event;
-use crate::lease::Lease;
+use crate::core::{HostState, RawEvent};
+use crate::event::{CloseReason, Event, EventKind};
 use crate::limits::{Limits, LimitsError, Options};
-use crate::stats::{HostStats, Stats};
+use crate::stats::Stats;
+use crate::sync::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 
-/// Starts the pool's background tasks (dials, validations, the reaper).
-pub trait Spawn: Send + Sync + 'static {
-    /// Runs the task to its end, on any thread.
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send + 'static>>);
+/// Events kept for a subscriber that is slow.
+const EVENTS: usize = 1024;
+
+/// What all hosts of a pool share.
+pub(crate) struct Inner<C: Connector> {
+    pub(crate) connector: C,
+    pub(crate) options: Arc<Options>,
+    pub(crate) clock: Clock,
+    wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    spawner: Box<dyn Spawn>,
+    hosts: RwLock<Hosts<C>>,
+    global: global::Global<C>,
+    timers: reaper::Timers<C>,
+    /// Idle connections of all hosts; counted only while `max_idle` binds.
+    idle: AtomicIsize,
+    max_idle: AtomicIsize,
+    ids: AtomicU64,
+    subscribed: AtomicBool,
+    events: Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
+    /// What forgotten hosts did.
+    forgotten: Mutex<Stats>,
+    tasks: AtomicUsize,
+    /// Told when a task ends or a connection of a closing pool is gone.
+    progress: Notify,
+    ended: AtomicBool,
 }
 
-impl Spawn for tokio::runtime::Handle {
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send + 'static>>) {
-        drop(Self::spawn(self, task));
-    }
+struct Hosts<C: Connector> {
+    by_key: HashMap<C::Key, Arc<Shared<C>>>,
+    limits: Limits,
+    paused: bool,
+    closed: bool,
 }
 
-/// What one acquire asks for beside its key.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AcquireOptions {
-    /// The request's absolute deadline.
-    pub deadline: Option<Instant>,
-    /// Longest wait; default [`Options::acquire_timeout`]. The earlier of this and `deadline` counts.
-    pub timeout: Option<Duration>,
-    /// Only a connection whose dial began at or after this instant will do.
-    pub opened_after: Option<Instant>,
-}
-
-/// Receives the results of [`Host::acquire_into`].
-pub trait Grants<C: Connector>: Send + Sync {
-    /// Called exactly once per queued acquire that was not cancelled in time; outside every lock, from any thread.
-    fn granted(&self, token: u64, result: Result<Lease<C>, AcquireError<C::Error>>);
-}
-
-/// A place in a host's queue, to cancel it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    pub(crate) index: u32,
-    pub(crate) seq: u64,
-}
-
-/// What [`Host::acquire_into`] did.
-#[derive(Debug)]
-pub enum Acquired<C: Connector> {
-    /// Served at once.
-    Now(Lease<C>),
-    /// Queued; [`Grants::granted`] will be called.
-    Queued(Ticket),
-}
-
-/// Sets up a [`Pool`].
-pub struct Builder<C: Connector> {
-    connector: C,
-}
-
-impl<C: Connector> fmt::Debug for Builder<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").finish_non_exhaustive()
-    }
-}
-
-impl<C: Connector> Builder<C> {
-    /// Sets how much the pool may hold.
-    #[must_use]
-    pub fn limits(self, limits: Limits) -> Self {
-        let _ = limits;
-        self
+impl<C: Connector> Inner<C> {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sets how the pool behaves over time.
-    #[must_use]
-    pub fn options(self, options: Options) -> Self {
-        let _ = options;
-        self
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.subscribed.load(Ordering::Relaxed)
     }
 
-    /// Sets what runs the background tasks; default the current tokio runtime.
-    #[must_use]
-    pub fn spawner(self, spawner: impl Spawn) -> Self {
-        let _ = spawner;
-        self
+    fn tells_events(&self) -> bool {
+        self.is_subscribed() || tracing::enabled!(tracing::Level::DEBUG)
     }
 
-    /// Builds the pool.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime when no spawner was given, and when the limits contradict each other.
-    #[must_use]
-    pub fn build(self) -> Pool<C> {
-        let _ = self.connector;
-        unimplemented!()
+    fn wall_clock(&self) -> SystemTime {
+        (self.wall)()
     }
 
-    /// Builds the pool.
-    ///
-    /// # Errors
-    /// When the limits contradict each other.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime when no spawner was given.
-    pub fn try_build(self) -> Result<Pool<C>, LimitsError> {
-        unimplemented!()
-    }
-}
-
-/// All connections of one kind, by key.
-pub struct Pool<C: Connector> {
-    _c: PhantomData<Arc<C>>,
-}
-
-impl<C: Connector> Clone for Pool<C> {
-    fn clone(&self) -> Self {
-        unimplemented!()
-    }
-}
-
-impl<C: Connector> fmt::Debug for Pool<C> {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
-    }
-}
-
-impl<C: Connector> Pool<C> {
-    /// Starts to set up a pool.
-    pub fn builder(connector: C) -> Builder<C> {
-        Builder { connector }
+    fn emit(&self, key: &C::Key, event: RawEvent) {
+        let RawEvent { kind, id, open } = event;
+        let max = self.hosts.read().limits.max_per_host;
+        if !matches!(kind, EventKind::Leased | EventKind::Released) {
+            let shown = Event { key, id, kind, open, max };
+            tracing::debug!(pool = &*self.options.name, ?key, id, "{shown}");
+        }
+        if self.is_subscribed() {
+            let events = self.events.lock();
+            let gone = events.as_ref().is_none_or(|sender| sender.receiver_count() == 0);
+            let sender = events.clone();
+            if gone {
+                // Under the lock, so that a new subscriber's flag is not lost.
+                self.subscribed.store(false, Ordering::Relaxed);
+            }
+            drop(events);
+            // Outside the lock: it wakes receivers. An error means that the last one went, which the next event notices.
+            if let Some(sender) = sender.filter(|_| !gone) {
+                let _ = sender.send(Event { key: key.clone(), id, kind, open, max });
+            }
+        }
     }
 
-    /// Leases a connection to `key`.
-    #[track_caller]
-    pub fn acquire(&self, key: &C::Key) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        self.acquire_with(key, AcquireOptions::default())
+    fn subscribe(&self) -> broadcast::Receiver<Event<C::Key>> {
+        let mut events = self.events.lock();
+        let receiver = events.get_or_insert_with(|| broadcast::channel(EVENTS).0).subscribe();
+        self.subscribed.store(true, Ordering::SeqCst);
+        receiver
     }
 
-    /// Leases a connection to `key`.
-    #[track_caller]
-    pub fn acquire_with(
-        &self,
-        key: &C::Key,
-        options: AcquireOptions,
-    ) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        let _ = (key, options);
-        async { unimplemented!() }
+    // --- tasks
+
+    fn spawn(self: &Arc<Self>, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.tasks.fetch_add(1, Ordering::SeqCst);
+        let running = tasks::Running(Arc::clone(self));
+        self.spawner.spawn(Box::pin(tasks::counted(running, task)));
     }
 
-    /// Leases a connection to `key` if one is usable at once.
-    ///
-    /// # Errors
-    /// As [`acquire`](Self::acquire) with a zero time-out.
-    #[track_caller]
-    pub fn try_acquire(&self, key: &C::Key) -> Result<Lease<C>, AcquireError<C::Error>> {
-        let _ = key;
-        unimplemented!()
+    fn task_ended(&self) {
+        self.tasks.fetch_sub(1, Ordering::SeqCst);
+        self.progress.notify_waiters();
     }
 
-    /// Returns a handle that skips the look-up of the key.
-    #[must_use]
-    pub fn host(&self, key: &C::Key) -> Host<C> {
-        let _ = key;
-        unimplemented!()
+    // --- hosts
+
+    fn host(self: &Arc<Self>, key: &C::Key) -> Arc<Shared<C>> {
+        if let Some(host) = self.hosts.read().by_key.get(key) {
+            return Arc::clone(host);
+        }
+        let (hint, seed, now) = (self.connector.capacity_hint(key), rand::random(), self.clock.now());
+        let mut hosts = self.hosts.write();
+        if let Some(host) = hosts.by_key.get(key) {
+            return Arc::clone(host);
+        }
+        let core = HostState::new(Arc::clone(&self.options), hosts.limits, hint, seed, now);
+        let watch = hosts.limits.max_idle < hosts.limits.max_total;
+        let host = Shared::new(self, key.clone(), self.next_id(), watch, core, now);
+        let (paused, closed) = (hosts.paused, hosts.closed);
+        if !closed {
+            hosts.by_key.insert(key.clone(), Arc::clone(&host));
+        }
+        drop(hosts);
+        if closed {
+            host.step(|core, now, fx| core.close(now, fx));
+        } else if paused {
+            host.step(|core, _, fx| core.pause(fx));
+        } else {
+            host.step(|core, now, fx| core.begin(now, fx));
+        }
+        host
     }
 
-    /// Dials until `n` connections are open.
-    ///
-    /// # Errors
-    /// The first dial error.
-    pub fn warm_up(
-        &self,
-        key: &C::Key,
-        n: usize,
-    ) -> impl Future<Output = Result<usize, AcquireError<C::Error>>> + Send + use<C> {
-        let _ = (key, n);
-        async { unimplemented!() }
+    fn known(&self, key: &C::Key) -> Option<Arc<Shared<C>>> {
+        self.hosts.read().by_key.get(key).cloned()
     }
 
-    /// Closes idle connections of `key`, drains busy ones.
-    pub fn flush(&self, key: &C::Key) {
-        let _ = key;
-        unimplemented!()
+    fn hosts_now(&self) -> Vec<Arc<Shared<C>>> {
+        self.hosts.read().by_key.values().cloned().collect()
     }
 
-    /// Closes idle connections of all keys, drains busy ones.
-    pub fn flush_all(&self) {
-        unimplemented!()
+    /// Forgets hosts that nobody has a handle of and that have had nothing for `forget_after`.
+    fn forget_unused(&self, now: Instant) {
+        let mut gone = Vec::new();
+        self.hosts.write().by_key.retain(|_, host| {
+            let unused = Arc::strong_count(host) == 1
+                && host.peek(|locked| {
+                    locked.core.is_empty()
+                        && now.saturating_duration_since(locked.used_at) >= self.options.forget_after
+                });
+            if unused {
+                gone.push(Arc::clone(host));
+            }
+            !unused
+        });
+        let mut forgotten = self.forgotten.lock();
+        for host in &gone {
+            forgotten.add(&host.peek(|locked| locked.core.stats(now)));
+        }
     }
 
-    /// Flushes everything and forgets failures.
-    pub fn network_changed(&self) {
-        unimplemented!()
+    // --- limits across hosts
+
+    /// Hands freed permits to the hosts that wait for them and makes room where that is due. Called after each step, with no lock held.
+    fn settle(&self) {
+        if self.global.is_stalled() {
+            self.settle_stalled();
+        }
+        if self.idle.load(Ordering::Relaxed) > self.max_idle.load(Ordering::Relaxed) {
+            self.trim_idle();
+        }
+        if self.ended.load(Ordering::Relaxed) {
+            self.progress.notify_waiters();
+        }
     }
 
-    /// Sets the limits.
-    ///
-    /// # Errors
-    /// When they contradict each other; nothing is changed then.
-    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
-        let _ = limits;
-        unimplemented!()
+    fn settle_stalled(&self) {
+        loop {
+            while let Some(host) = self.global.next() {
+                let id = self.next_id();
+                host.step_alone(|core, now, fx| core.permit(id, now, fx));
+            }
+            // The least recently used connection of all hosts gives way. A host that waits has none of its own that would do.
+            if !self.global.wants_room() || !self.give_way(CloseReason::Evicted) {
+                return;
+            }
+        }
     }
 
-    /// Returns the limits.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        unimplemented!()
+    fn trim_idle(&self) {
+        while self.idle.load(Ordering::SeqCst) > self.max_idle.load(Ordering::SeqCst) {
+            if !self.give_way(CloseReason::MaxIdle) {
+                return;
+            }
+        }
     }
 
-    /// Refuses acquires of `key` until [`resume`](Self::resume).
-    pub fn pause(&self, key: &C::Key) {
-        let _ = key;
-        unimplemented!()
+    /// Ends the connection that has been idle for longest, of all hosts. Costs O(hosts) and happens at a limit across hosts only.
+    fn give_way(&self, reason: CloseReason) -> bool {
+        let hosts = self.hosts_now();
+        let idle = hosts.iter().filter_map(|host| host.peek(|locked| locked.core.longest_idle()).map(|since| (since, host)));
+        let Some((_, host)) = idle.min_by_key(|(since, host)| (*since, host.id)) else { return false };
+        // Somebody may have taken it meanwhile; then the next look finds another or none.
+        host.step_alone(|core, now, fx| core.give_way(reason, now, fx));
+        true
     }
 
-    /// Ends a pause of `key`.
-    pub fn resume(&self, key: &C::Key) {
-        let _ = key;
-        unimplemented!()
+    fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        limits.check()?;
+        let hosts: Vec<_> = {
+            let mut hosts = self.hosts.write();
+            hosts.limits = limits;
+            hosts.by_key.values().cloned().collect()
+        };
+        self.global.set_limits(&limits);
+        self.max_idle.store(isize::try_from(limits.max_idle).unwrap_or(isize::MAX), Ordering::SeqCst);
+        for host in &hosts {
+            host.watch_idle(limits.max_idle < limits.max_total);
+            host.step_alone(|core, now, fx| core.set_limits(limits, now, fx));
+        }
+        while self.global.over() > 0 && self.give_way(CloseReason::Shrunk) {}
+        self.settle();
+        Ok(())
     }
 
-    /// Refuses all acquires until [`resume_all`](Self::resume_all).
-    pub fn pause_all(&self) {
-        unimplemented!()
+    // --- the end
+
+    fn close(&self) -> Vec<Arc<Shared<C>>> {
+        let hosts: Vec<_> = {
+            let mut hosts = self.hosts.write();
+            hosts.closed = true;
+            hosts.by_key.values().cloned().collect()
+        };
+        self.ended.store(true, Ordering::SeqCst);
+        hosts.iter().for_each(|host| host.step(|core, now, fx| core.close(now, fx)));
+        self.timers.earlier.notify_one();
+        drop(self.global.clear());
+        hosts
     }
 
-    /// Ends all pauses.
-    pub fn resume_all(&self) {
-        unimplemented!()
+    /// Ends everything now. Leases that are out stay valid.
+    fn shut_down(&self) {
+        let hosts = self.close();
+        for host in &hosts {
+            host.step(|core, now, fx| core.force(now, fx));
+        }
+        let map = std::mem::take(&mut self.hosts.write().by_key);
+        let mut forgotten = self.forgotten.lock();
+        for host in map.values() {
+            forgotten.add(&host.peek(|locked| locked.core.stats(self.clock.now())));
+        }
     }
 
-    /// Ends the pool: refuses acquires, fails waiters, closes idle connections, waits for leases until `deadline`, then lets go of the
-    /// rest. Returns how many connections were still leased then.
-    pub fn drain(&self, deadline: Instant) -> impl Future<Output = usize> + Send + use<C> {
-        let _ = deadline;
-        async { unimplemented!() }
-    }
-
-    /// Returns the figures of the pool.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        unimplemented!()
-    }
-
-    /// Returns the figures of each host.
-    #[must_use]
-    pub fn host_stats(&self) -> Vec<(C::Key, HostStats)> {
-        unimplemented!()
-    }
-
-    /// Subscribes to the pool's events.
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Event<C::Key>> {
-        unimplemented!()
-    }
-}
-
-/// The connections of a pool to one key, as a cached handle.
-pub struct Host<C: Connector> {
-    _c: PhantomData<Arc<C>>,
-}
-
-impl<C: Connector> Clone for Host<C> {
-    fn clone(&self) -> Self {
-        unimplemented!()
-    }
-}
-
-impl<C: Connector> fmt::Debug for Host<C> {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
-    }
-}
-
-impl<C: Connector> Host<C> {
-    /// Returns the key.
-    #[must_use]
-    pub fn key(&self) -> &C::Key {
-        unimplemented!()
-    }
-
-    /// Leases a connection.
-    #[track_caller]
-    pub fn acquire(&self) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        self.acquire_with(AcquireOptions::default())
-    }
-
-    /// Leases a connection.
-    #[track_caller]
-    pub fn acquire_with(
-        &self,
-        options: AcquireOptions,
-    ) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        let _ = options;
-        async { unimplemented!() }
-    }
-
-    /// Leases a connection if one is usable at once.
-    ///
-    /// # Errors
-    /// As [`acquire`](Self::acquire) with a zero time-out.
-    #[track_caller]
-    pub fn try_acquire(&self) -> Result<Lease<C>, AcquireError<C::Error>> {
-        unimplemented!()
-    }
-
-    /// Leases a connection at once or queues; then the result goes to `grants` with `token`.
-    ///
-    /// # Errors
-    /// When it could not even be queued.
-    #[track_caller]
-    pub fn acquire_into(
-        &self,
-        options: &AcquireOptions,
-        grants: &Arc<dyn Grants<C>>,
-        token: u64,
-    ) -> Result<Acquired<C>, AcquireError<C::Error>> {
-        let _ = (options, grants, token);
-        unimplemented!()
-    }
-
-    /// Gives up a queued acquire. `false` once dispatched: then [`Grants::granted`] was or will be called.
-    pub fn cancel(&self, ticket: Ticket) -> bool {
-        let _ = (ticket.index, ticket.seq);
-        unimplemented!()
-    }
-
-    /// Returns the host's figures.
-    #[must_use]
-    pub fn stats(&self) -> HostStats {
-        unimplemented!()
+    /// Closes, waits until `deadline` for leases to come back, then lets go of the rest.
+    async fn drain(self: Arc<Self>, deadline: Instant) -> usize {
+        let hosts = self.close();
+        while self.global.total() > 0 {
+            let progress = self.progress.notified();
+            if self.global.total() == 0 {
+                break;
+            }
+            let left = deadline.saturating_duration_since(self.clock.now());
+            if left.is_zero() || crate::rt::timeout(left, progress).await.is_none() {
+                break;
+            }
+        }
+        let forced = hosts.iter().map(|host| host.step(|core, now, fx| core.force(now, fx))).sum();
+        // Cancelled dials and the reaper end at their next poll.
+        let limit = self.clock.now() + self.options.connect_timeout;
+        while self.tasks.load(Ordering::SeqCst) > 0 {
+            let progress = self.progress.notified();
+            let left = limit.saturating_duration_since(self.clock.now());
+            if self.tasks.load(Ordering::SeqCst) == 0
+                || left.is_zero()
+                || crate::rt::timeout(left, progress).await.is_none()
+            {
+                break;
+            }
+        }
+        forced
     }
 }
