@@ -13,6 +13,7 @@ mod report;
 mod result;
 mod server;
 mod table;
+mod words;
 
 use std::{
     io::{self, IsTerminal as _},

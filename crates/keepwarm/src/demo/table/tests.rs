@@ -1,15 +1,11 @@
-use super::{super::result::tests::demo, *};
+use keepwarm_dns::config::Transport;
+
+use super::{
+    super::result::{CheckName, tests::demo},
+    *,
+};
 
 const PLAIN: Style = Style { width: None, colored: false };
-
-#[test]
-fn numbers_read_easily_and_are_not_made_better() {
-    assert_eq!([0, 999, 1_000, 11_000, 1_234_567].map(count), ["0", "999", "1,000", "11,000", "1,234,567"]);
-    assert_eq!([100.0, 99.999, 99.9, 0.0].map(percent), ["100", "99.99", "99.90", "0.00"]);
-    let times =
-        [900, 20_000, 20_440, 101_000, 1_234_000, 4_000_000, 12_345_000].map(|us| brief(Duration::from_micros(us)));
-    assert_eq!(times, ["0.9 ms", "20 ms", "20.4 ms", "101 ms", "1.23 s", "4 s", "12.3 s"]);
-}
 
 #[test]
 fn a_wide_terminal_gets_one_table() {
@@ -21,7 +17,8 @@ fn a_wide_terminal_gets_one_table() {
 #[test]
 fn a_narrow_terminal_gets_it_in_two_parts_that_fit() {
     let text = render(&demo(), Style { width: Some(80), ..PLAIN });
-    let short: String = text.lines().filter(|line| !line.starts_with("note:")).map(|line| format!("{line}\n")).collect();
+    let short: String =
+        text.lines().filter(|line| !line.starts_with("note:")).map(|line| format!("{line}\n")).collect();
     assert!(plain_width(&short) <= 80, "{text}");
     insta::assert_snapshot!(short);
 }
