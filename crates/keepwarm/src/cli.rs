@@ -25,7 +25,7 @@ use crate::{
 #[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Log level or filter, such as "debug" or "info,keepwarm_pool=debug"; overrides [log] level.
+    /// Log level or filter, such as "debug" or "info,keepwarm_pool=debug"; overrides the config's `log.level`.
     #[arg(long, value_name = "LEVEL", global = true, value_parser = parse_filter)]
     pub log: Option<LogFilter>,
 
