@@ -50,16 +50,16 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<Exit> {
     let here = runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let ended = here.block_on(LocalSet::new().run_until(async {
         tokio::select! {
-            result = run(args, upstreams.handle()) => Ended::Done(result),
-            code = interrupted() => Ended::Interrupted(code),
+            result = run(args, upstreams.handle()) => Ok(result),
+            code = interrupted() => Err(code),
         }
     }));
     // What is still there ends with the runtimes: first the clients and the child process, then the upstreams.
     drop(here);
     upstreams.shutdown_timeout(SHUTDOWN_TIMEOUT);
     let result = match ended {
-        Ended::Done(result) => result?,
-        Ended::Interrupted(code) => leave(code),
+        Ok(result) => result?,
+        Err(code) => leave(code),
     };
     if let Some(file) = &args.report {
         std::fs::write(file, report::page(&result)).with_context(|| format!("write the report {}", file.display()))?;
@@ -70,11 +70,6 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<Exit> {
     };
     print(&text)?;
     Ok(if result.ok { Exit::Ok } else { Exit::Failure })
-}
-
-enum Ended {
-    Done(anyhow::Result<DemoResult>),
-    Interrupted(u8),
 }
 
 async fn run(args: &DemoArgs, upstream_runtime: &runtime::Handle) -> anyhow::Result<DemoResult> {
@@ -178,7 +173,7 @@ impl Drop for Progress {
 
 fn style() -> Style {
     let is_terminal = io::stdout().is_terminal();
-    let width = is_terminal.then(|| console_width()).flatten();
+    let width = is_terminal.then(console_width).flatten();
     let colored = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     Style { width, colored }
 }

@@ -216,7 +216,10 @@ fn ended(status: ExitStatus, log: &tempfile::NamedTempFile) -> String {
 fn words(log: &tempfile::NamedTempFile) -> String {
     let text = File::open(log.path()).and_then(io::read_to_string).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(WORDS_MAX)..];
+    // A backtrace would hide the panic's own words.
+    let panic = lines.iter().position(|line| line.contains("panicked at"));
+    let first = panic.unwrap_or_else(|| lines.len().saturating_sub(WORDS_MAX));
+    let last = &lines[first..lines.len().min(first + WORDS_MAX)];
     if last.is_empty() { String::new() } else { format!("; its last words:\n  {}", last.join("\n  ")) }
 }
 

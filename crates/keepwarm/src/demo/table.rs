@@ -73,7 +73,7 @@ fn table(runs: &[RunResult], columns: &[Column], style: Style) -> String {
     let mut text = String::new();
     for (number, line) in table.lines().enumerate() {
         // A gap between transports: their two rows are what is to be compared.
-        if number > HEADER_LINES && (number - HEADER_LINES) % 2 == 0 {
+        if number > HEADER_LINES && (number - HEADER_LINES).is_multiple_of(2) {
             text += "\n";
         }
         text += line.trim_end();

@@ -206,15 +206,23 @@ pub(super) fn percent(value: f64) -> String {
 /// Milliseconds: `20.4`, `1,234`.
 pub(super) fn millis(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
-    if millis < 99.95 { format!("{millis:.1}") } else { count(millis.round() as u64) }
+    if millis < 99.95 { format!("{millis:.1}") } else { whole(millis) }
 }
 
 /// Thousands apart: `11,000`.
 pub(super) fn count(value: u64) -> String {
-    let digits = value.to_string();
+    grouped(&value.to_string())
+}
+
+/// The nearest whole number, thousands apart.
+pub(super) fn whole(value: f64) -> String {
+    grouped(&format!("{value:.0}"))
+}
+
+fn grouped(digits: &str) -> String {
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
