@@ -228,4 +228,3 @@ pub struct UpstreamConfig {
     /// 0x20: random case of the question's letters, which the answer must repeat. Default `false`.
     pub case_randomization: bool,
 }
-

@@ -21,6 +21,7 @@ use std::{
     fmt,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -152,12 +153,12 @@ impl Server {
             .map(|upstream| Upstream::new(upstream, &config, &resolver))
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
-        let runtimes = (0..workers)
-            .map(|_| Builder::new_current_thread().enable_all().build())
-            .collect::<Result<Vec<Runtime>, _>>()
-            .map_err(StartError::Runtime)?;
-        let (sockets, listening) = bind(&config.listen, &runtimes)?;
-        let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        let mut runtimes = Runtimes(Vec::new());
+        for _ in 0..workers {
+            runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
+        }
+        let (sockets, listening) = bind(&config.listen, &runtimes.0)?;
+        let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let shared = Arc::new(Shared {
             streams: stream_pool(&config, handles.clone())?,
             datagrams: handles
@@ -173,7 +174,7 @@ impl Server {
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
         let in_flight = Arc::<AtomicUsize>::default();
         let mut threads = Vec::new();
-        for (number, (runtime, sockets)) in runtimes.into_iter().zip(sockets).enumerate() {
+        for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
@@ -319,8 +320,11 @@ async fn read_inbox(worker: Rc<Worker>, in_flight: &AtomicUsize) {
 async fn keep_time(worker: Rc<Worker>) {
     loop {
         match worker.tick(Clock::now().into_std()) {
-            Some(next) => tokio::time::sleep_until(Clock::from_std(next)).await,
-            None => worker.ticking.notified().await,
+            Some(next) => tokio::select! {
+                () = tokio::time::sleep_until(Clock::from_std(next)) => {}
+                () = worker.sooner.notified() => {}
+            },
+            None => worker.sooner.notified().await,
         }
     }
 }
@@ -331,36 +335,59 @@ struct Sockets {
     tcp: Option<std::net::TcpListener>,
 }
 
+/// Runtimes that were not handed to their threads. Dropping a runtime waits, which the caller's runtime forbids.
+struct Runtimes(Vec<Runtime>);
+
+impl Drop for Runtimes {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Runtime::shutdown_background);
+    }
+}
+
 /// Binds each address once a worker; the sockets belong to no runtime yet.
 fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<Sockets>>, Vec<Listen>), StartError> {
     let _guard = runtimes[0].enter();
-    let workers = runtimes.len();
-    let mut sockets: Vec<Vec<Sockets>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut sockets: Vec<Vec<Sockets>> = runtimes.iter().map(|_| Vec::new()).collect();
     let mut listening = Vec::new();
-    for &Listen { mut address, udp, tcp } in listen {
-        let plain = |error| StartError::Runtime(error);
-        let mut datagrams = Vec::new();
-        if udp {
-            for socket in listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)? {
-                datagrams.push(socket.into_std().map_err(plain)?);
+    for listen in listen {
+        let mut tries = 0;
+        let (address, bound) = loop {
+            match bind_one(*listen, runtimes.len()) {
+                // The port that the system chose for UDP may be taken over TCP: let it choose again.
+                Err(StartError::Listen(error))
+                    if listen.address.port() == 0
+                        && error.kind() == TransportKind::AddressInUse
+                        && tries < PORT_TRIES =>
+                {
+                    tries += 1;
+                }
+                other => break other?,
             }
-            // With port 0, TCP gets the port that the system chose for UDP.
-            address = datagrams[0].local_addr().map_err(plain)?;
-        }
-        let mut listeners = Vec::new();
-        if tcp {
-            for listener in listen_tcp(address, workers, LISTEN_BACKLOG).map_err(StartError::Listen)? {
-                listeners.push(listener.into_std().map_err(plain)?);
-            }
-            address = listeners[0].local_addr().map_err(plain)?;
-        }
-        let (mut datagrams, mut listeners) = (datagrams.into_iter(), listeners.into_iter());
-        for own in &mut sockets {
-            own.push(Sockets { udp: datagrams.next(), tcp: listeners.next() });
-        }
-        listening.push(Listen { address, udp, tcp });
+        };
+        sockets.iter_mut().zip(bound).for_each(|(own, bound)| own.push(bound));
+        listening.push(Listen { address, ..*listen });
     }
     Ok((sockets, listening))
+}
+
+fn bind_one(listen: Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>), StartError> {
+    let mut address = listen.address;
+    let mut bound: Vec<Sockets> = (0..workers).map(|_| Sockets { udp: None, tcp: None }).collect();
+    if listen.udp {
+        let group = listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)?;
+        for (sockets, socket) in bound.iter_mut().zip(group) {
+            address = socket.local_addr().map_err(StartError::Runtime)?;
+            sockets.udp = Some(socket.into_std().map_err(StartError::Runtime)?);
+        }
+    }
+    if listen.tcp {
+        let group = listen_tcp(address, workers, LISTEN_BACKLOG).map_err(StartError::Listen)?;
+        for (sockets, listener) in bound.iter_mut().zip(group) {
+            address = listener.local_addr().map_err(StartError::Runtime)?;
+            sockets.tcp = Some(listener.into_std().map_err(StartError::Runtime)?);
+        }
+    }
+    Ok((address, bound))
 }
 
 fn options(config: &DnsConfig) -> Options {
@@ -391,8 +418,12 @@ fn stream_pool(config: &DnsConfig, handles: Vec<Handle>) -> Result<Pool<DnsConne
         max_waiters: pool.max_waiters,
         ..Limits::default()
     };
-    let options =
-        Options { name: "dns".into(), max_lifetime: Some(pool.max_lifetime), policy: Policy::OldestWithRoom, ..options(config) };
+    let options = Options {
+        name: "dns".into(),
+        max_lifetime: Some(pool.max_lifetime),
+        policy: Policy::OldestWithRoom,
+        ..options(config)
+    };
     Pool::builder(DnsConnector)
         .limits(limits)
         .options(options)
@@ -454,3 +485,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 const LISTEN_BUFFER: usize = 4 * 1024 * 1024;
 
 const LISTEN_BACKLOG: u32 = 1024;
+
+/// How often the system is asked for another port.
+const PORT_TRIES: usize = 16;

@@ -111,7 +111,11 @@ mod tests {
 
     #[test]
     fn a_report_tells_the_connection_and_each_phase_that_happened() {
-        let attempt = |outcome: &str| Attempt { upstream: "quad9".into(), outcome: outcome.into(), took: Duration::from_millis(7) };
+        let attempt = |outcome: &str| Attempt {
+            upstream: "quad9".into(),
+            outcome: outcome.into(),
+            took: Duration::from_millis(7),
+        };
         let report = QueryReport {
             rcode: "NOERROR".into(),
             answers: vec!["www.example. 60 IN A 192.0.2.1".into()],

@@ -720,7 +720,7 @@ impl<K: Kinds> HostState<K> {
             lease: self.lease.clone(),
             idle_age: self.idle_age.clone(),
             healthy: !self.health.is_unhealthy(self.options.unhealthy_after),
-            idle_limit: self.learner.limit(),
+            idle_limit: self.slots.iter().filter_map(|(_, slot)| slot.idle_limit.map(learn::with_margin)).fold(self.learner.limit(), Duration::min),
             capacity: self.capacity_seen,
             stalled: self.stalled,
             paused: self.gate == Gate::Paused,

@@ -48,8 +48,12 @@ pub(crate) struct Inner<C: Connector> {
     idle: AtomicIsize,
     max_idle: AtomicIsize,
     ids: AtomicU64,
+    /// Subscribers to everything, for whom each lease takes the long way.
     subscribed: AtomicBool,
     events: Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
+    /// Subscribers to all but leases and returns, who cost the hot path nothing.
+    watched: AtomicBool,
+    lifecycle: Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
     /// What forgotten hosts did.
     forgotten: Mutex<Stats>,
     tasks: AtomicUsize,
@@ -75,7 +79,7 @@ impl<C: Connector> Inner<C> {
     }
 
     fn tells_events(&self) -> bool {
-        self.is_subscribed() || tracing::enabled!(tracing::Level::DEBUG)
+        self.is_subscribed() || self.watched.load(Ordering::Relaxed) || tracing::enabled!(tracing::Level::DEBUG)
     }
 
     fn wall_clock(&self) -> SystemTime {
@@ -89,26 +93,44 @@ impl<C: Connector> Inner<C> {
             let shown = Event { key, id, kind, open, max };
             tracing::debug!(pool = &*self.options.name, ?key, id, "{shown}");
         }
-        if self.is_subscribed() {
-            let events = self.events.lock();
-            let gone = events.as_ref().is_none_or(|sender| sender.receiver_count() == 0);
-            let sender = events.clone();
+        let send = |flag: &AtomicBool, channel: &Mutex<Option<broadcast::Sender<Event<C::Key>>>>| {
+            let channel = channel.lock();
+            let gone = channel.as_ref().is_none_or(|sender| sender.receiver_count() == 0);
             if gone {
                 // Under the lock, so that a new subscriber's flag is not lost.
-                self.subscribed.store(false, Ordering::Relaxed);
+                flag.store(false, Ordering::Relaxed);
+                return;
             }
-            drop(events);
+            let sender = channel.clone();
+            drop(channel);
             // Outside the lock: it wakes receivers. An error means that the last one went, which the next event notices.
-            if let Some(sender) = sender.filter(|_| !gone) {
+            if let Some(sender) = sender {
                 let _ = sender.send(Event { key: key.clone(), id, kind, open, max });
             }
+        };
+        if self.is_subscribed() {
+            send(&self.subscribed, &self.events);
+        }
+        if self.watched.load(Ordering::Relaxed) && !matches!(kind, EventKind::Leased | EventKind::Released) {
+            send(&self.watched, &self.lifecycle);
         }
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Event<C::Key>> {
-        let mut events = self.events.lock();
-        let receiver = events.get_or_insert_with(|| broadcast::channel(EVENTS).0).subscribe();
-        self.subscribed.store(true, Ordering::SeqCst);
+        Self::subscribe_to(&self.subscribed, &self.events)
+    }
+
+    fn subscribe_lifecycle(&self) -> broadcast::Receiver<Event<C::Key>> {
+        Self::subscribe_to(&self.watched, &self.lifecycle)
+    }
+
+    fn subscribe_to(
+        flag: &AtomicBool,
+        channel: &Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
+    ) -> broadcast::Receiver<Event<C::Key>> {
+        let mut sender = channel.lock();
+        let receiver = sender.get_or_insert_with(|| broadcast::channel(EVENTS).0).subscribe();
+        flag.store(true, Ordering::SeqCst);
         receiver
     }
 

@@ -74,9 +74,13 @@ mod tests {
     #[test]
     fn only_listed_networks_may_ask() {
         let access = access(1, 1);
-        for (address, allowed) in
-            [("127.9.9.9", true), ("::ffff:127.0.0.1", true), ("2001:db8::1", true), ("192.0.2.1", false), ("::1", false)]
-        {
+        for (address, allowed) in [
+            ("127.9.9.9", true),
+            ("::ffff:127.0.0.1", true),
+            ("2001:db8::1", true),
+            ("192.0.2.1", false),
+            ("::1", false),
+        ] {
             assert_eq!(access.allows(address.parse().unwrap()), allowed, "{address}");
         }
     }

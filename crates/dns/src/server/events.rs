@@ -45,7 +45,7 @@ impl Server {
     /// Subscribes to what happens to the pools: connections created, ready, closed; pools full and cleaned.
     pub fn events(&self) -> PoolEvents {
         let pools = self.shared.datagrams.iter().chain(std::iter::once(&self.shared.streams));
-        PoolEvents(stream::select_all(pools.map(|pool| Box::pin(events(pool.subscribe())) as Pin<Box<_>>)))
+        PoolEvents(stream::select_all(pools.map(|pool| Box::pin(events(pool.subscribe_lifecycle())) as Pin<Box<_>>)))
     }
 }
 

@@ -168,7 +168,8 @@ mod tests {
             generation: (1 << Token::GENERATION_BITS) - 1,
             exchange: Token::EXCHANGES_MAX - 1,
         };
-        for token in [Token { index: 0, generation: 0, exchange: 0 }, Token { index: 5, generation: 77, exchange: 3 }, last]
+        for token in
+            [Token { index: 0, generation: 0, exchange: 0 }, Token { index: 5, generation: 77, exchange: 3 }, last]
         {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -3,7 +3,6 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use keepwarm_pool::CloseReason;
-use tokio::time::Instant as Clock;
 
 use super::{Server, Shared};
 use crate::upstream::Endpoint;
@@ -121,12 +120,11 @@ impl Server {
 
 impl Shared {
     fn pools(&self) -> Vec<PoolStatus> {
-        let now = Clock::now().into_std();
         let mut rows = Vec::new();
         let pools = std::iter::once(&self.streams).chain(&self.datagrams);
         let hosts: Vec<_> = pools.flat_map(|pool| pool.host_stats()).collect();
         for endpoint in self.upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
-            let mut row = self.row(endpoint, now);
+            let mut row = self.row(endpoint);
             let (mut acquires, mut reused) = (0, 0);
             for (_, stats) in hosts.iter().filter(|(key, _)| std::sync::Arc::ptr_eq(&key.endpoint, endpoint)) {
                 let (gauges, counters) = (&stats.gauges, &stats.counters);
@@ -154,7 +152,7 @@ impl Shared {
         rows
     }
 
-    fn row(&self, endpoint: &Endpoint, now: std::time::Instant) -> PoolStatus {
+    fn row(&self, endpoint: &Endpoint) -> PoolStatus {
         let counters = &endpoint.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let latency = read(&counters.latency);
@@ -165,7 +163,7 @@ impl Shared {
             max: self.config.pool.max_per_host,
             handshakes_full: read(&counters.handshakes_full),
             handshakes_resumed: read(&counters.handshakes_resumed),
-            breaker: endpoint.breaker(now),
+            breaker: endpoint.breaker(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             queries: read(&counters.queries),
             answers: read(&counters.answers),

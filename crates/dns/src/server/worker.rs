@@ -41,7 +41,10 @@ pub(crate) struct Worker {
     pub(crate) routes: Vec<Route>,
     pub(crate) address: Address,
     state: RefCell<WorkerState>,
-    pub(crate) ticking: tokio::sync::Notify,
+    /// Told when a timer is due earlier than the one that is slept for.
+    pub(crate) sooner: tokio::sync::Notify,
+    /// What is slept for.
+    asleep_until: Cell<Option<Instant>>,
     pub(crate) listening: Cell<bool>,
     pub(crate) stop_listening: tokio::sync::Notify,
     flights_max: usize,
@@ -68,7 +71,14 @@ pub(crate) struct Path {
 impl Path {
     pub(crate) fn new(endpoint: &Arc<Endpoint>, pool: &Pool<DnsConnector>, shard: Option<usize>) -> Path {
         let host = pool.host(&EndpointKey::new(endpoint, shard));
-        Path { endpoint: endpoint.clone(), host, pool: pool.clone(), latency: RefCell::default(), heard: Cell::new(None), pending: Cell::new([0; 2]) }
+        Path {
+            endpoint: endpoint.clone(),
+            host,
+            pool: pool.clone(),
+            latency: RefCell::default(),
+            heard: Cell::new(None),
+            pending: Cell::new([0; 2]),
+        }
     }
 
     /// Notes an answer; the shared health learns of it at the next tick, or at once while a breaker is not closed.
@@ -78,7 +88,8 @@ impl Path {
         let mut pending = self.pending.get();
         pending[family.index()] += 1;
         self.pending.set(pending);
-        if !self.endpoint.is_well() {
+        // The first answer shows at once in the status; the others wait for the tick.
+        if !self.endpoint.is_well() || self.endpoint.counters.latency.load(Ordering::Relaxed) == 0 {
             self.tell(now);
         }
     }
@@ -139,7 +150,8 @@ impl Worker {
                 scratch: Vec::with_capacity(512),
                 answer: Vec::with_capacity(4096),
             }),
-            ticking: tokio::sync::Notify::new(),
+            sooner: tokio::sync::Notify::new(),
+            asleep_until: Cell::new(None),
             listening: Cell::new(true),
             stop_listening: tokio::sync::Notify::new(),
             flights_max,
@@ -192,7 +204,13 @@ impl Worker {
         }
         if state.flights.len() >= self.flights_max {
             count(&self.shared.counters.overloaded);
-            message::build_error(bytes, &view, message::SERVFAIL, Some("keepwarm: too many queries in flight"), &mut state.answer);
+            message::build_error(
+                bytes,
+                &view,
+                message::SERVFAIL,
+                Some("keepwarm: too many queries in flight"),
+                &mut state.answer,
+            );
             return client.deliver(&state.answer, None);
         }
         let deadline = now + self.shared.config.timeout;
@@ -215,9 +233,6 @@ impl Worker {
         };
         flight.query.extend_from_slice(&state.scratch);
         flight.waiters.push(Waiter { client, view, question: None });
-        if state.flights.is_empty() {
-            self.ticking.notify_one();
-        }
         let index = state.flights.insert(flight);
         let flights = &state.flights;
         state.by_key.insert_unique(hash, index, |&index| flights[index].hash);
@@ -448,12 +463,7 @@ impl Worker {
         true
     }
 
-    fn granted(
-        self: &Rc<Worker>,
-        token: u64,
-        result: Result<Lease<DnsConnector>, AcquireError<Error>>,
-        now: Instant,
-    ) {
+    fn granted(self: &Rc<Worker>, token: u64, result: Result<Lease<DnsConnector>, AcquireError<Error>>, now: Instant) {
         let state = &mut *self.state.borrow_mut();
         // A lease that came too late is dropped, which passes it on.
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
@@ -553,7 +563,8 @@ impl Worker {
         let info = match message::verify_answer(answer) {
             Ok(info) => info,
             Err(_) => {
-                let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
+                let error =
+                    Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
                 path.failed(lease.family(), now);
                 self.lose(flight, number, error, now);
                 return self.step(state, index, now);
@@ -756,6 +767,10 @@ impl Worker {
                 }
                 let token = Token { index, generation: flight.generation, exchange: 0 }.pack();
                 flight.timer = Some((state.wheel.insert(wake, token), wake));
+                if self.asleep_until.get().is_none_or(|asleep| wake < asleep) {
+                    self.asleep_until.set(Some(wake));
+                    self.sooner.notify_one();
+                }
             }
         }
     }
@@ -779,13 +794,16 @@ impl Worker {
         }
         let mut state = self.state.borrow_mut();
         state.expired = expired;
-        state.wheel.next_tick(now)
+        self.asleep_until.set(state.wheel.next_tick(now));
+        self.asleep_until.get()
     }
 
     fn expire(self: &Rc<Worker>, token: u64, now: Instant) {
         let state = &mut *self.state.borrow_mut();
         let Token { index, generation, .. } = Token::unpack(token);
-        let Some(flight) = state.flights.get_mut(index).filter(|flight| flight.generation == generation) else { return };
+        let Some(flight) = state.flights.get_mut(index).filter(|flight| flight.generation == generation) else {
+            return;
+        };
         flight.timer = None;
         if flight.answered {
             return self.settle(state, index, now);

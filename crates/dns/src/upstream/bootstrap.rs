@@ -35,8 +35,7 @@ impl BootstrapResolver {
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, TransportError> {
         let mut last = None;
         for &server in self.servers.iter() {
-            let (v4, v6) =
-                tokio::join!(ask(server, host, message::TYPE_A), ask(server, host, message::TYPE_AAAA));
+            let (v4, v6) = tokio::join!(ask(server, host, message::TYPE_A), ask(server, host, message::TYPE_AAAA));
             let mut addresses = Vec::new();
             for found in [v6, v4] {
                 match found {

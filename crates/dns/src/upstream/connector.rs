@@ -138,7 +138,11 @@ impl Connector for DnsConnector {
     }
 }
 
-async fn dial(endpoint: &Arc<Endpoint>, now: Instant, slot: Slot<DnsConnector>) -> Result<Connected<Connection>, Error> {
+async fn dial(
+    endpoint: &Arc<Endpoint>,
+    now: Instant,
+    slot: Slot<DnsConnector>,
+) -> Result<Connected<Connection>, Error> {
     let addresses = endpoint.addresses(now).await?;
     let resolve = Clock::now().into_std().saturating_duration_since(now);
     match endpoint.transport {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
-    health::{Allowed, Health},
+    health::{Allowed, BreakerState, Health},
 };
 
 /// An upstream over one transport.
@@ -240,12 +240,14 @@ impl Endpoint {
     }
 
     /// The state of the breaker for display: that of the better family.
-    pub(crate) fn breaker(&self, now: Instant) -> &'static str {
-        match self.allowed(now) {
-            Allowed::Yes => "closed",
-            Allowed::Probe => "half-open",
-            Allowed::No { .. } => "open",
-        }
+    pub(crate) fn breaker(&self) -> &'static str {
+        let states = self.families().map(|family| self.health[family.index()].health.lock().state());
+        let rank = |state: &BreakerState| match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen { .. } => 1,
+            BreakerState::Open { .. } => 2,
+        };
+        states.min_by_key(rank).unwrap_or(BreakerState::Closed).as_str()
     }
 }
 
@@ -272,7 +274,6 @@ impl EndpointKey {
         let Endpoint { transport, host, port, path, server_name, fixed, .. } = &*self.endpoint;
         (transport, host, port, path, server_name, fixed, self.shard)
     }
-
 }
 
 impl PartialEq for EndpointKey {

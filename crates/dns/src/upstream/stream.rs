@@ -123,7 +123,8 @@ impl<'a> Exchange<'a> {
             let query = &batch.bytes[at..at + len];
             at += len;
             if self.waiting.len() >= WAITING_MAX || !push_frame(&mut self.output, query) {
-                let error = Error::new(ErrorKind::Local, format!("query to {}: too many in flight", self.endpoint.url()));
+                let error =
+                    Error::new(ErrorKind::Local, format!("query to {}: too many in flight", self.endpoint.url()));
                 replies.reply(token, Err(error));
                 continue;
             }
@@ -215,7 +216,9 @@ pub(super) async fn probe(endpoint: &Endpoint, pipe: &Arc<Pipe>) -> Result<(), E
         Ok(Ok(Ok(_))) => Ok(()),
         Ok(Ok(Err(error))) => Err(error),
         Ok(Err(_)) => Err(closed(&endpoint.url(), "the connection ended")),
-        Err(_) => Err(Error::new(ErrorKind::TimedOut, format!("probe of {}: no answer after {PROBE:?}", endpoint.url()))),
+        Err(_) => {
+            Err(Error::new(ErrorKind::TimedOut, format!("probe of {}: no answer after {PROBE:?}", endpoint.url())))
+        }
     }
 }
 

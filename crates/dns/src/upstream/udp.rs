@@ -55,7 +55,13 @@ pub(crate) enum Found {
 }
 
 impl UdpConnection {
-    pub(crate) fn new(socket: UdpSocket, peer: SocketAddr, slot: Slot<DnsConnector>, opened: Instant, resolve: Duration) -> UdpConnection {
+    pub(crate) fn new(
+        socket: UdpSocket,
+        peer: SocketAddr,
+        slot: Slot<DnsConnector>,
+        opened: Instant,
+        resolve: Duration,
+    ) -> UdpConnection {
         UdpConnection {
             socket,
             peer,

@@ -77,7 +77,10 @@ async fn no_answer_crosses(transport: Transport) {
         unanswered += result.1;
     }
     let dropped = bench.pool(0).wrong_answers + bench.server.status().wrong_answers;
-    println!("{transport:?}: {count} queries, {} wrong, {unanswered} unanswered, {dropped} wrong answers dropped", wrong.len());
+    println!(
+        "{transport:?}: {count} queries, {} wrong, {unanswered} unanswered, {dropped} wrong answers dropped",
+        wrong.len()
+    );
     assert_eq!(wrong, Vec::<String>::new(), "{transport:?}");
     assert!(dropped > 0, "{transport:?}: the lab did what it was told");
     assert!(unanswered * 1000 <= count, "{transport:?}: {unanswered} of {count} unanswered");

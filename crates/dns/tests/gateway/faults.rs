@@ -162,8 +162,8 @@ async fn doh_answers_that_are_none_are_failures() {
 
 #[tokio::test]
 async fn doh_works_over_http_1_and_tls_1_2() {
-    use keepwarm_lab::{Ca, Lab, LabSpec, TlsVersions};
     use keepwarm_dns::server::Server;
+    use keepwarm_lab::{Ca, Lab, LabSpec, TlsVersions};
     for (h1_only, tls_versions) in [(true, TlsVersions::Both), (false, TlsVersions::Tls12)] {
         let ca = Ca::new();
         let lab = Lab::start_with_ca(LabSpec { h1_only, tls_versions, ..LabSpec::default() }, &ca).await.unwrap();
@@ -190,8 +190,8 @@ async fn the_keepalive_of_an_upstream_is_learned() {
 #[tokio::test]
 async fn a_host_name_is_resolved_through_the_bootstrap_resolver() {
     // The lab answers A queries with an address of 127.0.0.0/8 that encodes the name, so that is where it has to listen.
-    use keepwarm_lab::{Ca, Lab, LabSpec, expected_a};
     use keepwarm_dns::server::Server;
+    use keepwarm_lab::{Ca, Lab, LabSpec, expected_a};
     let ca = Ca::new();
     let spec = LabSpec { address: expected_a("dns.lab").into(), ..LabSpec::default() };
     let upstream = Lab::start_with_ca(spec, &ca).await.unwrap();

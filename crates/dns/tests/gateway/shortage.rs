@@ -37,11 +37,18 @@ const INNER: &str = "KEEPWARM_TEST_INNER";
 
 /// A network namespace with nothing but loopback and 200 ephemeral ports.
 const NAMESPACE: [&str; 6] = ["unshare", "--map-root-user", "--net", "sh", "-c", SETUP];
-const SETUP: &str = r#"ip link set lo up && echo "40000 40199" > /proc/sys/net/ipv4/ip_local_port_range && exec "$0" "$@""#;
+const SETUP: &str =
+    r#"ip link set lo up && echo "40000 40199" > /proc/sys/net/ipv4/ip_local_port_range && exec "$0" "$@""#;
 
 fn namespaces_work() -> bool {
     let run = Command::new("unshare")
-        .args(["--map-root-user", "--net", "sh", "-c", "ip link set lo up && test -w /proc/sys/net/ipv4/ip_local_port_range"])
+        .args([
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            "ip link set lo up && test -w /proc/sys/net/ipv4/ip_local_port_range",
+        ])
         .stderr(Stdio::null())
         .status();
     run.is_ok_and(|status| status.success())

@@ -7,9 +7,7 @@ use std::{
 };
 
 use keepwarm_dns::{
-    config::{
-        BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport, UpstreamConfig,
-    },
+    config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport, UpstreamConfig},
     server::{PoolStatus, Server},
 };
 use keepwarm_lab::{Ca, Faults, Lab, LabSpec, answer_matches, build_query};

@@ -36,7 +36,7 @@ impl Snapshots for Daemon {
         rows.map(|pool| PoolRow {
             upstream: pool.name,
             transport: pool.transport.into(),
-            address: pool.address,
+            address: pool.address.split_once("://").map_or(pool.address.clone(), |(_, rest)| rest.to_owned()),
             open: pool.open as u64,
             max: pool.max as u64,
             idle: pool.idle as u64,
@@ -109,8 +109,9 @@ impl Snapshots for Daemon {
 /// When the name or type cannot be asked, or no upstream answered.
 pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, QueryError> {
     let QueryRequest { name, qtype } = request;
-    let number = message::type_from_name(&qtype)
-        .ok_or_else(|| QueryError::Invalid(format!("unknown record type `{qtype}`; use a name such as AAAA, or TYPE65")))?;
+    let number = message::type_from_name(&qtype).ok_or_else(|| {
+        QueryError::Invalid(format!("unknown record type `{qtype}`; use a name such as AAAA, or TYPE65"))
+    })?;
     if message::build_query(&name, number).is_none() {
         return Err(QueryError::Invalid(format!("`{name}` is not a name that can be asked")));
     }

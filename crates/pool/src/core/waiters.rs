@@ -215,7 +215,9 @@ impl<K: Kinds> Waiters<K> {
 
     /// Frees a place.
     pub(crate) fn remove(&mut self, index: u32) -> Waiter<K> {
-        self.slab.remove(index as usize)
+        let waiter = self.slab.remove(index as usize);
+        self.sweep_deadlines();
+        waiter
     }
 
     pub(crate) fn get(&mut self, index: u32) -> &mut Waiter<K> {
@@ -223,13 +225,16 @@ impl<K: Kinds> Waiters<K> {
     }
 
     fn push_deadline(&mut self, deadline: Instant, index: u32, seq: u64) {
-        // Entries of waiters that have gone stay until their time; they are swept when they are the majority, so that the heap is
-        // O(waiting) and a cancel needs no search.
+        self.deadlines.push(Reverse((deadline, index, seq)));
+    }
+
+    /// Entries of waiters that have gone stay until their time; they are swept when they are the majority, so that the heap is
+    /// O(waiting), a cancel needs no search, and the sweeps cost O(1) each spread over the removals between them.
+    fn sweep_deadlines(&mut self) {
         if self.deadlines.len() > 2 * self.slab.len() + 64 {
             let slab = &self.slab;
             self.deadlines.retain(|&Reverse((_, index, seq))| slab.get(index as usize).is_some_and(|w| w.seq == seq));
         }
-        self.deadlines.push(Reverse((deadline, index, seq)));
     }
 
     /// Returns the earliest deadline of somebody who still waits.

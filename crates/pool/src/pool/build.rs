@@ -120,6 +120,8 @@ impl<C: Connector> Builder<C> {
             max_idle: AtomicIsize::new(isize::try_from(limits.max_idle).unwrap_or(isize::MAX)),
             ids: AtomicU64::new(1),
             subscribed: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            lifecycle: Mutex::new(None),
             events: Mutex::new(None),
             forgotten: Mutex::new(Stats::default()),
             tasks: AtomicUsize::new(0),

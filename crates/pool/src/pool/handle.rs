@@ -248,6 +248,13 @@ impl<C: Connector> Pool<C> {
         self.inner().hosts_now().iter().map(|host| (host.key.clone(), host.stats())).collect()
     }
 
+    /// Subscribes to all events but `Leased` and `Released`, for a log: it costs acquires and returns nothing. A slow subscriber
+    /// loses the oldest of 1,024.
+    #[must_use]
+    pub fn subscribe_lifecycle(&self) -> broadcast::Receiver<Event<C::Key>> {
+        self.inner().subscribe_lifecycle()
+    }
+
     /// Subscribes to the pool's events. Nothing is built or sent while nobody does; a slow subscriber loses the oldest of 1,024.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Event<C::Key>> {
