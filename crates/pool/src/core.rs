@@ -765,3 +765,6 @@ impl<K: Kinds> HostState<K> {
 
 /// Longer than anything here lasts; `Instant` has no maximum.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+#[cfg(test)]
+mod tests;
