@@ -42,6 +42,11 @@ use crate::cli::{DemoArgs, Exit, print};
 /// # Errors
 /// When a server or an upstream cannot start, a server ends early, or the report cannot be written.
 pub fn main(args: &DemoArgs) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.report {
+        // A place that cannot be written to is told now rather than after a minute. What is there stays until then.
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        opened.with_context(|| format!("write the report {}", file.display()))?;
+    }
     let upstreams = runtime::Builder::new_multi_thread()
         .thread_name("upstreams")
         .enable_all()

@@ -17,11 +17,13 @@ pub(super) fn page(result: &DemoResult) -> String {
     };
     let verdict = if result.ok { "Every promise was kept." } else { "Not every promise was kept." };
     let json = serde_json::to_string_pretty(result).unwrap_or_else(|error| error.to_string());
+    let [load @ .., columns] = words::load(result);
     fill(
         include_str!("report/page.html"),
         &[
             ("{{style}}", include_str!("report/style.css").to_owned()),
-            ("{{load}}", paragraph(&words::load(result))),
+            ("{{load}}", paragraph(&load)),
+            ("{{columns}}", escape(&columns)),
             ("{{savings}}", list(&words::savings(result))),
             ("{{charts}}", chart::all(result)),
             ("{{table}}", table(result)),

@@ -158,12 +158,16 @@ impl Axis {
                 let least = if are_points { values().fold(most, f64::min) } else { 1.0 };
                 let low = 10f64.powf(least.max(1.0).log10().floor());
                 let high = most.max(10.0 * low);
-                let ticks = std::iter::successors(Some(low), |tick| Some(tick * 10.0)).take_while(|tick| *tick <= high);
+                let between: &[f64] = if high / low < 1_000.0 && are_points { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let decades =
+                    std::iter::successors(Some(low), |tick| Some(tick * 10.0)).take_while(|tick| *tick <= high);
+                let ticks = decades.flat_map(|decade| between.iter().map(move |step| decade * step));
+                let ticks = ticks.take_while(|tick| *tick <= high);
                 Axis { scale, low, high, ticks: ticks.collect() }
             }
             Scale::Linear => {
                 let high = if most > 0.0 { most } else { 1.0 };
-                let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * 10f64.powf(high.log10().floor() - 1.0));
+                let step = [1.0, 2.0, 5.0, 10.0, 20.0].map(|step| step * 10f64.powf(high.log10().floor() - 1.0));
                 let step = step.into_iter().find(|step| high / step <= 5.0).unwrap_or(high);
                 // Counted rather than added up, for ticks without the errors of adding.
                 let ticks = (0..=5).map(|number| (f64::from(number) * step * 1e6).round() / 1e6);
@@ -215,6 +219,11 @@ mod tests {
             let ends: Vec<i32> = [0.0, 30.0, 11_000.0].map(|value| axis.x(value)).to_vec();
             assert!(ends.is_sorted() && ends[0] == LEFT && ends[2] == RIGHT, "{ends:?}");
             assert!(axis.ticks.len() >= 2 && axis.ticks.len() <= 6, "{:?}", axis.ticks);
+        }
+        for high in [0.0123, 0.717_859, 1.0, 9.99, 10.0, 55.0] {
+            let mark = [(&runs[0], Mark::bar(Some(high), |value| value.to_string()))];
+            let ticks = Axis::over(&mark, Scale::Linear).ticks;
+            assert!((3..=6).contains(&ticks.len()) && ticks.iter().all(|tick| tick.to_string().len() < 6), "{ticks:?}");
         }
     }
 
