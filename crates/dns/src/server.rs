@@ -40,6 +40,7 @@ use keepwarm_transport::{
     tls::RootsError,
     udp::listen_group as listen_udp,
 };
+use parking_lot::Mutex;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::oneshot,
@@ -89,6 +90,7 @@ pub struct Server {
     threads: Vec<thread::JoinHandle<()>>,
     listening: Vec<Listen>,
     in_flight: Arc<AtomicUsize>,
+    events: Mutex<Option<PoolEvents>>,
 }
 
 /// Why a server did not start.
@@ -171,6 +173,7 @@ impl Server {
             upstreams,
             counters: Counters::default(),
         });
+        let events = Mutex::new(Some(PoolEvents::of(&shared)));
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
         let in_flight = Arc::<AtomicUsize>::default();
         let mut threads = Vec::new();
@@ -181,7 +184,7 @@ impl Server {
                 .spawn(move || run_worker(&runtime, number, shared, address, sockets, &in_flight));
             threads.push(thread.map_err(StartError::Runtime)?);
         }
-        Ok(Server { shared, addresses, threads, listening, in_flight })
+        Ok(Server { shared, addresses, threads, listening, in_flight, events })
     }
 
     /// Where clients come in, with the ports that the system chose.

@@ -5,7 +5,7 @@ mod snapshots;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::{PoolEvent, Server, StartError};
+use keepwarm_dns::server::{PoolEvent, PoolEvents, Server, StartError};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -48,7 +48,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let server = Arc::new(server);
     let (stop, stopped) = watch::channel(());
     let endpoint = tokio::spawn(status::serve(control, Arc::new(Daemon::new(&server)), stopped));
-    let events = tokio::spawn(log_events(server.clone()));
+    let events = tokio::spawn(log_events(server.events()));
     server.warm_up().await;
 
     let signal = signals.next().await;
@@ -56,13 +56,13 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     drop(stop);
     let ended = async {
         let _ = endpoint.await;
-        events.abort();
-        let _ = events.await;
-        match Arc::try_unwrap(server) {
+        let cut = match Arc::try_unwrap(server) {
             Ok(server) => server.stop(DRAIN).await,
             // A status query still holds it: its answer is lost with the process.
             Err(_) => 0,
-        }
+        };
+        events.abort();
+        cut
     };
     tokio::select! {
         cut = ended => {
@@ -88,13 +88,16 @@ pub fn unavailable(error: StartError) -> anyhow::Error {
 }
 
 /// One line for each thing that happens to a pool, with counts like `3/10`.
-async fn log_events(server: Arc<Server>) {
-    let mut events = server.events();
+async fn log_events(mut events: PoolEvents) {
     while let Some(event) = events.next().await {
         let PoolEvent { upstream, transport, text, is_failure } = event;
-        match is_failure {
-            true => tracing::warn!(target: "keepwarm_pool", upstream, transport, "{text}"),
-            false => tracing::info!(target: "keepwarm_pool", upstream, transport, "{text}"),
+        if is_failure {
+            tracing::warn!(target: "keepwarm_pool", upstream, transport, "{text}");
+        } else if transport == "udp" {
+            // Sockets are retired by the thousand queries: that is the rule, not an event.
+            tracing::debug!(target: "keepwarm_pool", upstream, transport, "{text}");
+        } else {
+            tracing::info!(target: "keepwarm_pool", upstream, transport, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream};
 use keepwarm_pool::{Event, EventKind};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use super::Server;
+use super::{Server, Shared};
 use crate::upstream::EndpointKey;
 
 /// Something happened to a pool.
@@ -41,11 +41,18 @@ impl PoolEvents {
     }
 }
 
-impl Server {
-    /// Subscribes to what happens to the pools: connections created, ready, closed; pools full and cleaned.
-    pub fn events(&self) -> PoolEvents {
-        let pools = self.shared.datagrams.iter().chain(std::iter::once(&self.shared.streams));
+impl PoolEvents {
+    pub(super) fn of(shared: &Shared) -> PoolEvents {
+        let pools = shared.datagrams.iter().chain(std::iter::once(&shared.streams));
         PoolEvents(stream::select_all(pools.map(|pool| Box::pin(events(pool.subscribe_lifecycle())) as Pin<Box<_>>)))
+    }
+}
+
+impl Server {
+    /// What happens to the pools: connections created, ready, closed; pools full and cleaned. The first call has them from
+    /// the start on, later ones from now on.
+    pub fn events(&self) -> PoolEvents {
+        self.events.lock().take().unwrap_or_else(|| PoolEvents::of(&self.shared))
     }
 }
 

@@ -13,7 +13,7 @@ async fn sigterm_and_sigint_drain_and_exit_with_0() {
         let output = daemon.wait();
         assert_eq!(output.status.code(), Some(0), "{signal}: {}", text(&output));
         let log = text(&output);
-        for line in ["dns listens", "status endpoint listens", "created 1/10", &format!("SIG{signal}"), "stopped"] {
+        for line in ["dns listens", "status endpoint listens", "created 1/10", "closed 0/10: drained", &format!("SIG{signal}"), "stopped"] {
             assert!(log.contains(line), "{signal}: the log has no `{line}`:\n{log}");
         }
     }
