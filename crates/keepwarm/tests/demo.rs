@@ -116,10 +116,10 @@ fn left_behind(directory: &Path) -> Vec<String> {
 /// Command lines of processes that name `directory`.
 #[cfg(target_os = "linux")]
 fn processes_of(directory: &Path) -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     let commands = commands.map(|command| String::from_utf8_lossy(&command).replace('\0', " "));
-    commands.filter(|command| command.contains(directory.to_str().unwrap())).collect()
+    commands.filter(|command| command.contains(&*directory.to_string_lossy())).collect()
 }
 
 const LONG: Duration = Duration::from_secs(120);

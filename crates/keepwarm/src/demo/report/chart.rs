@@ -94,11 +94,15 @@ fn draw(marks: &[(&RunResult, Mark)], scale: Scale) -> Result<String, DrawingAre
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH.unsigned_abs(), height.unsigned_abs())).into_drawing_area();
         let axis = Axis::over(marks, scale);
+        let mut labelled = LEFT - TICK_WORDS;
         for tick in &axis.ticks {
             let x = axis.x(*tick);
             area.draw(&PathElement::new(vec![(x, TOP), (x, height - BOTTOM)], LINE.stroke_width(1)))?;
-            let words = if tick.fract() == 0.0 { whole(*tick) } else { tick.to_string() };
-            text(&area, &words, (x, height - BOTTOM + 14), HPos::Center, (11, SOFT))?;
+            if x - labelled >= TICK_WORDS {
+                labelled = x;
+                let words = if tick.fract() == 0.0 { whole(*tick) } else { tick.to_string() };
+                text(&area, &words, (x, height - BOTTOM + 14), HPos::Center, (11, SOFT))?;
+            }
         }
         for ((run, mark), row) in marks.iter().zip(0..) {
             let (group, second) = (row / 2, row % 2);
@@ -190,7 +194,9 @@ impl Axis {
 const WIDTH: i32 = 480;
 const LEFT: i32 = 52;
 /// The words beside the longest mark stand between here and the edge.
-const RIGHT: i32 = 350;
+const RIGHT: i32 = 310;
+/// Words under the axis need so much from one to the next.
+const TICK_WORDS: i32 = 40;
 const TOP: i32 = 4;
 const BOTTOM: i32 = 26;
 const BAR: i32 = 20;
