@@ -122,8 +122,8 @@ impl Shared {
     fn pools(&self) -> Vec<PoolStatus> {
         let mut rows = Vec::new();
         let pools = std::iter::once(&self.streams).chain(&self.datagrams);
-        let hosts: Vec<_> = pools.flat_map(|pool| pool.host_stats()).collect();
-        for endpoint in self.upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
+        let hosts: Vec<_> = pools.flat_map(keepwarm_pool::Pool::host_stats).collect();
+        for endpoint in self.upstreams.iter().flat_map(super::super::upstream::Upstream::endpoints) {
             let mut row = self.row(endpoint);
             let (mut acquires, mut reused) = (0, 0);
             for (_, stats) in hosts.iter().filter(|(key, _)| std::sync::Arc::ptr_eq(&key.endpoint, endpoint)) {

@@ -405,7 +405,7 @@ impl Worker {
         datagram[..2].copy_from_slice(&id.to_be_bytes());
         if path.endpoint.case_randomization {
             let question = &mut datagram[12..flight.question_end];
-            message::randomize_case(question, || rand::random());
+            message::randomize_case(question, rand::random);
             flight.exchanges[number].question = Some((&*question).into());
         }
         // A pending ICMP error of an earlier query is reported by the next send: that query gets its own try.
@@ -560,15 +560,11 @@ impl Worker {
         let Exchange { upstream, over_tcp, .. } = *exchange;
         let path = self.routes[upstream].path(over_tcp);
         let State::Sent { lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
-        let info = match message::verify_answer(answer) {
-            Ok(info) => info,
-            Err(_) => {
-                let error =
-                    Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
-                path.failed(lease.family(), now);
-                self.lose(flight, number, error, now);
-                return self.step(state, index, now);
-            }
+        let Ok(info) = message::verify_answer(answer) else {
+            let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
+            path.failed(lease.family(), now);
+            self.lose(flight, number, error, now);
+            return self.step(state, index, now);
         };
         count(&path.endpoint.counters.answers);
         path.succeeded(lease.family(), now, now.saturating_duration_since(at));
@@ -938,7 +934,7 @@ const RESEND_MIN: Duration = Duration::from_millis(250);
 const RESEND_MAX: Duration = Duration::from_secs(1);
 
 /// A silent upstream is asked again so often within the deadline.
-const RESENDS_MAX: usize = 3;
+const RESENDS_MAX: usize = 4;
 
 /// A query that lost its connection goes over a fresh one at most so often. One is the rule; more serve upstreams that
 /// close after a number of queries, whose fresh connection may end under the same burst.

@@ -159,7 +159,7 @@ fn answer(head: &[u8], response: Response<Bytes>, endpoint: &Endpoint) -> Result
     if response.status() != StatusCode::OK {
         return refuse(format!("http status {}", response.status().as_u16()));
     }
-    let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let content_type = response.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let is_dns = content_type.is_some_and(|value| {
         let essence = value.split(|&byte| byte == b';').next().unwrap_or(value);
         essence.trim_ascii().eq_ignore_ascii_case(DNS_MESSAGE.as_bytes())

@@ -236,7 +236,7 @@ impl Endpoint {
     /// A failed dial does not say which family failed: all those that were tried did.
     pub(crate) fn dial_failed(&self, now: Instant) -> bool {
         let families: Vec<Family> = self.families().collect();
-        families.into_iter().fold(false, |opened, family| self.failed(family, now) || opened)
+        families.into_iter().filter(|family| self.failed(*family, now)).count() > 0
     }
 
     /// The state of the breaker for display: that of the better family.
