@@ -45,19 +45,33 @@ async fn run(scale: &Scale) -> Vec<Row> {
         progress(&format!("round {} of {}", round + 1, scale.rounds));
         for (column, load) in LOADS.into_iter().enumerate() {
             for (entrant, row) in entrants.iter().zip(&mut rows) {
-                if let Some(reading) = entrant.drive(load, scale).await {
-                    row.readings[column].push(reading);
-                }
+                let what = || format!("{load:?}");
+                row.readings[column].extend(guard(entrant.name(), what, entrant.drive(load, scale)).await);
             }
         }
         for (entrant, row) in entrants.iter().zip(&mut rows) {
-            row.late_binding.extend(entrant.late_binding().await);
+            let what = || "late binding".to_owned();
+            row.late_binding.extend(guard(entrant.name(), what, entrant.late_binding()).await);
             for (n, costs) in scale.cancels.into_iter().zip(&mut row.cancels) {
-                costs.extend(entrant.cancel(n).await);
+                let what = || format!("{n} cancels");
+                costs.extend(guard(entrant.name(), what, entrant.cancel(n)).await);
             }
         }
     }
     rows
+}
+
+/// Lets a pool that hangs lose its turn, loudly, instead of stopping the run.
+async fn guard<T>(
+    name: &str,
+    what: impl Fn() -> String,
+    turn: Pin<Box<dyn Future<Output = Option<T>> + '_>>,
+) -> Option<T> {
+    let outcome = tokio::time::timeout(TURN_MAX, turn).await;
+    outcome.unwrap_or_else(|_| {
+        progress(&format!("{name} HANGS: {} did not end within {TURN_MAX:?}", what()));
+        None
+    })
 }
 
 fn entrants() -> Vec<Box<dyn Entrant>> {
@@ -154,6 +168,8 @@ const SMOKE: Scale = Scale {
     cancels: [10, 100],
 };
 
+/// Longest that one pool may take for one load of one round; the longest load takes half a second.
+const TURN_MAX: Duration = Duration::from_secs(8);
 const WORKERS: usize = 2;
 const POOL_SIZE: usize = 10;
 const LOADS: [Load; report::COLUMNS] = [

@@ -181,8 +181,12 @@ impl<K: Kinds> HostState<K> {
     /// been idle for longest. Returns whether there was any.
     pub(crate) fn give_way(&mut self, reason: CloseReason, now: Instant, fx: &mut Effects<K>) -> bool {
         let gone = if self.excess_dials() > 0 {
-            let newest = self.slots.iter().filter(|(_, slot)| slot.is_dialing()).max_by_key(|(_, slot)| slot.id);
-            newest.map(|(index, _)| u32::try_from(index).expect("limits are far below")).map(|index| self.cancel_dial(index, fx))
+            // The newest has the longest way to go; but a retry that wants a late dial is not helped by those that began before it, and
+            // would ask for the cancelled one again at once.
+            let retries = self.waiters.fresh() > 0;
+            let dials = self.slots.iter().filter(|(_, slot)| slot.is_dialing());
+            let least = dials.max_by_key(|(_, slot)| if retries { u64::MAX - slot.id } else { slot.id });
+            least.map(|(index, _)| u32::try_from(index).expect("limits are far below")).map(|index| self.cancel_dial(index, fx))
         } else {
             let oldest = self.slots.iter().filter(|(_, slot)| slot.is_idle()).min_by_key(|(_, slot)| slot.idle_since);
             let oldest = oldest.map(|(index, _)| u32::try_from(index).expect("limits are far below"));
