@@ -101,6 +101,7 @@ impl Upstreams {
             seen.add(&Seen {
                 queries: counters.queries,
                 sockets: counters.sockets,
+                sockets_per_upstream: counters.sockets,
                 source_ports: counters.source_ports,
                 tcp_connects: counters.accepted,
                 handshakes_full: counters.handshakes_full,
@@ -163,7 +164,7 @@ impl Bench<'_> {
         let mut seen = self.upstreams.seen(transport);
         let source = match watched {
             Some(watched) => {
-                seen.open_max = watched.open_max();
+                seen.open_max = watched.open_max().await;
                 Source::Server
             }
             None => Source::Upstreams,
@@ -218,6 +219,7 @@ fn result(
 /// Watches the pools of a server whose sockets its upstreams cannot see opening and closing.
 #[derive(Debug)]
 struct Watched {
+    watch: Watch,
     open_max: Rc<Cell<Option<u64>>>,
     /// Aborted on drop.
     _task: JoinSet<()>,
@@ -234,11 +236,12 @@ impl Watched {
                 sleep(WATCH_PERIOD).await;
             }
         });
-        Watched { open_max, _task: task }
+        Watched { watch, open_max, _task: task }
     }
 
-    fn open_max(&self) -> Option<u64> {
-        self.open_max.get()
+    /// The most up to now. Asks once more: what a short load has opened is still there at its end.
+    async fn open_max(&self) -> Option<u64> {
+        self.open_max.get().max(self.watch.open_max().await)
     }
 }
 

@@ -8,7 +8,7 @@ use keepwarm_dns::config::{PoolSettings, Transport};
 
 use super::{
     plan::{TRANSPORTS, label},
-    result::{ANSWERED_MIN, Check, CheckName, DemoResult, RunResult, WARM_DISTANCE, reuse_name},
+    result::{ANSWERED_MIN, Check, CheckName, DemoResult, RunResult, Source, WARM_DISTANCE, reuse_name},
 };
 
 /// A column: its heading, and what it says of a run. All but the first two are figures.
@@ -23,7 +23,7 @@ pub(super) const ANSWERS: [Column; 7] = [
     ("wrong", |run| count(run.total.wrong)),
     ("sockets", |run| count(run.total.seen.sockets)),
     ("ports", |run| count(run.total.seen.source_ports)),
-    ("most\nopen", |run| maybe(run.total.seen.open_max.map(count))),
+    ("most\nopen", |run| most_open(run)),
     ("TCP\nconn.", |run| where_it_is(run.transport != Transport::Udp, run.total.seen.tcp_connects)),
 ];
 /// What it cost.
@@ -78,7 +78,7 @@ pub(super) fn load(result: &DemoResult) -> [String; 4] {
             brief(load.paced)
         ),
         format!("The upstreams take {}{}.", brief(load.delay), direct.unwrap_or_default()),
-        "Most open: connections to one upstream at one time. CPU: of the server.".into(),
+        "Most open: to one upstream at one time (~ sampled). CPU: of the server.".into(),
     ]
 }
 
@@ -181,7 +181,7 @@ fn transport_once(run: &RunResult) -> String {
     if run.reuse { String::new() } else { label(run.transport).into() }
 }
 
-pub(super) fn handshakes(run: &RunResult) -> String {
+fn handshakes(run: &RunResult) -> String {
     match run.transport {
         Transport::Udp | Transport::Tcp => NONE.into(),
         Transport::Tls | Transport::Https => {
@@ -190,11 +190,16 @@ pub(super) fn handshakes(run: &RunResult) -> String {
     }
 }
 
-pub(super) fn where_it_is(is: bool, value: u64) -> String {
+fn most_open(run: &RunResult) -> String {
+    let about = if run.burst.open_max_source == Source::Server { "~" } else { "" };
+    maybe(run.total.seen.open_max.map(|open| format!("{about}{}", count(open))))
+}
+
+fn where_it_is(is: bool, value: u64) -> String {
     if is { count(value) } else { NONE.into() }
 }
 
-pub(super) fn maybe(text: Option<String>) -> String {
+fn maybe(text: Option<String>) -> String {
     text.unwrap_or_else(|| "n/a".into())
 }
 

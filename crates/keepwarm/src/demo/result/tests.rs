@@ -33,6 +33,7 @@ pub(in super::super) fn run(transport: Transport, reuse: bool, connections: (u64
         Seen {
             queries,
             sockets,
+            sockets_per_upstream: sockets.div_ceil(3),
             source_ports: sockets,
             tcp_connects: connects,
             handshakes_full: full,
@@ -43,7 +44,11 @@ pub(in super::super) fn run(transport: Transport, reuse: bool, connections: (u64
     };
     let burst = phase(Phase::Burst, 1_000, seen(3_000, connections.0), 10 * busy, u64::from(busy) * 40);
     let paced = phase(Phase::Paced, 8_000, seen(8_000, connections.1), busy, u64::from(busy) * 300);
-    RunResult::new(transport, reuse, None, burst, paced)
+    let mut run = RunResult::new(transport, reuse, None, burst, paced);
+    if transport == Transport::Udp {
+        (run.burst.open_max_source, run.paced.open_max_source) = (Source::Server, Source::Server);
+    }
+    run
 }
 
 /// A whole demo, as it might end.
@@ -114,6 +119,15 @@ fn each_promise_can_be_broken_on_its_own() {
     }
     bad.paced.warm = None;
     assert_eq!(failed(&bad), [CheckName::WarmP50]);
+}
+
+#[test]
+fn sampled_udp_sockets_prove_nothing() {
+    let mut udp = run(Transport::Udp, true, (24, 3), 1);
+    udp.total.seen.open_max = Some(1);
+    assert_eq!(failed(&udp), []);
+    udp.total.seen.sockets_per_upstream = 11;
+    assert_eq!(failed(&udp), [CheckName::Connections]);
 }
 
 #[test]
