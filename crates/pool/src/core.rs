@@ -21,9 +21,9 @@ use slab::Slab;
 pub(crate) use effects::{Effect, Effects, RawEvent};
 use health::{Health, Jitter};
 use learn::Learner;
-use slots::{NIL, Ready, Slot, State};
 pub(crate) use life::{Dialed, Faulted};
 pub(crate) use slots::SlotRef;
+use slots::{NIL, Ready, Slot, State};
 pub(crate) use waiters::WaiterRef;
 use waiters::{NewWaiter, Standing, Waiters};
 
@@ -280,7 +280,8 @@ impl<K: Kinds> HostState<K> {
         let conn = slot.conn.clone().expect("an open slot holds its connection");
         let (id, full, last) = (slot.id, slot.in_flight >= slot.capacity, slot.uses >= slot.uses_max);
         if last {
-            slot.state = State::Draining(if self.options.keep_alive { CloseReason::MaxUses } else { CloseReason::Discarded });
+            slot.state =
+                State::Draining(if self.options.keep_alive { CloseReason::MaxUses } else { CloseReason::Discarded });
             self.draining += 1;
         }
         if full || last {
@@ -295,7 +296,9 @@ impl<K: Kinds> HostState<K> {
             self.idle_age.record(idle_for);
         }
         let leak = match self.options.leak_after {
-            Some(_) => u32::try_from(self.leaks.insert(Leak { since: now, location, id, reported: false })).unwrap_or(NIL),
+            Some(_) => {
+                u32::try_from(self.leaks.insert(Leak { since: now, location, id, reported: false })).unwrap_or(NIL)
+            }
             None => NIL,
         };
         Grant { conn, slot: SlotRef { index, id }, reused, idle_for, waited, since: now, leak }
@@ -318,15 +321,15 @@ impl<K: Kinds> HostState<K> {
             fx.trash_notify(request.notify);
             return self.refuse(failure);
         }
-        if opened_after.is_some() || self.waiters.ordinary() == 0 {
-            if let Some(index) = self.pick(opened_after, now, fx) {
-                let grant = self.take(index, Duration::ZERO, request.location, now);
-                self.arm_leak(now, fx);
-                self.lease_event(grant.slot.id, fx);
-                self.plan(now, fx);
-                self.debug_check();
-                return Outcome::Granted(grant);
-            }
+        if (opened_after.is_some() || self.waiters.ordinary() == 0)
+            && let Some(index) = self.pick(opened_after, now, fx)
+        {
+            let grant = self.take(index, Duration::ZERO, request.location, now);
+            self.arm_leak(now, fx);
+            self.lease_event(grant.slot.id, fx);
+            self.plan(now, fx);
+            self.debug_check();
+            return Outcome::Granted(grant);
         }
         self.counters.misses += 1;
         let Some(notify) = request.notify else {
@@ -517,7 +520,9 @@ impl<K: Kinds> HostState<K> {
             }
             State::Draining(reason) if free => self.remove(at.index, reason, now, fx),
             State::Draining(_) => {}
-            State::Dialing { .. } | State::Validating { .. } => debug_assert!(false, "a lease of a slot that is not open"),
+            State::Dialing { .. } | State::Validating { .. } => {
+                debug_assert!(false, "a lease of a slot that is not open")
+            }
         }
         self.plan(now, fx);
         self.debug_check();
@@ -720,7 +725,11 @@ impl<K: Kinds> HostState<K> {
             lease: self.lease.clone(),
             idle_age: self.idle_age.clone(),
             healthy: !self.health.is_unhealthy(self.options.unhealthy_after),
-            idle_limit: self.slots.iter().filter_map(|(_, slot)| slot.idle_limit.map(learn::with_margin)).fold(self.learner.limit(), Duration::min),
+            idle_limit: self
+                .slots
+                .iter()
+                .filter_map(|(_, slot)| slot.idle_limit.map(learn::with_margin))
+                .fold(self.learner.limit(), Duration::min),
             capacity: self.capacity_seen,
             stalled: self.stalled,
             paused: self.gate == Gate::Paused,

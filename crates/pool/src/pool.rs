@@ -167,11 +167,11 @@ impl<C: Connector> Inner<C> {
         }
         drop(hosts);
         if closed {
-            host.step(|core, now, fx| core.close(now, fx));
+            host.step(HostState::close);
         } else if paused {
             host.step(|core, _, fx| core.pause(fx));
         } else {
-            host.step(|core, now, fx| core.begin(now, fx));
+            host.step(HostState::begin);
         }
         host
     }
@@ -190,8 +190,7 @@ impl<C: Connector> Inner<C> {
         self.hosts.write().by_key.retain(|_, host| {
             let unused = Arc::strong_count(host) == 1
                 && host.peek(|locked| {
-                    locked.core.is_empty()
-                        && now.saturating_duration_since(locked.used_at) >= self.options.forget_after
+                    locked.core.is_empty() && now.saturating_duration_since(locked.used_at) >= self.options.forget_after
                 });
             if unused {
                 gone.push(Arc::clone(host));
@@ -243,7 +242,8 @@ impl<C: Connector> Inner<C> {
     /// Ends the connection that has been idle for longest, of all hosts. Costs O(hosts) and happens at a limit across hosts only.
     fn give_way(&self, reason: CloseReason) -> bool {
         let hosts = self.hosts_now();
-        let idle = hosts.iter().filter_map(|host| host.peek(|locked| locked.core.longest_idle()).map(|since| (since, host)));
+        let idle =
+            hosts.iter().filter_map(|host| host.peek(|locked| locked.core.longest_idle()).map(|since| (since, host)));
         let Some((_, host)) = idle.min_by_key(|(since, host)| (*since, host.id)) else { return false };
         // Somebody may have taken it meanwhile; then the next look finds another or none.
         host.step_alone(|core, now, fx| core.give_way(reason, now, fx));
@@ -277,7 +277,7 @@ impl<C: Connector> Inner<C> {
             hosts.by_key.values().cloned().collect()
         };
         self.ended.store(true, Ordering::SeqCst);
-        hosts.iter().for_each(|host| host.step(|core, now, fx| core.close(now, fx)));
+        hosts.iter().for_each(|host| host.step(HostState::close));
         self.timers.earlier.notify_one();
         drop(self.global.clear());
         hosts
@@ -287,7 +287,7 @@ impl<C: Connector> Inner<C> {
     fn shut_down(&self) {
         let hosts = self.close();
         for host in &hosts {
-            host.step(|core, now, fx| core.force(now, fx));
+            host.step(HostState::force);
         }
         let map = std::mem::take(&mut self.hosts.write().by_key);
         let mut forgotten = self.forgotten.lock();
@@ -309,7 +309,7 @@ impl<C: Connector> Inner<C> {
                 break;
             }
         }
-        let forced = hosts.iter().map(|host| host.step(|core, now, fx| core.force(now, fx))).sum();
+        let forced = hosts.iter().map(|host| host.step(HostState::force)).sum();
         // Cancelled dials and the reaper end at their next poll.
         let limit = self.clock.now() + self.options.connect_timeout;
         while self.tasks.load(Ordering::SeqCst) > 0 {

@@ -1,4 +1,4 @@
-//! Time and tasks of the shell, in one place so that the tests under `tests/shuttle.rs` can put others there.
+//! Time and tasks of the shell, in one place so that the tests under `src/shuttle.rs` can put others there.
 //!
 //! Not here: the spawner, which the owner of the pool chooses.
 

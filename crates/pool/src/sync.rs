@@ -1,4 +1,4 @@
-//! The locks and atomics of the shell, in one place so that the tests under `tests/shuttle.rs` can put others there.
+//! The locks and atomics of the shell, in one place so that the tests under `src/shuttle.rs` can put others there.
 //!
 //! Not here: tokio's channels, which carry no decision of the pool.
 

@@ -1,7 +1,8 @@
 //! The pool beside its peers, in one program, round by round in turn: `cargo bench -p keepwarm-pool`.
 //!
 //! `-- --markdown FILE` and `-- --json FILE` also write the figures down (`-` is standard output; paths count from the crate's
-//! directory). Without `--bench`, as under `cargo test --benches`, a very short run only shows that everything works.
+//! directory), `-- --rounds N` sets the rounds, any other word runs only the pools with that word in their names, without a report.
+//! Without `--bench`, as under `cargo test --benches`, a very short run only shows that everything works.
 //! Allocations are counted by a program of their own (`benches/allocations.rs`), because counting them slows everybody down.
 
 mod load;
@@ -24,7 +25,10 @@ fn main() -> io::Result<()> {
     }
     let machine = report::Machine::here();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    let rows = runtime.block_on(run(&arguments.scale));
+    let rows = runtime.block_on(run(&arguments));
+    if arguments.filter.is_some() {
+        return writeln!(io::stdout().lock(), "{}", report::figures(&rows));
+    }
     let report = Report { machine, rounds: arguments.scale.rounds, rows, allocations: report::allocations() };
     writeln!(io::stdout().lock(), "{}", report.summary())?;
     for (path, text) in [(&arguments.markdown, report.markdown()), (&arguments.json, report.json())] {
@@ -38,8 +42,9 @@ fn main() -> io::Result<()> {
 }
 
 /// Runs everything; the rows come in the order of the table.
-async fn run(scale: &Scale) -> Vec<Row> {
-    let entrants = entrants();
+async fn run(Arguments { scale, filter, .. }: &Arguments) -> Vec<Row> {
+    let mut entrants = entrants();
+    entrants.retain(|entrant| filter.as_ref().is_none_or(|word| entrant.name().contains(word)));
     let mut rows: Vec<Row> = entrants.iter().map(|entrant| Row::new(entrant.name())).collect();
     for round in 0..scale.rounds {
         progress(&format!("round {} of {}", round + 1, scale.rounds));
@@ -184,13 +189,14 @@ const LOADS: [Load; report::COLUMNS] = [
 struct Arguments {
     scale: Scale,
     list: bool,
+    filter: Option<String>,
     markdown: Option<String>,
     json: Option<String>,
 }
 
 impl Arguments {
     fn parse() -> io::Result<Self> {
-        let mut parsed = Self { scale: SMOKE, list: false, markdown: None, json: None };
+        let mut parsed = Self { scale: SMOKE, list: false, filter: None, markdown: None, json: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -198,8 +204,13 @@ impl Arguments {
                 "--list" => parsed.list = true,
                 "--markdown" => parsed.markdown = Some(arguments.next().ok_or_else(|| wants("--markdown"))?),
                 "--json" => parsed.json = Some(arguments.next().ok_or_else(|| wants("--json"))?),
-                // Filters and flags of the standard harness are not for this one.
-                _ => {}
+                "--rounds" => {
+                    let rounds = arguments.next().and_then(|rounds| rounds.parse().ok());
+                    parsed.scale.rounds = rounds.filter(|&rounds| rounds > 0).ok_or_else(|| wants("--rounds"))?;
+                }
+                // Flags of the standard harness are not for this one.
+                flag if flag.starts_with('-') => {}
+                word => parsed.filter = Some(word.to_owned()),
             }
         }
         Ok(parsed)
@@ -207,7 +218,7 @@ impl Arguments {
 }
 
 fn wants(option: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{option} wants a file, or - for standard output"))
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{option} wants a value"))
 }
 
 /// Says on a terminal how far the run is; a failure to say so is no reason to stop.

@@ -129,7 +129,7 @@ impl Report {
     /// The table and the goals.
     pub(crate) fn summary(&self) -> String {
         let mut text = format!("{}\n", self.where_and_how());
-        text.push_str(&table(&self.figures()));
+        text.push_str(&figures(&self.rows));
         text.push_str("\nGoals, by the median:\n\n");
         text.push_str(&table(&self.goals()));
         text
@@ -143,7 +143,7 @@ impl Report {
         text.push_str(&self.where_and_how());
         text.push_str("\n## Figures\n\n");
         text.push_str(HOW_TO_READ);
-        text.push_str(&table(&self.figures()));
+        text.push_str(&figures(&self.rows));
         text.push_str("\n## Goals\n\n");
         text.push_str(&table(&self.goals()));
         text.push_str("\n## Against the peers\n\nTime of the peer divided by time of `keepwarm, host handle, statistics`, medians of the same rounds: above 1 the peer is slower.\n\n");
@@ -188,40 +188,6 @@ impl Report {
              median of {} rounds in which each pool had its turn.\n",
             self.rounds
         )
-    }
-
-    fn figures(&self) -> Vec<Vec<String>> {
-        let mut lines = vec![cells(&[
-            "pool",
-            "1 task",
-            "4",
-            "64",
-            "1024",
-            "saturated 64: ns; p99 us; unfairness",
-            "saturated 1024: ns; p99 us; unfairness",
-            "late binding ms",
-            "cancel 1,000 / 16,000: ns each",
-        ])];
-        for row in &self.rows {
-            let mut line = vec![row.name.to_owned()];
-            line.extend(UNSATURATED.map(|column| median(row.nanos(column), 0)));
-            for column in [SATURATED_64, SATURATED_1024] {
-                line.push(match (row.nanos(column), row.wait_p99(column), row.unfairness(column)) {
-                    (Some(nanos), Some(p99), Some(unfair)) => {
-                        let starves = if row.starves(column) { " (starves)" } else { "" };
-                        format!("{:.0}; {:.1}; {:.2}{starves}", nanos.median, p99.median, unfair.median)
-                    }
-                    _ => "-".to_owned(),
-                });
-            }
-            line.push(median(row.late_binding(), 1));
-            line.push(match (row.cancel(0), row.cancel(1)) {
-                (Some(few), Some(many)) => format!("{:.0} / {:.0}", few.median, many.median),
-                _ => "-".to_owned(),
-            });
-            lines.push(line);
-        }
-        lines
     }
 
     fn goals(&self) -> Vec<Vec<String>> {
@@ -287,6 +253,41 @@ impl Report {
         }
         lines
     }
+}
+
+/// The main table.
+pub(crate) fn figures(rows: &[Row]) -> String {
+    let mut lines = vec![cells(&[
+        "pool",
+        "1 task",
+        "4",
+        "64",
+        "1024",
+        "saturated 64: ns; p99 us; unfairness",
+        "saturated 1024: ns; p99 us; unfairness",
+        "late binding ms",
+        "cancel 1,000 / 16,000: ns each",
+    ])];
+    for row in rows {
+        let mut line = vec![row.name.to_owned()];
+        line.extend(UNSATURATED.map(|column| median(row.nanos(column), 0)));
+        for column in [SATURATED_64, SATURATED_1024] {
+            line.push(match (row.nanos(column), row.wait_p99(column), row.unfairness(column)) {
+                (Some(nanos), Some(p99), Some(unfair)) => {
+                    let starves = if row.starves(column) { " (starves)" } else { "" };
+                    format!("{:.0}; {:.1}; {:.2}{starves}", nanos.median, p99.median, unfair.median)
+                }
+                _ => "-".to_owned(),
+            });
+        }
+        line.push(median(row.late_binding(), 1));
+        line.push(match (row.cancel(0), row.cancel(1)) {
+            (Some(few), Some(many)) => format!("{:.0} / {:.0}", few.median, many.median),
+            _ => "-".to_owned(),
+        });
+        lines.push(line);
+    }
+    table(&lines)
 }
 
 fn row_json(row: &Row) -> Value {

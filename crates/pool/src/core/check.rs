@@ -44,7 +44,11 @@ impl<K: Kinds> HostState<K> {
         assert_eq!(self.validating, count(|slot| matches!(slot.state, State::Validating { .. })), "I2: validating");
         let pairs = count(|slot| matches!(slot.state, State::Dialing { partner: Some(_), .. }));
         assert_eq!(self.backups * 2, pairs, "I2: backups come in pairs");
-        assert_eq!(self.leases, self.slots.iter().map(|(_, slot)| slot.in_flight as usize).sum::<usize>(), "I2: leases");
+        assert_eq!(
+            self.leases,
+            self.slots.iter().map(|(_, slot)| slot.in_flight as usize).sum::<usize>(),
+            "I2: leases"
+        );
     }
 
     #[cfg(any(debug_assertions, test))]

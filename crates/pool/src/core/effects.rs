@@ -21,9 +21,7 @@ pub(crate) enum Effect<K: Kinds> {
     /// Check this connection and report.
     StartValidate(SlotRef, K::Conn),
     /// Ask for the right to one more connection and dial. May it wait for the limit across hosts?
-    RequestPermit {
-        may_stall: bool,
-    },
+    RequestPermit { may_stall: bool },
     /// A slot is gone, its right to exist with it.
     FreePermit,
     /// A dial ended, its right to run with it.

@@ -94,7 +94,8 @@ impl<K: Kinds> HostState<K> {
     /// - multiplexed or unknown: all waiters that it could have served, when no other dial or open connection is there to serve them;
     ///   else nobody.
     pub(crate) fn dial_failed(&mut self, at: SlotRef, faulted: Faulted<K>, now: Instant, fx: &mut Effects<K>) {
-        let Some((State::Dialing { partner, .. }, opened_at)) = self.slot(at).map(|slot| (slot.state, slot.opened_at)) else {
+        let Some((State::Dialing { partner, .. }, opened_at)) = self.slot(at).map(|slot| (slot.state, slot.opened_at))
+        else {
             fx.trash_fault(Some(faulted.fault));
             return;
         };
@@ -186,7 +187,9 @@ impl<K: Kinds> HostState<K> {
             let retries = self.waiters.fresh() > 0;
             let dials = self.slots.iter().filter(|(_, slot)| slot.is_dialing());
             let least = dials.max_by_key(|(_, slot)| if retries { u64::MAX - slot.id } else { slot.id });
-            least.map(|(index, _)| u32::try_from(index).expect("limits are far below")).map(|index| self.cancel_dial(index, fx))
+            least
+                .map(|(index, _)| u32::try_from(index).expect("limits are far below"))
+                .map(|index| self.cancel_dial(index, fx))
         } else {
             let oldest = self.slots.iter().filter(|(_, slot)| slot.is_idle()).min_by_key(|(_, slot)| slot.idle_since);
             let oldest = oldest.map(|(index, _)| u32::try_from(index).expect("limits are far below"));
@@ -349,7 +352,8 @@ impl<K: Kinds> HostState<K> {
             self.arm_cleaning(at, fx);
         }
         if let Some(after) = self.options.leak_after
-            && let Some(at) = self.leaks.iter().filter(|(_, leak)| !leak.reported).map(|(_, leak)| leak.since + after).min()
+            && let Some(at) =
+                self.leaks.iter().filter(|(_, leak)| !leak.reported).map(|(_, leak)| leak.since + after).min()
         {
             self.arm(at, fx);
         }
@@ -372,7 +376,8 @@ impl<K: Kinds> HostState<K> {
                     let slot = &mut self.slots[index as usize];
                     if slot.is_idle() && now >= slot.idle_deadline {
                         slot.idle_deadline = now + timeout;
-                        slot.good_until = slot.good_until.max(slot.idle_deadline.min(slot.expires_at.unwrap_or(self.far)));
+                        slot.good_until =
+                            slot.good_until.max(slot.idle_deadline.min(slot.expires_at.unwrap_or(self.far)));
                         if let Some(interval) = self.options.check_interval {
                             slot.good_until = slot.good_until.min(slot.idle_since + interval);
                         }

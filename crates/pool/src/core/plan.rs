@@ -45,7 +45,8 @@ impl<K: Kinds> HostState<K> {
         let estimate = self.estimate();
         let dials = self.dialing - self.backups;
         if let Some(latest) = self.waiters.fresh_latest() {
-            let late_enough = self.slots.iter().filter(|(_, slot)| slot.is_dialing() && slot.opened_at >= latest).count();
+            let late_enough =
+                self.slots.iter().filter(|(_, slot)| slot.is_dialing() && slot.opened_at >= latest).count();
             if self.waiters.fresh() > late_enough.saturating_mul(estimate) {
                 return Some(Demand::Fresh);
             }
@@ -142,7 +143,8 @@ impl<K: Kinds> HostState<K> {
 
     /// Checks as many long-idle connections as there are waiters that nothing else will serve.
     fn validate_some(&mut self, now: Instant, fx: &mut Effects<K>) {
-        while self.waiters.ordinary() > (self.dialing - self.backups + self.validating).saturating_mul(self.estimate()) {
+        while self.waiters.ordinary() > (self.dialing - self.backups + self.validating).saturating_mul(self.estimate())
+        {
             let Some(index) = self.ready.preferred() else { return };
             match self.judge(index, now) {
                 Usable::Expired(reason) => self.retire(index, reason, now, fx),

@@ -127,8 +127,16 @@ impl Ready {
         }
         slot.linked = false;
         let (prev, next) = (slot.prev, slot.next);
-        if prev == NIL { self.head = next } else { slots[prev as usize].next = next }
-        if next == NIL { self.tail = prev } else { slots[next as usize].prev = prev }
+        if prev == NIL {
+            self.head = next
+        } else {
+            slots[prev as usize].next = next
+        }
+        if next == NIL {
+            self.tail = prev
+        } else {
+            slots[next as usize].prev = prev
+        }
         self.len -= 1;
     }
 
@@ -202,8 +210,16 @@ impl Ready {
         slot.linked = true;
         slot.prev = prev;
         slot.next = at;
-        if prev == NIL { self.head = index } else { slots[prev as usize].next = index }
-        if at == NIL { self.tail = index } else { slots[at as usize].prev = index }
+        if prev == NIL {
+            self.head = index
+        } else {
+            slots[prev as usize].next = index
+        }
+        if at == NIL {
+            self.tail = index
+        } else {
+            slots[at as usize].prev = index
+        }
         self.len += 1;
     }
 }

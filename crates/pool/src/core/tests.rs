@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Side;
+use crate::limits::Policy;
 
 struct Plain;
 
@@ -22,7 +23,7 @@ impl Kinds for Plain {
     type Warm = u64;
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Acquire { host: usize, park: bool, fresh: bool, wait: bool },
     Cancel { nth: usize },
@@ -146,7 +147,11 @@ impl Model {
         self.next
     }
 
-    fn step<R>(&mut self, host: usize, step: impl FnOnce(&mut HostState<Plain>, Instant, &mut Effects<Plain>) -> R) -> R {
+    fn step<R>(
+        &mut self,
+        host: usize,
+        step: impl FnOnce(&mut HostState<Plain>, Instant, &mut Effects<Plain>) -> R,
+    ) -> R {
         let mut fx = Effects::new(true);
         let result = step(&mut self.hosts[host], self.now, &mut fx);
         self.run(host, fx);
@@ -165,7 +170,11 @@ impl Model {
         assert!(self.total <= MAX_TOTAL && self.dialing <= MAX_DIALS, "I1 across hosts");
         let slots: usize = self.hosts.iter().map(|host| host.slots.len()).sum();
         assert_eq!(self.total, slots, "I1: every slot has its permit");
-        assert_eq!(self.dialing, self.hosts.iter().map(|host| host.dialing).sum::<usize>(), "I1: every dial has its permit");
+        assert_eq!(
+            self.dialing,
+            self.hosts.iter().map(|host| host.dialing).sum::<usize>(),
+            "I1: every dial has its permit"
+        );
         result
     }
 
@@ -271,7 +280,8 @@ impl Model {
             }
             Op::Detach { nth } => {
                 if let Some(at) = Self::pick(&self.leases, nth) {
-                    let (host, slot, leak) = (self.leases[at].host, self.leases[at].grant.slot, self.leases[at].grant.leak);
+                    let (host, slot, leak) =
+                        (self.leases[at].host, self.leases[at].grant.slot, self.leases[at].grant.leak);
                     if self.step(host, |core, now, fx| core.detach(slot, leak, now, fx)) {
                         self.leases.swap_remove(at);
                     }
@@ -325,19 +335,14 @@ impl Model {
             }
             Op::Tick => self.tick(),
             Op::Pass { ms } => self.now += Duration::from_millis(ms),
-            Op::Flush { host } => self.step(host, |core, now, fx| core.flush(now, fx)),
+            Op::Flush { host } => self.step(host, HostState::flush),
             Op::Pause { host } => self.step(host, |core, _, fx| core.pause(fx)),
-            Op::Resume { host } => self.step(host, |core, now, fx| core.resume(now, fx)),
+            Op::Resume { host } => self.step(host, HostState::resume),
             Op::Limits { per_host, idle, min_idle } => {
                 let (idle, min_idle) = (idle.min(per_host), min_idle.min(idle).min(per_host));
                 let max_in_flight = if idle % 2 == 0 { 3 } else { 65_535 };
-                self.limits = Limits {
-                    max_per_host: per_host,
-                    max_idle_per_host: idle,
-                    min_idle,
-                    max_in_flight,
-                    ..self.limits
-                };
+                self.limits =
+                    Limits { max_per_host: per_host, max_idle_per_host: idle, min_idle, max_in_flight, ..self.limits };
                 let limits = self.limits;
                 (0..HOSTS).for_each(|host| self.step(host, |core, now, fx| core.set_limits(limits, now, fx)));
             }
@@ -356,9 +361,7 @@ impl Model {
         let number = self.id();
         let opened_after = fresh.then_some(self.now);
         let ordinary_before = self.hosts[host].waiters.ordinary();
-        if !fresh
-            && let Some(grant) = self.hosts[host].hit(location, self.now)
-        {
+        if !fresh && let Some(grant) = self.hosts[host].hit(location, self.now) {
             assert_eq!(ordinary_before, 0, "I4: nobody is overtaken");
             self.hold(host, grant);
             return;
@@ -449,7 +452,7 @@ impl Model {
                 }
                 assert!(again < 3, "a timer that spins");
                 self.armed[host] = None;
-                self.step(host, |core, now, fx| core.tick(now, fx));
+                self.step(host, HostState::tick);
             }
         }
     }
@@ -457,8 +460,8 @@ impl Model {
     /// I10: after a drain everything is zero, and what is still out comes back to nothing.
     fn drain(mut self) {
         for host in 0..HOSTS {
-            self.step(host, |core, now, fx| core.close(now, fx));
-            self.step(host, |core, now, fx| core.force(now, fx));
+            self.step(host, HostState::close);
+            self.step(host, HostState::force);
         }
         while !self.parked.is_empty() {
             self.claim(0, false);
@@ -476,7 +479,10 @@ impl Model {
             assert!(host.waiters.places() == 0 && host.leaks.is_empty(), "I12: nothing is left");
             let c = &host.counters;
             assert_eq!(c.opened, c.closed_total(), "I9");
-            assert_eq!(c.acquires, c.hits + c.shared_hits + c.waited + c.timeouts_total() + c.cancelled + c.errors_total());
+            assert_eq!(
+                c.acquires,
+                c.hits + c.shared_hits + c.waited + c.timeouts_total() + c.cancelled + c.errors_total()
+            );
         }
         // A host that still stood in the queue gets its permit and returns it.
         assert_eq!((self.total, self.dialing), (0, 0), "all permits are back");
@@ -502,8 +508,6 @@ fn options(variant: u8) -> Options {
         _ => plain,
     }
 }
-
-use crate::limits::Policy;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]

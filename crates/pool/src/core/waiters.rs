@@ -186,7 +186,10 @@ impl<K: Kinds> Waiters<K> {
 
     /// Returns the waiter that came first of all.
     pub(crate) fn first(&self) -> Option<u32> {
-        [self.ordinary.head, self.fresh.head].into_iter().filter(|&i| i != NIL).min_by_key(|&i| self.slab[i as usize].seq)
+        [self.ordinary.head, self.fresh.head]
+            .into_iter()
+            .filter(|&i| i != NIL)
+            .min_by_key(|&i| self.slab[i as usize].seq)
     }
 
     /// Takes a waiter out of its list; its place stays.

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::acquire::Acquire;
 use super::{AcquireOptions, Acquired, Builder, Grants, Inner, Shared, Ticket};
 use crate::connector::Connector;
+use crate::core::HostState;
 use crate::error::AcquireError;
 use crate::event::Event;
 use crate::lease::Lease;
@@ -171,18 +172,18 @@ impl<C: Connector> Pool<C> {
     /// Closes the idle connections of `key`, drains the busy ones, begins dials in flight anew.
     pub fn flush(&self, key: &C::Key) {
         if let Some(host) = self.inner().known(key) {
-            host.step(|core, now, fx| core.flush(now, fx));
+            host.step(HostState::flush);
         }
     }
 
     /// Flushes every key.
     pub fn flush_all(&self) {
-        self.inner().hosts_now().iter().for_each(|host| host.step(|core, now, fx| core.flush(now, fx)));
+        self.inner().hosts_now().iter().for_each(|host| host.step(HostState::flush));
     }
 
     /// Flushes every key and forgets failures and learned idle limits: to be called when addresses or routes changed.
     pub fn network_changed(&self) {
-        self.inner().hosts_now().iter().for_each(|host| host.step(|core, now, fx| core.network_changed(now, fx)));
+        self.inner().hosts_now().iter().for_each(|host| host.step(HostState::network_changed));
     }
 
     /// Sets the limits. Lowered ones close idle connections, cancel dials and drain busy connections; raised ones serve waiters.
@@ -206,7 +207,7 @@ impl<C: Connector> Pool<C> {
 
     /// Ends a pause of `key`.
     pub fn resume(&self, key: &C::Key) {
-        self.inner().host(key).step(|core, now, fx| core.resume(now, fx));
+        self.inner().host(key).step(HostState::resume);
     }
 
     /// Pauses every key, also those that come.
@@ -218,7 +219,7 @@ impl<C: Connector> Pool<C> {
     /// Ends all pauses.
     pub fn resume_all(&self) {
         self.inner().hosts.write().paused = false;
-        self.inner().hosts_now().iter().for_each(|host| host.step(|core, now, fx| core.resume(now, fx)));
+        self.inner().hosts_now().iter().for_each(|host| host.step(HostState::resume));
     }
 
     /// Ends the pool: refuses acquires, fails waiters, closes what is idle, waits for leases until `deadline`, then lets go of the rest
@@ -377,7 +378,11 @@ impl<C: Connector> Host<C> {
             None => {
                 let now = self.shared.pool.clock.now();
                 let phase = self.shared.peek(|locked| locked.core.phase(now));
-                Err(AcquireError::Timeout { waited: now.saturating_duration_since(began), phase, last_dial_error: None })
+                Err(AcquireError::Timeout {
+                    waited: now.saturating_duration_since(began),
+                    phase,
+                    last_dial_error: None,
+                })
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{Inner, Shared};
 use crate::connector::Connector;
+use crate::core::HostState;
 use crate::rt;
 use crate::sync::{Mutex, Ordering};
 
@@ -88,7 +89,7 @@ pub(super) async fn run<C: Connector>(pool: Arc<Inner<C>>) {
         let now = pool.clock.now();
         while let Some(host) = pool.timers.pop(now) {
             if let Some(host) = host.upgrade() {
-                host.step(|core, now, fx| core.tick(now, fx));
+                host.step(HostState::tick);
             }
         }
         if now >= swept_at + pool.options.forget_after {

@@ -87,7 +87,14 @@ pub(crate) struct Shared<C: Connector> {
 }
 
 impl<C: Connector> Shared<C> {
-    pub(super) fn new(pool: &Arc<Inner<C>>, key: C::Key, id: u64, watch_idle: bool, core: Core<C>, now: Instant) -> Arc<Self> {
+    pub(super) fn new(
+        pool: &Arc<Inner<C>>,
+        key: C::Key,
+        id: u64,
+        watch_idle: bool,
+        core: Core<C>,
+        now: Instant,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             key,
             id,
@@ -204,7 +211,7 @@ impl<C: Connector> Shared<C> {
                     self.locked_step(fx, |core, now, fx| core.permit(id, now, fx));
                 }
                 Verdict::Stalled => self.alter(|locked| locked.core.permit_stalled()),
-                Verdict::Refused => self.locked_step(fx, |core, now, fx| core.permit_refused(now, fx)),
+                Verdict::Refused => self.locked_step(fx, HostState::permit_refused),
             },
             Effect::FreePermit => self.pool.global.free_total(),
             Effect::FreeDial => self.pool.global.free_dial(),

@@ -312,8 +312,7 @@ async fn case_44_cancelled_acquires_grow_neither_dials_nor_memory() {
 
 #[tokio::test(start_paused = true)]
 async fn case_78_an_unhealthy_host_fails_at_once_and_is_probed_by_one_dial() {
-    let options =
-        Options { unhealthy_after: Some(2), backoff_min: 10 * SECOND, backoff_max: 10 * SECOND, ..plain() };
+    let options = Options { unhealthy_after: Some(2), backoff_min: 10 * SECOND, backoff_max: 10 * SECOND, ..plain() };
     let limits = Limits { min_idle: 1, ..Limits::per_host(4) };
     let mut bench = build(Mode::Owned, Some(1), limits, options);
     for _ in 0..2 {

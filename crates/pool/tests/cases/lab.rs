@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepwarm_pool::{
-    AcquireError, Builder, CloseReason, Connected, Connector, Event, EventKind, Lease, Limits, Options, Pool, Side, Slot,
+    AcquireError, Builder, CloseReason, Connected, Connector, Event, EventKind, Lease, Limits, Options, Pool, Side,
+    Slot,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;

@@ -144,7 +144,7 @@ async fn case_62_least_loaded_differs_by_at_most_one() {
     let mut leases = Vec::new();
     let loads = |leases: &[Lease<Lab>]| {
         let mut loads = [0; 5];
-        leases.iter().for_each(|lease| loads[lease.number as usize - 1] += 1);
+        leases.iter().for_each(|lease| loads[usize::try_from(lease.number).expect("small") - 1] += 1);
         loads
     };
     for _ in 0..57 {

@@ -20,7 +20,7 @@ async fn case_12_and_13_returns_wake_waiters_first_come_first_served() {
         pass(ms(10)).await;
         drop(lease);
         settle().await;
-        let finished: Vec<_> = tasks.iter().map(|task| task.is_finished()).collect();
+        let finished: Vec<_> = tasks.iter().map(tokio::task::JoinHandle::is_finished).collect();
         assert!(finished[0] && !finished[1..].contains(&true), "exactly the oldest is served: {finished:?}");
         lease = done(tasks.remove(0)).await;
         assert!(lease.reused() && !lease.waited().is_zero());
@@ -73,7 +73,10 @@ async fn case_24_a_time_out_names_the_last_dial_error() {
     let third = bench.queued("a").await;
     let abandoned = (second, third);
     let error = bench.pool.try_acquire(&"a").expect_err("nothing is there");
-    assert_eq!(error.to_string(), "acquire timed out after 0ns waiting for the pause after a failed dial (last dial: refused)");
+    assert_eq!(
+        error.to_string(),
+        "acquire timed out after 0ns waiting for the pause after a failed dial (last dial: refused)"
+    );
     assert_eq!((error.kind().as_str(), error.is_timeout()), ("timeout", true));
     abandoned.0.abort();
     abandoned.1.abort();
@@ -111,17 +114,17 @@ struct Receiver {
 
 impl Grants<Lab> for Receiver {
     fn granted(&self, token: u64, result: Acquired) {
-        self.results.lock().unwrap().push((token, result));
+        self.results.lock().expect("no panic").push((token, result));
     }
 }
 
 impl Receiver {
     fn tokens(&self) -> Vec<u64> {
-        self.results.lock().unwrap().iter().map(|(token, _)| *token).collect()
+        self.results.lock().expect("no panic").iter().map(|(token, _)| *token).collect()
     }
 
     fn take(&self) -> Vec<(u64, Acquired)> {
-        std::mem::take(&mut self.results.lock().unwrap())
+        std::mem::take(&mut self.results.lock().expect("no panic"))
     }
 }
 
@@ -178,7 +181,7 @@ struct Dropper(Mutex<Vec<u64>>);
 impl Grants<Lab> for Dropper {
     fn granted(&self, token: u64, result: Acquired) {
         drop(result);
-        self.0.lock().unwrap().push(token);
+        self.0.lock().expect("no panic").push(token);
     }
 }
 
@@ -193,7 +196,7 @@ async fn a_storm_of_callbacks_that_drop_their_leases_does_not_recurse() {
         assert!(matches!(host.acquire_into(&AcquireOptions::default(), &grants, token), Ok(Answer::Queued(_))));
     }
     drop(lease);
-    assert_eq!(*dropper.0.lock().unwrap(), (0..10_000).collect::<Vec<_>>());
+    assert_eq!(*dropper.0.lock().expect("no panic"), (0..10_000).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
