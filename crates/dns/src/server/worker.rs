@@ -273,11 +273,8 @@ impl Worker {
                     self.start(state, index, upstream, false, None, now);
                 }
                 Step::WaitUntil(at) => return self.arm(state, index, at),
-                Step::Use(upstream) => {
-                    let _ = upstream;
-                    return self.finish(state, index, now);
-                }
-                Step::UseBest | Step::Failed => return self.finish(state, index, now),
+                // A final answer never gets here: it concludes the flight as it comes.
+                Step::Use(_) | Step::UseBest | Step::Failed => return self.finish(state, index, now),
             }
         }
     }
@@ -365,12 +362,16 @@ impl Worker {
                 STALLED
             }
         };
+        // Over UDP each repetition waits twice as long as the one before. A stream is repeated only when nothing at all comes
+        // back, so a little longer each time is enough, and the last one comes shortly before a deadline of 4 s.
+        let tries = flight.tries(upstream).clamp(1, 8);
+        let patience = match id {
+            Some(_) => patience * (1 << (tries - 1)),
+            None => patience + patience * u32::try_from(tries - 1).unwrap_or(8) / 5,
+        };
         let exchange = &mut flight.exchanges[number];
         exchange.state = State::Sent { lease, id, at: now };
-        // Each time for the same upstream doubles the patience.
-        let tries = flight.tries(upstream).min(8);
-        let patience = patience * (1 << (tries - 1));
-        flight.exchanges[number].resend = (tries <= RESENDS_MAX).then_some((now + patience, patience));
+        exchange.resend = (tries <= RESENDS_MAX).then_some((now + patience, patience));
     }
 
     /// Counts an error on the side whose it is.
@@ -624,9 +625,14 @@ impl Worker {
             lease.reuse_failed();
         }
         drop(lease);
-        let repeat = stale && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX;
+        // With other upstreams to ask, a fresh connection that breaks is a reason to ask them; with none, to try again.
+        let alone = error.is_retryable() && self.routes.len() == 1;
+        let repeat = (stale || alone) && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX;
         if repeat {
             // Once more on a connection that was dialled after this query was sent (design: "Staleness").
+            if !stale && !exchange_blamed {
+                self.blame(path, family, &error, now);
+            }
             count(&path.endpoint.counters.resends);
             flight.exchanges[number].outcome = Some((Outcome::Failed(error), now));
             self.start(state, index, upstream, over_tcp, Some(at), now);
