@@ -521,7 +521,7 @@ impl<K: Kinds> HostState<K> {
             State::Draining(reason) if free => self.remove(at.index, reason, now, fx),
             State::Draining(_) => {}
             State::Dialing { .. } | State::Validating { .. } => {
-                debug_assert!(false, "a lease of a slot that is not open")
+                debug_assert!(false, "a lease of a slot that is not open");
             }
         }
         self.plan(now, fx);

@@ -72,7 +72,9 @@ async fn guard<T>(
     what: impl Fn() -> String,
     turn: Pin<Box<dyn Future<Output = Option<T>> + '_>>,
 ) -> Option<T> {
+    let t0 = tokio::time::Instant::now();
     let outcome = tokio::time::timeout(TURN_MAX, turn).await;
+    if t0.elapsed() > Duration::from_millis(800) { progress(&format!("{name} {} took {:?}", what(), t0.elapsed())); }
     outcome.unwrap_or_else(|_| {
         progress(&format!("{name} HANGS: {} did not end within {TURN_MAX:?}", what()));
         None
@@ -196,11 +198,13 @@ struct Arguments {
 
 impl Arguments {
     fn parse() -> io::Result<Self> {
-        let mut parsed = Self { scale: SMOKE, list: false, filter: None, markdown: None, json: None };
+        // cargo bench puts it last.
+        let scale = if std::env::args().any(|argument| argument == "--bench") { FULL } else { SMOKE };
+        let mut parsed = Self { scale, list: false, filter: None, markdown: None, json: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--bench" => parsed.scale = FULL,
+                "--bench" => {}
                 "--list" => parsed.list = true,
                 "--markdown" => parsed.markdown = Some(arguments.next().ok_or_else(|| wants("--markdown"))?),
                 "--json" => parsed.json = Some(arguments.next().ok_or_else(|| wants("--json"))?),

@@ -128,14 +128,14 @@ impl Ready {
         slot.linked = false;
         let (prev, next) = (slot.prev, slot.next);
         if prev == NIL {
-            self.head = next
+            self.head = next;
         } else {
-            slots[prev as usize].next = next
+            slots[prev as usize].next = next;
         }
         if next == NIL {
-            self.tail = prev
+            self.tail = prev;
         } else {
-            slots[next as usize].prev = prev
+            slots[next as usize].prev = prev;
         }
         self.len -= 1;
     }
@@ -211,14 +211,14 @@ impl Ready {
         slot.prev = prev;
         slot.next = at;
         if prev == NIL {
-            self.head = index
+            self.head = index;
         } else {
-            slots[prev as usize].next = index
+            slots[prev as usize].next = index;
         }
         if at == NIL {
-            self.tail = index
+            self.tail = index;
         } else {
-            slots[at as usize].prev = index
+            slots[at as usize].prev = index;
         }
         self.len += 1;
     }
