@@ -81,6 +81,7 @@ async fn run(args: &DemoArgs, upstream_runtime: &runtime::Handle) -> anyhow::Res
     let begin = Instant::now();
     let plan = Plan::new(args.quick, args.seed);
     let open_files = plan::raise_open_files();
+    plan.check(open_files)?;
     let directory = tempfile::Builder::new().prefix("keepwarm-demo-").tempdir().context("make a scratch directory")?;
     let upstreams = Upstreams::start(upstream_runtime).await?;
     let ca = directory.path().join("ca.pem");

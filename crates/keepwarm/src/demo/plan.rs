@@ -46,7 +46,7 @@ impl Plan {
             true => (1, FILES_SPARE + 2 * UPSTREAMS * PoolSettings::default().max_per_host),
         };
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let clients = (limit.saturating_sub(fixed) / each).clamp(1, self.clients);
+        let clients = (limit.saturating_sub(fixed) / each).min(self.clients);
         let note = (clients < self.clients).then(|| {
             format!(
                 "only {clients} of {} clients: a process may have {limit} files open here (ulimit -Hn), and {} need {}",
@@ -56,6 +56,21 @@ impl Plan {
             )
         });
         (clients, note)
+    }
+
+    /// Refuses a limit on open files that leaves too few clients to show anything.
+    ///
+    /// # Errors
+    /// The limit, and what is needed.
+    pub(super) fn check(&self, open_files: Option<u64>) -> anyhow::Result<()> {
+        let enough =
+            [false, true].map(|reuse| self.clients_within(reuse, open_files).0).iter().all(|&n| n >= CLIENTS_MIN);
+        anyhow::ensure!(
+            enough,
+            "a process may have only {} files open here, and the demo needs {FILES_MIN}: raise the limit (ulimit -n)",
+            open_files.unwrap_or_default()
+        );
+        Ok(())
     }
 }
 
@@ -121,6 +136,10 @@ pub(super) const UPSTREAMS: usize = 3;
 pub(super) const DELAY: Duration = Duration::from_millis(20);
 /// The transports, in the order of the table.
 pub(super) const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https];
+/// A run with fewer clients shows nothing.
+const CLIENTS_MIN: usize = 50;
+/// What the naive run of so few clients needs.
+const FILES_MIN: usize = CLIENTS_MIN * (1 + UPSTREAMS) + FILES_SPARE;
 /// Open files of a process beside the sockets that are counted: listeners, runtimes, pipes, libraries.
 const FILES_SPARE: usize = 200;
 
@@ -139,7 +158,16 @@ mod tests {
         assert!(note.contains("206 of 1000") && note.contains("4200"), "{note}");
         assert_eq!(plan.clients_within(true, Some(1_024)).0, 764);
         assert_eq!(plan.clients_within(true, Some(4_096)), (1_000, None));
-        assert_eq!(plan.clients_within(false, Some(10)).0, 1);
+        assert_eq!(plan.clients_within(false, Some(10)).0, 0);
+    }
+
+    #[test]
+    fn a_limit_that_leaves_nothing_to_show_is_refused() {
+        let plan = Plan::new(true, 1);
+        assert!(plan.check(None).is_ok() && plan.check(Some(1_024)).is_ok());
+        assert!(plan.check(Some(FILES_MIN as u64)).is_ok());
+        let error = plan.check(Some(FILES_MIN as u64 - 1)).unwrap_err().to_string();
+        assert!(error.contains("399") && error.contains("400"), "{error}");
     }
 
     #[test]

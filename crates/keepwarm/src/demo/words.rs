@@ -98,6 +98,9 @@ pub(super) fn savings(result: &DemoResult) -> Vec<String> {
             let (naive, pooled) = (naive.as_secs_f64(), pooled.as_secs_f64());
             let _ = write!(line, "; {pooled:.2} s of CPU time instead of {naive:.2} s");
         }
+        if naive.queries != pooled.queries {
+            let _ = write!(line, ", for {} queries instead of {}", count(pooled.queries), count(naive.queries));
+        }
         lines.push(line + ".");
     }
     lines
