@@ -72,9 +72,7 @@ async fn guard<T>(
     what: impl Fn() -> String,
     turn: Pin<Box<dyn Future<Output = Option<T>> + '_>>,
 ) -> Option<T> {
-    let t0 = tokio::time::Instant::now();
     let outcome = tokio::time::timeout(TURN_MAX, turn).await;
-    if t0.elapsed() > Duration::from_millis(800) { progress(&format!("{name} {} took {:?}", what(), t0.elapsed())); }
     outcome.unwrap_or_else(|_| {
         progress(&format!("{name} HANGS: {} did not end within {TURN_MAX:?}", what()));
         None
