@@ -111,8 +111,8 @@ impl Path {
     fn failed(&self, family: Family, now: Instant) {
         self.tell(now);
         count(&self.endpoint.counters.failures);
-        if self.endpoint.failed(family, now) {
-            // Sockets of the failed family go, so that the next dial can choose the other one.
+        if self.endpoint.failed(family, now) && self.endpoint.has_both_families() {
+            // Connections of the failed family go, so that the next dial can choose the other one.
             self.pool.flush(self.host.key());
         }
     }

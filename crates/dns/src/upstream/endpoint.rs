@@ -176,6 +176,11 @@ impl Endpoint {
         v4.then_some(Family::V4).into_iter().chain(v6.then_some(Family::V6))
     }
 
+    /// Whether there is another address family to turn to.
+    pub(crate) fn has_both_families(&self) -> bool {
+        self.families().count() == 2
+    }
+
     /// Whether no breaker of this endpoint is open or half-open: the usual case, known without a lock.
     pub(crate) fn is_well(&self) -> bool {
         self.health.iter().all(|family| family.closed.load(Ordering::Relaxed))
