@@ -4,9 +4,12 @@
 //! and its own queries in flight; connections with a stream are shared by all workers through one pool.
 
 mod access;
+mod bind;
 mod events;
 mod flight;
 mod inbox;
+mod pools;
+mod route;
 mod status;
 mod tcp;
 mod trace;
@@ -18,11 +21,7 @@ pub use status::{PoolStatus, ServerStatus};
 pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
 
 use std::{
-    fmt,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
+    fmt, io,
     rc::Rc,
     sync::{
         Arc,
@@ -32,13 +31,11 @@ use std::{
     time::Duration,
 };
 
-use keepwarm_pool::{Limits, Options, Policy, Pool, Spawn};
+use keepwarm_pool::Pool;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
     resolve::{Resolve, SystemResolver},
-    tcp::listen_group as listen_tcp,
     tls::RootsError,
-    udp::listen_group as listen_udp,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -54,8 +51,11 @@ use crate::{
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
 };
 use access::Access;
+use bind::{Sockets, bind};
 use inbox::{Address, Event};
-use worker::{Path, Route, Worker};
+use pools::{datagram_pool, stream_pool};
+use route::{Path, Route};
+use worker::Worker;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -332,12 +332,6 @@ async fn keep_time(worker: Rc<Worker>) {
     }
 }
 
-/// One address's sockets for one worker.
-struct Sockets {
-    udp: Option<std::net::UdpSocket>,
-    tcp: Option<std::net::TcpListener>,
-}
-
 /// Runtimes that were not handed to their threads. Dropping a runtime waits, which the caller's runtime forbids.
 struct Runtimes(Vec<Runtime>);
 
@@ -347,147 +341,5 @@ impl Drop for Runtimes {
     }
 }
 
-/// Binds each address once a worker; the sockets belong to no runtime yet.
-fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<Sockets>>, Vec<Listen>), StartError> {
-    let _guard = runtimes[0].enter();
-    let mut sockets: Vec<Vec<Sockets>> = runtimes.iter().map(|_| Vec::new()).collect();
-    let mut listening = Vec::new();
-    for listen in listen {
-        let mut tries = 0;
-        let (address, bound) = loop {
-            match bind_one(*listen, runtimes.len()) {
-                // The port that the system chose for UDP may be taken over TCP: let it choose again.
-                Err(StartError::Listen(error))
-                    if listen.address.port() == 0
-                        && error.kind() == TransportKind::AddressInUse
-                        && tries < PORT_TRIES =>
-                {
-                    tries += 1;
-                }
-                other => break other?,
-            }
-        };
-        sockets.iter_mut().zip(bound).for_each(|(own, bound)| own.push(bound));
-        listening.push(Listen { address, ..*listen });
-    }
-    Ok((sockets, listening))
-}
-
-fn bind_one(listen: Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>), StartError> {
-    let mut address = listen.address;
-    let mut bound: Vec<Sockets> = (0..workers).map(|_| Sockets { udp: None, tcp: None }).collect();
-    if listen.udp {
-        let group = listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)?;
-        for (sockets, socket) in bound.iter_mut().zip(group) {
-            address = socket.local_addr().map_err(StartError::Runtime)?;
-            sockets.udp = Some(socket.into_std().map_err(StartError::Runtime)?);
-        }
-    }
-    if listen.tcp {
-        let group = listen_tcp(address, workers, LISTEN_BACKLOG).map_err(StartError::Listen)?;
-        for (sockets, listener) in bound.iter_mut().zip(group) {
-            address = listener.local_addr().map_err(StartError::Runtime)?;
-            sockets.tcp = Some(listener.into_std().map_err(StartError::Runtime)?);
-        }
-    }
-    Ok((address, bound))
-}
-
-fn options(config: &DnsConfig) -> Options {
-    let pool = &config.pool;
-    Options {
-        acquire_timeout: pool.acquire_timeout,
-        connect_timeout: pool.connect_timeout,
-        idle_timeout: pool.idle_timeout,
-        check_interval: Some(pool.check_interval),
-        // Leaving an upstream alone is the breaker's business, which sees more than dials.
-        unhealthy_after: None,
-        backoff_max: BACKOFF_MAX,
-        cleanup_interval: pool.cleanup_interval,
-        keep_alive: pool.reuse,
-        ..Options::default()
-    }
-}
-
-fn stream_pool(config: &DnsConfig, handles: Vec<Handle>) -> Result<Pool<DnsConnector>, StartError> {
-    let pool = &config.pool;
-    let limits = Limits {
-        max_total: config.max_connections,
-        max_per_host: pool.max_per_host,
-        max_idle: config.max_connections,
-        max_idle_per_host: pool.max_per_host,
-        min_idle: if pool.reuse { pool.min_idle } else { 0 },
-        max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
-        max_waiters: pool.max_waiters,
-        ..Limits::default()
-    };
-    let options = Options {
-        name: "dns".into(),
-        max_lifetime: Some(pool.max_lifetime),
-        policy: Policy::OldestWithRoom,
-        ..options(config)
-    };
-    Pool::builder(DnsConnector)
-        .limits(limits)
-        .options(options)
-        .spawner(RoundRobin { handles, next: AtomicUsize::new(0) })
-        .try_build()
-        .map_err(StartError::Limits)
-}
-
-fn datagram_pool(config: &DnsConfig, workers: usize, handle: &Handle) -> Result<Pool<DnsConnector>, StartError> {
-    let pool = &config.pool;
-    // Each worker has its share of the sockets of an upstream, at least one.
-    let share = pool.max_per_host.div_ceil(workers).max(1);
-    let limits = Limits {
-        max_total: config.max_connections,
-        max_per_host: share,
-        max_idle: config.max_connections,
-        max_idle_per_host: share,
-        min_idle: 0,
-        max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
-        max_waiters: pool.max_waiters,
-        ..Limits::default()
-    };
-    let options = Options {
-        name: "dns-udp".into(),
-        max_lifetime: Some(pool.udp_max_age),
-        max_uses: Some(pool.udp_max_queries),
-        policy: Policy::LeastLoaded,
-        backup_dial_after: None,
-        ..options(config)
-    };
-    Pool::builder(DnsConnector)
-        .limits(limits)
-        .options(options)
-        .spawner(RoundRobin { handles: vec![handle.clone()], next: AtomicUsize::new(0) })
-        .try_build()
-        .map_err(StartError::Limits)
-}
-
-/// Spreads dials, and with them the connections' drivers, over the workers.
-struct RoundRobin {
-    handles: Vec<Handle>,
-    next: AtomicUsize,
-}
-
-impl Spawn for RoundRobin {
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.handles[next % self.handles.len()].spawn(future);
-    }
-}
-
-/// Longest pause between dials that fail: the queries of the next second want to know.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
 /// How often the drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
-
-/// Receive buffer of a listener: bursts of a thousand clients are not lost (the system may give less).
-const LISTEN_BUFFER: usize = 4 * 1024 * 1024;
-
-const LISTEN_BACKLOG: u32 = 1024;
-
-/// How often the system is asked for another port.
-const PORT_TRIES: usize = 16;

@@ -157,6 +157,29 @@ impl Flight {
     }
 }
 
+impl Client {
+    /// Sends the answer. The trace is made only for those who read it.
+    pub(super) fn deliver(self, answer: &[u8], trace: Option<&dyn Fn() -> Trace>) {
+        match self {
+            // A full send buffer drops the answer as the network might; the client asks again.
+            Client::Udp { socket, peer } => drop(socket.try_send_to(answer, peer)),
+            Client::Tcp(client) => client.answer(answer),
+            Client::Daemon(sender) => {
+                let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
+                let _ = sender.send(trace);
+            }
+        }
+    }
+
+    /// There is no answer to send.
+    pub(super) fn dismiss(self) {
+        match self {
+            Client::Udp { .. } | Client::Daemon(_) => {}
+            Client::Tcp(client) => client.close(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,234 @@
+//! News of exchanges: connections granted, answers, failures, and what is made of them.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use keepwarm_pool::{AcquireError, CloseReason, Lease};
+use smallvec::SmallVec;
+
+use super::{Worker, WorkerState};
+use crate::{
+    error::{Error, ErrorKind},
+    message::{self, AnswerInfo},
+    server::{
+        flight::{Best, Client, Exchange, Outcome, State, Token},
+        inbox::Event,
+    },
+    strategy::Verdict,
+    upstream::{DnsConnector, Found, UdpConnection, count},
+};
+
+impl Worker {
+    /// News from outside this thread.
+    pub(crate) fn handle(self: &Rc<Worker>, event: Event, now: Instant) -> bool {
+        match event {
+            Event::Granted { token, result } => self.granted(token, result, now),
+            Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
+            Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
+            Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), true, now),
+            Event::StopListening => {
+                self.listening.set(false);
+                self.stop_listening.notify_waiters();
+            }
+            Event::Exit => return false,
+        }
+        true
+    }
+
+    pub(super) fn granted(
+        self: &Rc<Worker>,
+        token: u64,
+        result: Result<Lease<DnsConnector>, AcquireError<Error>>,
+        now: Instant,
+    ) {
+        let state = &mut *self.state.borrow_mut();
+        // A lease that came too late is dropped, which passes it on.
+        let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
+        let flight = &mut state.flights[index];
+        let Exchange { upstream, over_tcp, .. } = flight.exchanges[number];
+        flight.exchanges[number].state = State::Over;
+        match result {
+            Ok(_) if flight.answered => return self.settle(state, index, now),
+            Ok(lease) => self.send(state, index, number, lease, now),
+            Err(error) => {
+                let error = self.no_connection(self.routes[upstream].path(over_tcp), &error);
+                self.lose(flight, number, error, now);
+            }
+        }
+        self.step(state, index, now);
+    }
+
+    /// A datagram came in on an upstream's socket.
+    pub(crate) fn received(self: &Rc<Worker>, socket: &Arc<UdpConnection>, datagram: &[u8], now: Instant) {
+        let Some(id) = datagram.first_chunk().map(|id| u16::from_be_bytes(*id)) else {
+            return self.wrong(socket, now);
+        };
+        let token = match socket.find(id) {
+            Found::Waiting(token) => token,
+            Found::Late => return,
+            Found::Unknown => return self.wrong(socket, now),
+        };
+        let right = {
+            let state = self.state.borrow();
+            let Some(token) = Self::find(&state, token) else {
+                socket.answered(id);
+                return;
+            };
+            let flight = &state.flights[token.index];
+            match &flight.exchanges[token.exchange].question {
+                None => message::answer_matches(&flight.query[..flight.question_end], datagram, false, false),
+                Some(question) => {
+                    let mut head: SmallVec<[u8; 280]> = SmallVec::from_slice(&flight.query[..12]);
+                    head.extend_from_slice(question);
+                    message::answer_matches(&head, datagram, true, false)
+                }
+            }
+        };
+        if !right {
+            return self.wrong(socket, now);
+        }
+        socket.answered(id);
+        self.answered(token, datagram, now);
+    }
+
+    /// RFC 5452 section 9.1: a wrong answer is dropped and waiting goes on; many of them mean that somebody guesses, and
+    /// the queries move to TCP.
+    pub(super) fn wrong(self: &Rc<Worker>, socket: &Arc<UdpConnection>, now: Instant) {
+        count(&self.shared.counters.wrong_answers);
+        if !socket.wrong() {
+            return;
+        }
+        tracing::warn!(peer = %socket.peer, "many wrong answers: the queries of this socket move to tcp");
+        socket.close(CloseReason::StrayBytes);
+        let tokens = socket.evacuate();
+        for token in tokens {
+            self.move_to_tcp(token, now);
+        }
+    }
+
+    pub(super) fn move_to_tcp(self: &Rc<Worker>, token: u64, now: Instant) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
+        let flight = &mut state.flights[index];
+        let upstream = flight.exchanges[number].upstream;
+        flight.exchanges[number].state = State::Over;
+        if !flight.answered {
+            self.start(state, index, upstream, true, None, now);
+        }
+        self.step(state, index, now);
+    }
+
+    /// All queries on a socket failed together.
+    pub(crate) fn socket_failed(self: &Rc<Worker>, socket: &Arc<UdpConnection>, error: &std::io::Error, now: Instant) {
+        socket.close(CloseReason::PeerReset);
+        let error = Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer));
+        for token in socket.evacuate() {
+            self.failed(token, error.clone(), now);
+        }
+    }
+
+    /// An answer came whose id and question are right.
+    pub(super) fn answered(self: &Rc<Worker>, token: u64, answer: &[u8], now: Instant) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
+        let flight = &mut state.flights[index];
+        let exchange = &mut flight.exchanges[number];
+        let Exchange { upstream, over_tcp, .. } = *exchange;
+        let path = self.routes[upstream].path(over_tcp);
+        let State::Sent { lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
+        let Ok(info) = message::verify_answer(answer) else {
+            let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
+            path.failed(lease.family(), now);
+            self.lose(flight, number, error, now);
+            return self.step(state, index, now);
+        };
+        count(&path.endpoint.counters.answers);
+        path.succeeded(lease.family(), now, now.saturating_duration_since(at));
+        if flight.answered {
+            drop(lease);
+            return self.settle(state, index, now);
+        }
+        if info.tc && !over_tcp && self.routes[upstream].tcp.is_some() {
+            // Behaviour 5: asked again over TCP; the truncated answer serves only if that brings nothing.
+            count(&path.endpoint.counters.truncated);
+            flight.exchanges[number].outcome = Some((Outcome::Truncated, now));
+            let answer = Bytes::copy_from_slice(answer);
+            flight.best.get_or_insert(Best { number, answer, lease, at });
+            self.start(state, index, upstream, true, None, now);
+            return self.step(state, index, now);
+        }
+        flight.exchanges[number].outcome = Some((Outcome::Answered(info.rcode), now));
+        self.judge(state, index, Best { number, answer: Bytes::new(), lease, at }, answer, &info, now);
+    }
+
+    /// Whether an answer ends the flight. SERVFAIL and REFUSED (and the errors of a server that does not speak what we speak)
+    /// may be improved on by another upstream; every other rcode is the answer (behaviours 3 and 4).
+    pub(super) fn judge(
+        self: &Rc<Worker>,
+        state: &mut WorkerState,
+        index: usize,
+        best: Best,
+        answer: &[u8],
+        info: &AnswerInfo,
+        now: Instant,
+    ) {
+        let flight = &mut state.flights[index];
+        if !matches!(info.rcode, message::SERVFAIL | message::REFUSED | message::FORMERR | message::NOTIMP) {
+            // The usual way: no copy of the answer is kept.
+            return self.conclude(state, index, Some((&best, answer)), now);
+        }
+        let upstream = flight.exchanges[best.number].upstream;
+        flight.best.get_or_insert(Best { answer: Bytes::copy_from_slice(answer), ..best });
+        flight.plan.answered(upstream, Verdict::Improvable, now);
+        self.step(state, index, now);
+    }
+
+    /// An exchange failed.
+    pub(super) fn failed(self: &Rc<Worker>, token: u64, error: Error, now: Instant) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
+        let flight = &mut state.flights[index];
+        let exchange = &mut flight.exchanges[number];
+        let Exchange { upstream, over_tcp, .. } = *exchange;
+        let path = self.routes[upstream].path(over_tcp);
+        let State::Sent { mut lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
+        let exchange_blamed = exchange.blamed;
+        let family = lease.family();
+        // Stale is a connection that had worked before: it served other queries, or it answered since it was opened.
+        let stale = error.is_retryable() && (lease.reused() || lease.proven());
+        if stale {
+            lease.reuse_failed();
+        }
+        drop(lease);
+        // With other upstreams to ask, a fresh connection that breaks is a reason to ask them; with none, to try again.
+        let alone = error.is_retryable() && self.routes.len() == 1;
+        let repeat = (stale || alone) && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX;
+        if repeat {
+            // Once more on a connection that was dialled after this query was sent (design: "Staleness").
+            if !stale && !exchange_blamed {
+                self.blame(path, family, &error, now);
+            }
+            count(&path.endpoint.counters.resends);
+            flight.exchanges[number].outcome = Some((Outcome::Failed(error), now));
+            self.start(state, index, upstream, over_tcp, Some(at), now);
+        } else {
+            if !exchange_blamed {
+                self.blame(path, family, &error, now);
+            }
+            self.lose(flight, number, error, now);
+        }
+        self.step(state, index, now);
+    }
+
+    /// The exchange that a token names, if it still waits.
+    pub(super) fn find(state: &WorkerState, token: u64) -> Option<Token> {
+        let token = Token::unpack(token);
+        let flight = state.flights.get(token.index)?;
+        let exchange = flight.exchanges.get(token.exchange)?;
+        (flight.generation == token.generation && !matches!(exchange.state, State::Over)).then_some(token)
+    }
+}
+
+/// A query that lost its connection goes over a fresh one at most so often. One is the rule; more serve upstreams that
+/// close after a number of queries, whose fresh connection may end under the same burst.
+const FRESH_TRIES_MAX: usize = 3;

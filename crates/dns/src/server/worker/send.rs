@@ -1,0 +1,230 @@
+//! Exchanges on their way out: a connection asked for, a query sent, sent again, given up.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use keepwarm_pool::{AcquireError, AcquireOptions, Acquired, CloseReason, Lease};
+use keepwarm_transport::error::{Error as TransportError, Phase, Side};
+use smallvec::SmallVec;
+
+use super::{Worker, WorkerState};
+use crate::{
+    error::{Error, ErrorKind},
+    message,
+    server::{
+        flight::{Exchange, Flight, Outcome, State, Token},
+        route::{Path, RESEND_MAX, RESEND_MIN},
+        udp::read_upstream,
+    },
+    upstream::{Connection, DnsConnector, Family, STALLED, UdpConnection, count},
+};
+
+impl Worker {
+    /// Asks for a connection and sends, or queues for one.
+    pub(super) fn start(
+        self: &Rc<Worker>,
+        state: &mut WorkerState,
+        index: usize,
+        upstream: usize,
+        over_tcp: bool,
+        opened_after: Option<Instant>,
+        now: Instant,
+    ) {
+        let flight = &mut state.flights[index];
+        let number = flight.exchanges.len();
+        if number >= Token::EXCHANGES_MAX {
+            // Not reached: tries are limited per upstream. Were it, the plan ends at the deadline.
+            return;
+        }
+        flight.exchanges.push(Exchange {
+            upstream,
+            over_tcp,
+            started: now,
+            state: State::Over,
+            resend: None,
+            blamed: false,
+            outcome: None,
+            question: None,
+        });
+        let path = self.routes[upstream].path(over_tcp);
+        let token = Token { index, generation: flight.generation, exchange: number }.pack();
+        let patience = self.shared.config.pool.acquire_timeout;
+        let options = AcquireOptions { deadline: Some(flight.deadline), timeout: Some(patience), opened_after };
+        match path.host.acquire_into(&options, &self.address.grants, token) {
+            Ok(Acquired::Now(lease)) => self.send(state, index, number, lease, now),
+            Ok(Acquired::Queued(ticket)) => flight.exchanges[number].state = State::Queued(ticket),
+            Err(error) => {
+                let error = self.no_connection(path, &error);
+                self.lose(flight, number, error, now);
+            }
+        }
+    }
+
+    /// Puts a flight's query on a connection.
+    pub(super) fn send(
+        self: &Rc<Worker>,
+        state: &mut WorkerState,
+        index: usize,
+        number: usize,
+        lease: Lease<DnsConnector>,
+        now: Instant,
+    ) {
+        let flight = &mut state.flights[index];
+        let token = Token { index, generation: flight.generation, exchange: number }.pack();
+        let Exchange { upstream, over_tcp, .. } = flight.exchanges[number];
+        let path = self.routes[upstream].path(over_tcp);
+        count(&path.endpoint.counters.queries);
+        let mut id = None;
+        let patience = match &*lease {
+            Connection::Udp(socket) => {
+                match self.send_datagram(path, flight, number, socket, token, now) {
+                    Ok(sent) => id = Some(sent),
+                    Err(error) => {
+                        self.blame(path, lease.family(), &error, now);
+                        return self.lose(flight, number, error, now);
+                    }
+                }
+                path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX)
+            }
+            Connection::Stream(stream) => {
+                stream.pipe.submit(&flight.query, flight.question_end, token, &self.address.replies);
+                STALLED
+            }
+        };
+        // Over UDP each repetition waits twice as long as the one before. A stream is repeated only when nothing at all comes
+        // back, so a little longer each time is enough, and the last one comes shortly before a deadline of 4 s.
+        let tries = flight.tries(upstream).clamp(1, 8);
+        let patience = match id {
+            Some(_) => patience * (1 << (tries - 1)),
+            None => patience + patience * u32::try_from(tries - 1).unwrap_or(8) / 5,
+        };
+        let exchange = &mut flight.exchanges[number];
+        exchange.state = State::Sent { lease, id, at: now };
+        exchange.resend = (tries <= RESENDS_MAX).then_some((now + patience, patience));
+    }
+
+    pub(super) fn send_datagram(
+        self: &Rc<Worker>,
+        path: &Path,
+        flight: &mut Flight,
+        number: usize,
+        socket: &Arc<UdpConnection>,
+        token: u64,
+        now: Instant,
+    ) -> Result<u16, Error> {
+        if socket.claim_reader() {
+            tokio::task::spawn_local(read_upstream(self.clone(), socket.clone()));
+        }
+        let Some(id) = socket.allot(token, now) else {
+            socket.close(CloseReason::MaxUses);
+            return Err(Error::new(ErrorKind::Local, "no free id on the socket"));
+        };
+        let mut datagram: SmallVec<[u8; 512]> = SmallVec::from_slice(&flight.query);
+        datagram[..2].copy_from_slice(&id.to_be_bytes());
+        if path.endpoint.case_randomization {
+            let question = &mut datagram[12..flight.question_end];
+            message::randomize_case(question, rand::random);
+            flight.exchanges[number].question = Some((&*question).into());
+        }
+        // A pending ICMP error of an earlier query is reported by the next send: that query gets its own try.
+        let sent = socket.socket.try_send(&datagram).or_else(|_| socket.socket.try_send(&datagram));
+        match sent {
+            Ok(_) => Ok(id),
+            // A full send buffer loses the datagram as the network might: the resend repairs it.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(id),
+            Err(error) => {
+                socket.answered(id);
+                socket.close(CloseReason::PeerReset);
+                Err(Error::from(TransportError::from_io(
+                    error,
+                    Phase::Write,
+                    format!("query to {}", path.endpoint.url()),
+                )))
+            }
+        }
+    }
+
+    /// Sends again what has met with silence: UDP over another port and id, streams over a fresh connection. The first
+    /// one is still listened to.
+    pub(super) fn resend(self: &Rc<Worker>, state: &mut WorkerState, index: usize, now: Instant) {
+        for number in 0..state.flights[index].exchanges.len() {
+            let exchange = &mut state.flights[index].exchanges[number];
+            let Some((_, patience)) = exchange.resend.filter(|(at, _)| *at <= now) else { continue };
+            let State::Sent { lease, at, .. } = &exchange.state else { continue };
+            let (at, upstream, over_tcp) = (*at, exchange.upstream, exchange.over_tcp);
+            let path = self.routes[upstream].path(over_tcp);
+            let is_stream = matches!(**lease, Connection::Stream(_));
+            if is_stream && lease.heard() > at {
+                // The connection lives, the name is slow: look again later.
+                exchange.resend = Some((now + patience, patience));
+                continue;
+            }
+            exchange.resend = None;
+            if !exchange.blamed && path.silent_since(at, lease) {
+                exchange.blamed = true;
+                path.failed(lease.family(), now);
+            }
+            count(&path.endpoint.counters.resends);
+            let opened_after = is_stream.then_some(at);
+            self.start(state, index, upstream, over_tcp, opened_after, now);
+        }
+    }
+
+    /// An exchange came to nothing; when it was the upstream's last, the plan hears of it.
+    pub(super) fn lose(&self, flight: &mut Flight, number: usize, error: Error, now: Instant) {
+        let exchange = &mut flight.exchanges[number];
+        let upstream = exchange.upstream;
+        exchange.state = State::Over;
+        exchange.outcome = Some((Outcome::Failed(error.clone()), now));
+        flight.last_error = Some(error);
+        if !flight.is_live(upstream) {
+            flight.plan.failed(upstream, now);
+        }
+    }
+
+    /// Stops waiting for an exchange; its silence counts against an upstream that said nothing at all since it was sent.
+    pub(super) fn give_up(&self, exchange: &mut Exchange, now: Instant) {
+        let path = self.routes[exchange.upstream].path(exchange.over_tcp);
+        match std::mem::replace(&mut exchange.state, State::Over) {
+            State::Sent { lease, id, at } => {
+                if let (Connection::Udp(socket), Some(id)) = (&*lease, id) {
+                    socket.abandon(id, now);
+                }
+                if !exchange.blamed && path.silent_since(at, &lease) {
+                    path.failed(lease.family(), now);
+                }
+            }
+            State::Queued(ticket) => {
+                path.host.cancel(ticket);
+            }
+            State::Over => {}
+        }
+    }
+
+    /// Counts an error on the side whose it is.
+    pub(super) fn blame(&self, path: &Path, family: Family, error: &Error, now: Instant) {
+        match error.side() {
+            Side::Upstream => path.failed(family, now),
+            Side::Local => {
+                count(&path.endpoint.counters.local_errors);
+                count(&self.shared.counters.local_errors);
+            }
+            Side::Client => {}
+        }
+    }
+
+    /// A pool's refusal, with the side that is to blame. The dial that failed has already told the health of the endpoint.
+    pub(super) fn no_connection(&self, path: &Path, error: &AcquireError<Error>) -> Error {
+        let error = error.dial_error().map_or_else(
+            || Error::new(ErrorKind::Pool, format!("query to {}: {error}", path.endpoint.url())),
+            |last| (**last).clone(),
+        );
+        if error.side() == Side::Local {
+            count(&path.endpoint.counters.local_errors);
+            count(&self.shared.counters.local_errors);
+        }
+        error
+    }
+}
+
+/// A silent upstream is asked again so often within the deadline.
+const RESENDS_MAX: usize = 4;

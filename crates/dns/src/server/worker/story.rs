@@ -1,0 +1,62 @@
+//! What is told of a query: its trace, and the reason of a failure.
+
+use std::time::Instant;
+
+use keepwarm_transport::error::Side;
+
+use super::Worker;
+use crate::{
+    error::Error,
+    message,
+    server::{
+        flight::{Best, Flight, Outcome},
+        trace::{AttemptTrace, ExchangeTrace, Trace},
+    },
+};
+
+impl Worker {
+    pub(super) fn trace(&self, flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
+        let exchange = best.map(|Best { number, lease, at, .. }| {
+            let exchange = &flight.exchanges[*number];
+            let endpoint = &self.routes[exchange.upstream].path(exchange.over_tcp).endpoint;
+            ExchangeTrace {
+                upstream: endpoint.name.to_string(),
+                transport: endpoint.transport.as_str(),
+                url: endpoint.url(),
+                peer: lease.peer(),
+                connection: lease.id(),
+                reused: lease.reused(),
+                age: at.saturating_duration_since(lease.opened_at()),
+                decide: exchange.started.saturating_duration_since(flight.started),
+                wait: at.saturating_duration_since(exchange.started),
+                dial: (!lease.reused()).then(|| lease.dial()),
+                exchange: now.saturating_duration_since(*at),
+            }
+        });
+        let attempts = flight.exchanges.iter().map(|exchange| {
+            let (outcome, at) = match &exchange.outcome {
+                None => ("pending".to_owned(), now),
+                Some((Outcome::Answered(rcode), at)) => (message::rcode_name(*rcode), *at),
+                Some((Outcome::Truncated, at)) => ("truncated, asked again over tcp".to_owned(), *at),
+                Some((Outcome::Failed(error), at)) => (error.to_string(), *at),
+            };
+            let upstream = self.routes[exchange.upstream].main.endpoint.name.to_string();
+            AttemptTrace { upstream, outcome, took: at.saturating_duration_since(exchange.started) }
+        });
+        Trace {
+            answer: answer.to_vec(),
+            total: now.saturating_duration_since(flight.started),
+            exchange,
+            attempts: attempts.collect(),
+            error: flight.last_error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// What the client is told of a failure (RFC 8914): the kind, not the addresses of upstreams.
+pub(super) fn explain(error: &Error) -> String {
+    match error.side() {
+        Side::Local => format!("keepwarm: local shortage ({})", error.kind().as_str()),
+        Side::Upstream | Side::Client => format!("keepwarm: no upstream answered ({})", error.kind().as_str()),
+    }
+}
