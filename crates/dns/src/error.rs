@@ -10,7 +10,18 @@ pub struct Error {
     kind: ErrorKind,
     text: Arc<str>,
     source: Option<TransportError>,
-    fresh: bool,
+    retry: Retry,
+}
+
+/// Whether the same query may be sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It may not: the upstream had its chance.
+    No,
+    /// The connection was stale: over a fresh one.
+    Fresh,
+    /// The upstream has certainly not looked at it: over another connection.
+    Anywhere,
 }
 
 /// What went wrong, in the terms of the metrics.
@@ -53,12 +64,12 @@ impl ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, text: impl Into<Arc<str>>) -> Error {
-        Error { kind, text: text.into(), source: None, fresh: false }
+        Error { kind, text: text.into(), source: None, retry: Retry::No }
     }
 
     /// Marks an error after which the same query may go once more over a fresh connection.
     pub(crate) fn or_fresh(mut self) -> Error {
-        self.fresh = true;
+        self.retry = Retry::Fresh;
         self
     }
 
@@ -81,16 +92,21 @@ impl Error {
         self.kind == ErrorKind::TimedOut || self.source.as_ref().is_some_and(TransportError::is_timeout)
     }
 
-    /// Whether the query may be repeated on a fresh connection: the one it was sent on was stale.
+    /// Whether the query may be repeated: the connection it was sent on was stale, or the upstream did not look at it.
     pub fn is_retryable(&self) -> bool {
-        self.fresh
+        self.retry != Retry::No
+    }
+
+    pub(crate) fn retry(&self) -> Retry {
+        self.retry
     }
 }
 
 impl From<TransportError> for Error {
     fn from(source: TransportError) -> Error {
         let kind = if source.side() == Side::Local { ErrorKind::Local } else { ErrorKind::Connect };
-        Error { kind, text: source.to_string().into(), fresh: source.is_retryable(), source: Some(source) }
+        let retry = if source.is_retryable() { Retry::Anywhere } else { Retry::No };
+        Error { kind, text: source.to_string().into(), retry, source: Some(source) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The servers that answer: who they are, how they fare, and how they are reached.
 //!
-//! An [`Upstream`] is one entry of the config. It has one [`Endpoint`] a transport: `udp://` upstreams have a second one
+//! An `Upstream` is one entry of the config. It has one `Endpoint` a transport: `udp://` upstreams have a second one
 //! over TCP for truncated answers (RFC 7766 section 5). Health is kept per endpoint and address family. Which upstream a
 //! query goes to is `strategy`'s business, not here.
 

@@ -143,6 +143,8 @@ pub enum Exit {
     Unavailable,
     /// The config file is missing or refused.
     Config,
+    /// This signal ended it, after everything was stopped.
+    Signal(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -154,6 +156,8 @@ impl From<Exit> for ExitCode {
             // The names EX_UNAVAILABLE and EX_CONFIG, and their numbers, are those of sysexits.h.
             Exit::Unavailable => 69,
             Exit::Config => 78,
+            // As shells tell the end of a child by a signal.
+            Exit::Signal(number) => 128 + number,
         })
     }
 }
@@ -176,7 +180,8 @@ Exit codes:
   1   failed
   2   the command line is wrong
   69  unavailable: an address cannot be listened on, or the daemon is not running
-  78  the config file is missing or refused";
+  78  the config file is missing or refused
+  130 interrupted by Ctrl-C while the demo ran";
 
 /// Reads the command line of this process, does what it asks and shows what went wrong.
 pub fn main() -> ExitCode {

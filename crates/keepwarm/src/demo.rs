@@ -64,7 +64,7 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<Exit> {
     upstreams.shutdown_timeout(SHUTDOWN_TIMEOUT);
     let result = match ended {
         Ok(result) => result?,
-        Err(code) => leave(code),
+        Err(signal) => return Ok(Exit::Signal(signal)),
     };
     if let Some(file) = &args.report {
         std::fs::write(file, report::page(&result)).with_context(|| format!("write the report {}", file.display()))?;
@@ -188,7 +188,7 @@ fn console_width() -> Option<u16> {
     comfy_table::Table::new().width()
 }
 
-/// Waits for Ctrl-C or a request to end, and tells the exit code that goes with it: 128 and the signal's number.
+/// Waits for Ctrl-C or a request to end, and tells the signal's number.
 async fn interrupted() -> u8 {
     #[cfg(unix)]
     {
@@ -196,8 +196,8 @@ async fn interrupted() -> u8 {
         let both = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
         if let Ok((mut interrupt, mut terminate)) = both {
             return tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => SIGINT,
+                _ = terminate.recv() => SIGTERM,
             };
         }
     }
@@ -205,16 +205,11 @@ async fn interrupted() -> u8 {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
-    130
+    SIGINT
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "everything was stopped above, and `Exit` has no word for an interruption"
-)]
-fn leave(code: u8) -> ! {
-    std::process::exit(code.into())
-}
+const SIGINT: u8 = 2;
+const SIGTERM: u8 = 15;
 
 /// Length of the load on an upstream alone.
 const DIRECT: Duration = Duration::from_millis(500);

@@ -153,15 +153,15 @@ impl Signals {
 }
 
 /// CPU time of this process so far, user and system; `None` where the system does not say.
+#[cfg(unix)]
 pub(crate) fn cpu_time() -> Option<Duration> {
-    #[cfg(unix)]
-    {
-        let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let seconds = u64::try_from(usage.tv_sec).ok()?;
-        let nanos = u32::try_from(usage.tv_nsec).ok()?;
-        return Some(Duration::new(seconds, nanos));
-    }
-    #[cfg(not(unix))]
+    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Some(Duration::new(u64::try_from(usage.tv_sec).ok()?, u32::try_from(usage.tv_nsec).ok()?))
+}
+
+/// CPU time of this process so far: not known here.
+#[cfg(not(unix))]
+pub(crate) fn cpu_time() -> Option<Duration> {
     None
 }
 

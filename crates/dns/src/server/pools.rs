@@ -31,6 +31,8 @@ fn options(config: &DnsConfig) -> Options {
 
 pub(super) fn stream_pool(config: &DnsConfig, handles: Vec<Handle>) -> Result<Pool<DnsConnector>, StartError> {
     let pool = &config.pool;
+    let defaults = Limits::default();
+    // Without reuse nothing is held back: that is what is to be compared with.
     let limits = Limits {
         max_total: config.max_connections,
         max_per_host: pool.max_per_host,
@@ -39,7 +41,8 @@ pub(super) fn stream_pool(config: &DnsConfig, handles: Vec<Handle>) -> Result<Po
         min_idle: if pool.reuse { pool.min_idle } else { 0 },
         max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
         max_waiters: pool.max_waiters,
-        ..Limits::default()
+        max_dials_per_host: if pool.reuse { defaults.max_dials_per_host } else { pool.max_per_host },
+        max_dials: if pool.reuse { defaults.max_dials } else { config.max_connections },
     };
     let options = Options {
         name: "dns".into(),
@@ -63,6 +66,7 @@ pub(super) fn datagram_pool(
     let pool = &config.pool;
     // Each worker has its share of the sockets of an upstream, at least one.
     let share = pool.max_per_host.div_ceil(workers).max(1);
+    let defaults = Limits::default();
     let limits = Limits {
         max_total: config.max_connections,
         max_per_host: share,
@@ -71,7 +75,8 @@ pub(super) fn datagram_pool(
         min_idle: 0,
         max_in_flight: u32::try_from(pool.max_in_flight).unwrap_or(u32::MAX),
         max_waiters: pool.max_waiters,
-        ..Limits::default()
+        max_dials_per_host: if pool.reuse { defaults.max_dials_per_host } else { share },
+        max_dials: if pool.reuse { defaults.max_dials } else { config.max_connections },
     };
     let options = Options {
         name: "dns-udp".into(),

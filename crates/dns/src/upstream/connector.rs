@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -125,6 +125,11 @@ impl Connector for DnsConnector {
         }
     }
 
+    /// Without reuse every query has a connection of its own, and their dials need not wait for the first one's word.
+    fn capacity_hint(&self, key: &EndpointKey) -> Option<u32> {
+        (!key.endpoint.settings.reuse).then_some(1)
+    }
+
     fn side(&self, error: &Error) -> Side {
         match error.side() {
             TransportSide::Local => Side::Local,
@@ -208,7 +213,10 @@ async fn dial_stream(
             });
             if endpoint.transport == Transport::Https {
                 let (http, driver) = http::connect(tls, info.alpn.as_deref(), &doh::authority(endpoint)).await?;
-                capacity = doh::capacity(endpoint, http.max_streams());
+                // Until this connection's SETTINGS come, the last one's limit is the best guess.
+                let seen = endpoint.streams_seen.load(Ordering::Relaxed);
+                let streams = if seen == 0 { http.max_streams() } else { seen.min(http.max_streams()) };
+                capacity = doh::capacity(endpoint, streams);
                 tokio::spawn(doh::drive(http, driver, pipe.clone(), slot, endpoint.clone()));
             } else {
                 tokio::spawn(stream::drive(tls, pipe.clone(), slot, endpoint.clone()));

@@ -1,6 +1,9 @@
 //! Drives one HTTPS connection (RFC 8484): each query a stream of its own, all polled by one task.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -51,6 +54,7 @@ pub(super) async fn drive(
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut oldest = None;
     let mut draining = false;
+    let mut offered = 0;
     let (reason, how) = loop {
         if !pipe.take(&mut batch) {
             break (CloseReason::Drained, "the connection was let go");
@@ -93,11 +97,18 @@ pub(super) async fn drive(
                     draining = true;
                     slot.drain();
                 } else {
+                    endpoint.streams_seen.store(now.max_streams, Ordering::Relaxed);
                     slot.set_capacity(capacity(&endpoint, now.max_streams));
                 }
             }
             _ = check.tick() => {
                 let now = Clock::now().into_std();
+                let streams = http.max_streams();
+                if streams != offered && !draining {
+                    // The guess was wrong, and SETTINGS with the protocol's default are no change to be told of.
+                    offered = streams;
+                    slot.set_capacity(capacity(&endpoint, streams));
+                }
                 if let Some(oldest) = oldest {
                     let silence = now.saturating_duration_since(pipe.heard().max(oldest));
                     if silence >= STALLED && !draining {
@@ -138,6 +149,7 @@ async fn exchange(
         Ok(response) => answer(&query[..item.question_end], response, endpoint),
         // A query may be repeated safely: what lost its connection goes over a fresh one.
         Err(error) if matches!(error.kind(), TransportKind::Protocol | TransportKind::TimedOut(_)) => Err(error.into()),
+        Err(error) if error.is_retryable() => Err(error.into()),
         Err(error) => Err(Error::from(error).or_fresh()),
     };
     let progress = match &result {

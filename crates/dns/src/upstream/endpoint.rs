@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Endpoint {
     resolved: Mutex<Option<Resolved>>,
     health: [FamilyHealth; 2],
     pub(crate) counters: Counters,
+    /// Streams that the server allowed on the last HTTPS connection; 0 before it said so.
+    pub(crate) streams_seen: AtomicUsize,
 }
 
 struct Resolved {
@@ -129,6 +131,7 @@ impl Endpoint {
             resolved: Mutex::new(None),
             health: [health(), health()],
             counters: Counters::default(),
+            streams_seen: AtomicUsize::new(0),
         })
     }
 

@@ -47,7 +47,9 @@ async fn a_low_stream_limit_is_kept() {
     assert_eq!(storm(bench.address, "streams", 200, 60).await, Vec::<String>::new());
     let counters = bench.labs[0].counters().https;
     assert!(counters.in_flight_per_connection_max <= 3, "{counters:?}");
-    assert!(counters.open_max <= 10, "{counters:?}");
+    let row = bench.pool(0);
+    assert!(row.open <= 10 && row.opened <= 15, "{counters:?} {row:?}");
+    assert_eq!(row.breaker, "closed", "a refused stream is no failure: {row:?}");
     bench.stop().await;
 }
 

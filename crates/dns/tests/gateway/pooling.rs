@@ -26,7 +26,8 @@ async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
                 Transport::Https => (counters.https.open_max, &counters.https),
             };
             assert!(connections <= 10, "{transport:?}: {connections} connections");
-            assert!(counted.queries >= 900, "{transport:?}: parallel asks everyone, {} queries", counted.queries);
+            // Not all thousand: who has its answer takes back what still waits for a connection elsewhere.
+            assert!(counted.queries >= 500, "{transport:?}: parallel asks everyone, {} queries", counted.queries);
         }
         bench.stop().await;
     }

@@ -22,7 +22,7 @@ pub struct Daemon {
     pub child: Child,
     pub dns: SocketAddr,
     pub control: SocketAddr,
-    pub lab: Lab,
+    _lab: Lab,
     pub config: NamedTempFile,
     _folder: TempDir,
 }
@@ -84,7 +84,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let daemon = Daemon { child, dns, control, lab, config: file, _folder: folder };
+        let daemon = Daemon { child, dns, control, _lab: lab, config: file, _folder: folder };
         daemon.wait_until_it_answers().await;
         daemon
     }

@@ -1,6 +1,10 @@
 //! News of exchanges: connections granted, answers, failures, and what is made of them.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use keepwarm_pool::{AcquireError, CloseReason, Lease};
@@ -8,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{Worker, WorkerState};
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Retry},
     message::{self, AnswerInfo},
     server::{
         flight::{Best, Client, Exchange, Outcome, State, Token},
@@ -195,26 +199,30 @@ impl Worker {
         let exchange_blamed = exchange.blamed;
         let family = lease.family();
         // Stale is a connection that had worked before: it served other queries, or it answered since it was opened.
-        let stale = error.is_retryable() && (lease.reused() || lease.proven());
+        let stale = error.retry() == Retry::Fresh && (lease.reused() || lease.proven());
         if stale {
             lease.reuse_failed();
         }
+        let opened_at = lease.opened_at();
         drop(lease);
         // With other upstreams to ask, a fresh connection that breaks is a reason to ask them; with none, to try again.
         let alone = error.is_retryable() && self.routes.len() == 1;
-        let repeat = (stale || alone) && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX;
-        if repeat {
-            // Once more on a connection that was dialled after this query was sent (design: "Staleness").
-            if !stale && !exchange_blamed {
-                self.blame(path, family, &error, now);
-            }
+        let (repeat, opened_after) = match error.retry() {
+            // Any connection but this one, which may be saying goodbye.
+            Retry::Anywhere => (true, Some(opened_at + Duration::from_nanos(1))),
+            // On a connection that was dialled after this query was sent (design: "Staleness").
+            Retry::Fresh => (stale || alone, Some(at)),
+            Retry::No => (false, None),
+        };
+        let innocent = repeat && (stale || error.retry() == Retry::Anywhere);
+        if !exchange_blamed && !innocent {
+            self.blame(path, family, &error, now);
+        }
+        if repeat && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX {
             count(&path.endpoint.counters.resends);
             flight.exchanges[number].outcome = Some((Outcome::Failed(error), now));
-            self.start(state, index, upstream, over_tcp, Some(at), now);
+            self.start(state, index, upstream, over_tcp, opened_after, now);
         } else {
-            if !exchange_blamed {
-                self.blame(path, family, &error, now);
-            }
             self.lose(flight, number, error, now);
         }
         self.step(state, index, now);
