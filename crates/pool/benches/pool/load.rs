@@ -105,7 +105,7 @@ const TIMED_EACH: u64 = 16;
 /// Most waits that one task keeps.
 const WAITS_MAX: usize = 65_536;
 /// Operations between two turns of the scheduler where nothing waits.
-const BATCH: u64 = 64;
+const BATCH: u64 = 512;
 
 struct Meter {
     reading: AtomicBool,

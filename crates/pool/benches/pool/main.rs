@@ -1,7 +1,8 @@
 //! The pool beside its peers, in one program, round by round in turn: `cargo bench -p keepwarm-pool`.
 //!
 //! `-- --markdown FILE` and `-- --json FILE` also write the figures down (`-` is standard output; paths count from the crate's
-//! directory), `-- --rounds N` sets the rounds, any other word runs only the pools with that word in their names, without a report.
+//! directory), `-- --rounds N` sets the rounds, `-- --column N` measures one load only (1 to 6, for a profiler), any other word runs
+//! only the pools with that word in their names; the last two write no report.
 //! Without `--bench`, as under `cargo test --benches`, a very short run only shows that everything works.
 //! Allocations are counted by a program of their own (`benches/allocations.rs`), because counting them slows everybody down.
 
@@ -26,7 +27,7 @@ fn main() -> io::Result<()> {
     let machine = report::Machine::here();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let rows = runtime.block_on(run(&arguments));
-    if arguments.filter.is_some() {
+    if arguments.filter.is_some() || arguments.column.is_some() {
         return writeln!(io::stdout().lock(), "{}", report::figures(&rows));
     }
     let report = Report { machine, rounds: arguments.scale.rounds, rows, allocations: report::allocations() };
@@ -42,17 +43,20 @@ fn main() -> io::Result<()> {
 }
 
 /// Runs everything; the rows come in the order of the table.
-async fn run(Arguments { scale, filter, .. }: &Arguments) -> Vec<Row> {
+async fn run(Arguments { scale, filter, column: only, .. }: &Arguments) -> Vec<Row> {
     let mut entrants = entrants();
     entrants.retain(|entrant| filter.as_ref().is_none_or(|word| entrant.name().contains(word)));
     let mut rows: Vec<Row> = entrants.iter().map(|entrant| Row::new(entrant.name())).collect();
     for round in 0..scale.rounds {
         progress(&format!("round {} of {}", round + 1, scale.rounds));
-        for (column, load) in LOADS.into_iter().enumerate() {
+        for (column, load) in LOADS.into_iter().enumerate().filter(|(n, _)| only.is_none_or(|only| only == n + 1)) {
             for (entrant, row) in entrants.iter().zip(&mut rows) {
                 let what = || format!("{load:?}");
                 row.readings[column].extend(guard(entrant.name(), what, entrant.drive(load, scale)).await);
             }
+        }
+        if only.is_some() {
+            continue;
         }
         for (entrant, row) in entrants.iter().zip(&mut rows) {
             let what = || "late binding".to_owned();
@@ -190,6 +194,7 @@ struct Arguments {
     scale: Scale,
     list: bool,
     filter: Option<String>,
+    column: Option<usize>,
     markdown: Option<String>,
     json: Option<String>,
 }
@@ -198,7 +203,7 @@ impl Arguments {
     fn parse() -> io::Result<Self> {
         // cargo bench puts it last.
         let scale = if std::env::args().any(|argument| argument == "--bench") { FULL } else { SMOKE };
-        let mut parsed = Self { scale, list: false, filter: None, markdown: None, json: None };
+        let mut parsed = Self { scale, list: false, filter: None, column: None, markdown: None, json: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -209,6 +214,10 @@ impl Arguments {
                 "--rounds" => {
                     let rounds = arguments.next().and_then(|rounds| rounds.parse().ok());
                     parsed.scale.rounds = rounds.filter(|&rounds| rounds > 0).ok_or_else(|| wants("--rounds"))?;
+                }
+                "--column" => {
+                    let column = arguments.next().and_then(|column| column.parse().ok());
+                    parsed.column = Some(column.ok_or_else(|| wants("--column"))?);
                 }
                 // Flags of the standard harness are not for this one.
                 flag if flag.starts_with('-') => {}
