@@ -52,6 +52,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     server.warm_up().await;
 
     let signal = signals.next().await;
+    let told = tokio::time::Instant::now();
     tracing::info!(signal, "stopping: queries in flight may end");
     drop(stop);
     let ended = async {
@@ -72,7 +73,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
             }
             Ok(Exit::Ok)
         }
-        signal = signals.next() => {
+        signal = signals.next_after(told + SAME_SIGNAL) => {
             tracing::warn!(signal, "stopped at once");
             Ok(Exit::Failure)
         }
@@ -90,11 +91,10 @@ pub fn unavailable(error: StartError) -> anyhow::Error {
 /// One line for each thing that happens to a pool, with counts like `3/10`.
 async fn log_events(mut events: PoolEvents) {
     while let Some(event) = events.next().await {
-        let PoolEvent { upstream, transport, text, is_failure } = event;
+        let PoolEvent { upstream, transport, text, is_routine, is_failure } = event;
         if is_failure {
             tracing::warn!(target: "keepwarm_pool", upstream, transport, "{text}");
-        } else if transport == "udp" {
-            // Sockets are retired by the thousand queries: that is the rule, not an event.
+        } else if is_routine {
             tracing::debug!(target: "keepwarm_pool", upstream, transport, "{text}");
         } else {
             tracing::info!(target: "keepwarm_pool", upstream, transport, "{text}");
@@ -152,6 +152,19 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// The next signal that comes after `time`. Programs that stop others often tell the process and its group, which is
+    /// one wish and not two.
+    async fn next_after(&mut self, time: tokio::time::Instant) -> &'static str {
+        loop {
+            let signal = self.next().await;
+            if tokio::time::Instant::now() >= time {
+                return signal;
+            }
+        }
+    }
+}
+
 /// CPU time of this process so far, user and system; `None` where the system does not say.
 #[cfg(unix)]
 pub(crate) fn cpu_time() -> Option<Duration> {
@@ -164,6 +177,9 @@ pub(crate) fn cpu_time() -> Option<Duration> {
 pub(crate) fn cpu_time() -> Option<Duration> {
     None
 }
+
+/// Signals within this are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// For how long queries in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use keepwarm_pool::{Event, EventKind};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{Server, Shared};
-use crate::upstream::EndpointKey;
+use crate::{config::Transport, upstream::EndpointKey};
 
 /// Something happened to a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct PoolEvent {
     pub transport: &'static str,
     /// What happened, with counts: `created 3/10`, `closed 2/10: idle_timeout`.
     pub text: String,
+    /// The rule rather than an event: a UDP socket retired by count or age, a failed dial that was told with its reason.
+    pub is_routine: bool,
     /// An operator should look.
     pub is_failure: bool,
 }
@@ -35,7 +37,9 @@ impl PoolEvents {
         Some(PoolEvent {
             upstream: event.key.endpoint.name.to_string(),
             transport: event.key.endpoint.transport.as_str(),
-            is_failure: matches!(event.kind, EventKind::DialFailed { .. } | EventKind::Leak { .. }),
+            is_routine: event.key.endpoint.transport == Transport::Udp
+                || matches!(event.kind, EventKind::DialFailed { .. } | EventKind::DialCancelled),
+            is_failure: matches!(event.kind, EventKind::Leak { .. }),
             text: event.to_string(),
         })
     }

@@ -106,6 +106,7 @@ impl Connector for DnsConnector {
         match dial(endpoint, now, slot).await {
             Ok(connected) => Ok(connected.reusable(endpoint.settings.reuse)),
             Err(error) => {
+                tracing::warn!(upstream = &*endpoint.name, side = ?error.side(), "{error}");
                 if error.side() == TransportSide::Upstream {
                     // Once a dial, however many queries waited for it.
                     count(&endpoint.counters.failures);

@@ -102,6 +102,10 @@ impl<K: Kinds> HostState<K> {
         self.end_partnership(at.id, partner);
         self.discard(at.index, fx);
         fx.push(Effect::FreeDial);
+        if self.waiters.len() == 0 {
+            // Nobody asks: what only keeps `min_idle` is tried less and less often.
+            self.pause_refill(now);
+        }
         self.counters.count_dial_error(faulted.kind, 1);
         fx.event(EventKind::DialFailed { kind: faulted.kind }, at.id, self.slots.len());
         let partner_runs = partner.is_some_and(|partner| self.slots.iter().any(|(_, slot)| slot.id == partner));
