@@ -77,6 +77,13 @@ impl Path {
         }
     }
 
+    /// Has later sockets go to the other address family, after this one was refused or met with silence.
+    pub(super) fn turn_from(&self, family: Family) {
+        if self.endpoint.turn_from(family) {
+            self.pool.flush(self.host.key());
+        }
+    }
+
     pub(super) fn failed(&self, family: Family, now: Instant) {
         self.tell(now);
         count(&self.endpoint.counters.failures);

@@ -41,6 +41,8 @@ pub(crate) struct Endpoint {
     resolved: Mutex<Option<Resolved>>,
     health: [FamilyHealth; 2],
     pub(crate) counters: Counters,
+    /// The family that datagrams go to, where there are both: an index of `health`.
+    family: AtomicUsize,
     /// Streams that the server allowed on the last HTTPS connection; 0 before it said so.
     pub(crate) streams_seen: AtomicUsize,
 }
@@ -131,6 +133,7 @@ impl Endpoint {
             resolved: Mutex::new(None),
             health: [health(), health()],
             counters: Counters::default(),
+            family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
         })
     }
@@ -145,7 +148,12 @@ impl Endpoint {
     pub(crate) async fn addresses(&self, now: Instant) -> Result<Vec<SocketAddr>, TransportError> {
         let mut addresses = if self.fixed.is_empty() { self.resolve(now).await? } else { self.fixed.clone() };
         let broken = |address: &IpAddr| !matches!(self.family_allowed(Family::of(*address), now), Allowed::Yes);
-        addresses.sort_by_key(broken);
+        let turned_from = |address: &IpAddr| {
+            let family = self.family.load(Ordering::Relaxed);
+            family != FAMILY_OF_CONFIG && family != Family::of(*address).index()
+        };
+        // The order of the config decides between equals.
+        addresses.sort_by_key(|address| (broken(address), turned_from(address)));
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, self.port)).collect())
     }
 
@@ -182,6 +190,16 @@ impl Endpoint {
     /// Whether there is another address family to turn to.
     pub(crate) fn has_both_families(&self) -> bool {
         self.families().count() == 2
+    }
+
+    /// Turns to the other address family, if there is one; `false` when that has been done. Happy eyeballs for datagrams,
+    /// which have no handshake that would tell at once.
+    pub(crate) fn turn_from(&self, family: Family) -> bool {
+        let other = match family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        };
+        self.has_both_families() && self.family.swap(other.index(), Ordering::Relaxed) != other.index()
     }
 
     /// Whether no breaker of this endpoint is open or half-open: the usual case, known without a lock.
@@ -258,6 +276,9 @@ impl Endpoint {
         states.min_by_key(rank).unwrap_or(BreakerState::Closed).as_str()
     }
 }
+
+/// No family has failed yet: the addresses are used in the order of the config.
+const FAMILY_OF_CONFIG: usize = usize::MAX;
 
 /// For how long resolved addresses are used before the resolver is asked again.
 const RESOLVED_FOR: Duration = Duration::from_secs(300);

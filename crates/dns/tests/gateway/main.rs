@@ -9,8 +9,10 @@
 mod answers;
 mod clients;
 mod crossed;
+mod families;
 mod faults;
 mod health;
 mod pooling;
 mod shortage;
+mod spoofing;
 mod support;

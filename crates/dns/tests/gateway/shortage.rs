@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm_dns::config::Transport;
+use keepwarm_dns::{config::Transport, server::Server};
 use keepwarm_lab::{Faults, answer_matches};
 use tokio::net::UdpSocket;
 
@@ -131,5 +131,38 @@ async fn without_files_queries_fail_as_local_and_upstreams_stay_well() {
         drop(hoard);
         assert_eq!(bench.ask("plenty.example").await, Ok(()), "{transport:?}");
         bench.stop().await;
+    }
+}
+
+/// Behaviour 13: nothing is left behind, however often a server starts and stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_stop_leave_no_file_and_no_thread_behind() {
+    let name = "shortage::servers_that_stop_leave_no_file_and_no_thread_behind";
+    if !std::path::Path::new("/proc/self/fd").exists() {
+        println!("SKIPPED {name}: needs /proc");
+        return;
+    }
+    if rerun(name, &["env"]) {
+        return;
+    }
+    let (labs, ca) = labs([Faults::default()]).await;
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let mut before = None;
+    for round in 0..30 {
+        for transport in TRANSPORTS {
+            let server = Server::start(config(&labs, &ca, transport)).unwrap();
+            let asked = ask(server.listening()[0].address, &format!("round{round}.example")).await;
+            assert_eq!(asked, Ok(()), "{transport:?}");
+            server.stop(Duration::from_secs(2)).await;
+        }
+        let now = (count("fd"), count("task"));
+        // The first rounds open what stays: the test's own runtime grows to its size.
+        if round == 5 {
+            before = Some(now);
+        }
+        if let Some((files, threads)) = before {
+            // The lab may still hold a connection that was just closed.
+            assert!(now.0 <= files + 4 && now.1 <= threads + 1, "round {round}: {now:?}, in round 5 {before:?}");
+        }
     }
 }

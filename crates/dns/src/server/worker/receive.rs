@@ -125,7 +125,8 @@ impl Worker {
     /// All queries on a socket failed together.
     pub(crate) fn socket_failed(self: &Rc<Worker>, socket: &Arc<UdpConnection>, error: &std::io::Error, now: Instant) {
         socket.close(CloseReason::PeerReset);
-        let error = Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer));
+        // Another address family may be answered where this one is not.
+        let error = Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer)).or_fresh();
         for token in socket.evacuate() {
             self.failed(token, error.clone(), now);
         }
@@ -204,6 +205,9 @@ impl Worker {
             lease.reuse_failed();
         }
         let opened_at = lease.opened_at();
+        if error.kind() == ErrorKind::Refused {
+            path.turn_from(family);
+        }
         drop(lease);
         // With other upstreams to ask, a fresh connection that breaks is a reason to ask them; with none, to try again.
         let alone = error.is_retryable() && self.routes.len() == 1;

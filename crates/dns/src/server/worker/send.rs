@@ -162,6 +162,9 @@ impl Worker {
             if !exchange.blamed && path.silent_since(at, lease) {
                 exchange.blamed = true;
                 path.failed(lease.family(), now);
+                if !is_stream {
+                    path.turn_from(lease.family());
+                }
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
