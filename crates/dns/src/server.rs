@@ -175,7 +175,8 @@ impl Server {
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
-        let in_flight = Arc::<AtomicUsize>::default();
+        // One for each worker that has not said yet how many queries it has; read when stopping.
+        let in_flight = Arc::new(AtomicUsize::new(workers));
         let mut threads = Vec::new();
         for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
@@ -302,10 +303,11 @@ async fn read_inbox(worker: Rc<Worker>, in_flight: &AtomicUsize) {
         }
         let now = Clock::now().into_std();
         for event in events.drain(..) {
-            stopping |= matches!(event, Event::StopListening);
-            if stopping && counted == 0 {
+            if matches!(event, Event::StopListening) && !stopping {
+                stopping = true;
                 counted = worker.in_flight();
                 in_flight.fetch_add(counted, Ordering::AcqRel);
+                in_flight.fetch_sub(1, Ordering::AcqRel);
             }
             if !worker.handle(event, now) {
                 return;
