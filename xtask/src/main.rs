@@ -43,6 +43,12 @@ fn main() -> ExitCode {
 }
 
 fn check() -> ExitCode {
+    for (program, proof) in PEERS {
+        let found = Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+        if !found {
+            println!("== tests: {proof} SKIPPED, {program} is missing here");
+        }
+    }
     let nextest = succeeds(&["nextest", "--version"]);
     let tests = if nextest { NEXTEST } else { TEST };
     let mut failed = Vec::new();
@@ -75,6 +81,15 @@ fn check() -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+/// Programs that single tests need; without them these tests pass without a proof, which is said here.
+const PEERS: [(&str, &str); 5] = [
+    ("kdig", "interoperability with kdig"),
+    ("dig", "interoperability with dig"),
+    ("dnsperf", "interoperability with dnsperf"),
+    ("unshare", "the run with 200 ephemeral ports"),
+    ("ip", "the run with 200 ephemeral ports"),
+];
 
 /// Whether a cargo subcommand is there.
 fn succeeds(arguments: &[&str]) -> bool {

@@ -29,6 +29,8 @@ pub(crate) struct Path {
     heard: Cell<Option<Instant>>,
     /// Successes not yet told to the shared health, by family.
     pending: Cell<[u32; 2]>,
+    /// The family that this worker's sockets were last turned to.
+    turned: Cell<Option<Family>>,
 }
 
 impl Route {
@@ -47,6 +49,7 @@ impl Path {
             latency: RefCell::default(),
             heard: Cell::new(None),
             pending: Cell::new([0; 2]),
+            turned: Cell::new(None),
         }
     }
 
@@ -79,7 +82,9 @@ impl Path {
 
     /// Has later sockets go to the other address family, after this one was refused or met with silence.
     pub(super) fn turn_from(&self, family: Family) {
-        if self.endpoint.turn_from(family) {
+        let turned = self.endpoint.turn_from(family);
+        // Another worker may have turned first; the sockets that go are this one's.
+        if turned.is_some() && self.turned.replace(turned) != turned {
             self.pool.flush(self.host.key());
         }
     }

@@ -20,7 +20,7 @@ use super::{
     doh,
     endpoint::{Endpoint, EndpointKey, Family, count},
     stream,
-    udp::UdpConnection,
+    udp::{UdpConnection, UdpOwner},
 };
 use crate::{
     config::Transport,
@@ -32,7 +32,7 @@ use crate::{
 /// What the pool keeps.
 pub(crate) enum Connection {
     /// A connected socket; the worker that it belongs to reads it.
-    Udp(Arc<UdpConnection>),
+    Udp(UdpOwner),
     /// A connection with a driver of its own: TCP, TLS, HTTPS.
     Stream(StreamConnection),
 }
@@ -172,7 +172,7 @@ async fn dial_udp(
             Ok(socket) => {
                 let connection = UdpConnection::new(socket, peer, slot, Clock::now().into_std(), resolve);
                 let capacity = capacity(endpoint);
-                return Ok(Connected::new(Connection::Udp(Arc::new(connection))).capacity(capacity));
+                return Ok(Connected::new(Connection::Udp(UdpOwner(Arc::new(connection)))).capacity(capacity));
             }
             Err(error) => last = Some(error),
         }

@@ -192,14 +192,18 @@ impl Endpoint {
         self.families().count() == 2
     }
 
-    /// Turns to the other address family, if there is one; `false` when that has been done. Happy eyeballs for datagrams,
-    /// which have no handshake that would tell at once.
-    pub(crate) fn turn_from(&self, family: Family) -> bool {
+    /// Turns to the other address family, if there is one, and returns the family in use then. Happy eyeballs for
+    /// datagrams, which have no handshake that would tell at once.
+    pub(crate) fn turn_from(&self, family: Family) -> Option<Family> {
+        if !self.has_both_families() {
+            return None;
+        }
         let other = match family {
             Family::V4 => Family::V6,
             Family::V6 => Family::V4,
         };
-        self.has_both_families() && self.family.swap(other.index(), Ordering::Relaxed) != other.index()
+        self.family.store(other.index(), Ordering::Relaxed);
+        Some(other)
     }
 
     /// Whether no breaker of this endpoint is open or half-open: the usual case, known without a lock.

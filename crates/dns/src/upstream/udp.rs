@@ -6,7 +6,11 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +21,23 @@ use tokio::{net::UdpSocket, sync::Notify};
 
 use super::{connector::DnsConnector, endpoint::Family};
 
+/// The pool's end of a socket. Dropping it ends the reader, and with it the socket.
+pub(crate) struct UdpOwner(pub(super) Arc<UdpConnection>);
+
+impl Drop for UdpOwner {
+    fn drop(&mut self) {
+        self.0.released.notify_one();
+    }
+}
+
+impl Deref for UdpOwner {
+    type Target = Arc<UdpConnection>;
+
+    fn deref(&self) -> &Arc<UdpConnection> {
+        &self.0
+    }
+}
+
 /// One socket. It belongs to one worker; the lock is never contended.
 pub(crate) struct UdpConnection {
     pub(crate) socket: UdpSocket,
@@ -26,6 +47,7 @@ pub(crate) struct UdpConnection {
     pub(crate) resolve: Duration,
     slot: Slot<DnsConnector>,
     read: AtomicBool,
+    closed: AtomicBool,
     state: Mutex<State>,
     pub(crate) released: Notify,
 }
@@ -70,6 +92,7 @@ impl UdpConnection {
             resolve,
             slot,
             read: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             state: Mutex::new(State { ids: HashMap::new(), wrong: 0 }),
             released: Notify::new(),
         }
@@ -139,8 +162,14 @@ impl UdpConnection {
         self.state.lock().ids.drain().filter_map(waiting).collect()
     }
 
+    /// Whether it was retired: no query is sent any more, though a lease may still be on its way.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Retires the socket.
     pub(crate) fn close(&self, reason: CloseReason) {
+        self.closed.store(true, Ordering::Relaxed);
         self.slot.closed(reason);
     }
 }

@@ -166,3 +166,24 @@ async fn servers_that_stop_leave_no_file_and_no_thread_behind() {
         }
     }
 }
+
+/// A socket that was retired is closed: its reader does not keep it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retired_udp_sockets_are_closed() {
+    let name = "shortage::retired_udp_sockets_are_closed";
+    if !std::path::Path::new("/proc/self/fd").exists() {
+        println!("SKIPPED {name}: needs /proc");
+        return;
+    }
+    if rerun(name, &["env"]) {
+        return;
+    }
+    let bench = Bench::with(Transport::Udp, [Faults::default()], |config| config.pool.udp_max_queries = 10).await;
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = count();
+    assert_eq!(storm(bench.address, "retire", 1000, 4).await, Vec::<String>::new());
+    let opened = bench.pool(0).opened;
+    assert!(opened >= 90, "{opened} sockets for 1000 queries at 10 a socket");
+    assert!(count() <= before + 20, "{} files open, {before} before", count());
+    bench.stop().await;
+}

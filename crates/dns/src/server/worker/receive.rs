@@ -10,7 +10,7 @@ use bytes::Bytes;
 use keepwarm_pool::{AcquireError, CloseReason, Lease};
 use smallvec::SmallVec;
 
-use super::{Worker, WorkerState};
+use super::{Worker, WorkerState, send::refused};
 use crate::{
     error::{Error, ErrorKind, Retry},
     message::{self, AnswerInfo},
@@ -125,8 +125,7 @@ impl Worker {
     /// All queries on a socket failed together.
     pub(crate) fn socket_failed(self: &Rc<Worker>, socket: &Arc<UdpConnection>, error: &std::io::Error, now: Instant) {
         socket.close(CloseReason::PeerReset);
-        // Another address family may be answered where this one is not.
-        let error = Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer)).or_fresh();
+        let error = refused(socket, error);
         for token in socket.evacuate() {
             self.failed(token, error.clone(), now);
         }

@@ -77,7 +77,7 @@ impl Worker {
         let patience = match &*lease {
             Connection::Udp(socket) => {
                 match self.send_datagram(path, flight, number, socket, token, now) {
-                    Ok(sent) => id = Some(sent),
+                    Ok(sent) => id = sent,
                     Err(error) => {
                         self.blame(path, lease.family(), &error, now);
                         return self.lose(flight, number, error, now);
@@ -110,9 +110,14 @@ impl Worker {
         socket: &Arc<UdpConnection>,
         token: u64,
         now: Instant,
-    ) -> Result<u16, Error> {
+    ) -> Result<Option<u16>, Error> {
         if socket.claim_reader() {
             tokio::task::spawn_local(read_upstream(self.clone(), socket.clone()));
+        }
+        if socket.is_closed() {
+            let text = format!("query to {}: the socket was retired", socket.peer);
+            self.address.replies.reply(token, Err(Error::new(ErrorKind::Closed, text).or_fresh()));
+            return Ok(None);
         }
         let Some(id) = socket.allot(token, now) else {
             socket.close(CloseReason::MaxUses);
@@ -125,12 +130,19 @@ impl Worker {
             message::randomize_case(question, rand::random);
             flight.exchanges[number].question = Some((&*question).into());
         }
-        // A pending ICMP error of an earlier query is reported by the next send: that query gets its own try.
-        let sent = socket.socket.try_send(&datagram).or_else(|_| socket.socket.try_send(&datagram));
-        match sent {
-            Ok(_) => Ok(id),
+        match socket.socket.try_send(&datagram) {
+            Ok(_) => Ok(Some(id)),
+            // The ICMP answer to an earlier query is reported by this send: nobody is there, for any query of this socket.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                socket.close(CloseReason::PeerReset);
+                let error = refused(socket, &error);
+                for token in socket.evacuate() {
+                    self.address.replies.reply(token, Err(error.clone()));
+                }
+                Ok(None)
+            }
             // A full send buffer loses the datagram as the network might: the resend repairs it.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(id),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Some(id)),
             Err(error) => {
                 socket.answered(id);
                 socket.close(CloseReason::PeerReset);
@@ -231,3 +243,8 @@ impl Worker {
 
 /// A silent upstream is asked again so often within the deadline.
 const RESENDS_MAX: usize = 4;
+
+/// Nobody listens there. Another address family may be answered where this one is not.
+pub(super) fn refused(socket: &UdpConnection, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer)).or_fresh()
+}
