@@ -57,11 +57,13 @@ pub(crate) struct Effects<K: Kinds> {
     pub(crate) events: SmallVec<[RawEvent; 4]>,
     /// Whether leases and returns are told too.
     lease_events: bool,
+    /// Set by the shell when it has put something into the outbox.
+    pub(crate) tells: bool,
 }
 
 impl<K: Kinds> Effects<K> {
     pub(crate) fn new(lease_events: bool) -> Self {
-        Self { list: SmallVec::new(), events: SmallVec::new(), lease_events }
+        Self { list: SmallVec::new(), events: SmallVec::new(), lease_events, tells: false }
     }
 
     pub(super) fn push(&mut self, effect: Effect<K>) {

@@ -111,8 +111,12 @@ impl<C: Connector> Shared<C> {
             return result;
         }
         let mut sleep = pin!(rt::sleep_until(deadline));
+        // The place was taken in this very poll: whatever has been parked since has woken this task already.
+        let mut just_queued = true;
         poll_fn(|cx| {
-            if let Poll::Ready(result) = waiting.poll(cx) {
+            if !std::mem::take(&mut just_queued)
+                && let Poll::Ready(result) = waiting.poll(cx)
+            {
                 return Poll::Ready(result);
             }
             sleep.as_mut().poll(cx).map(|()| waiting.time_out())
@@ -185,7 +189,7 @@ impl<C: Connector> Waiting<'_, C> {
             Some(Notify::Task(waker)) if waker.will_wake(cx.waker()) => None,
             known => known.replace(Notify::Task(cx.waker().clone())),
         };
-        let Some(result) = self.host.step(|core, _, fx| core.claim(at, renew, fx)) else { return Poll::Pending };
+        let Some(result) = self.host.claim(at, renew) else { return Poll::Pending };
         self.at = None;
         Poll::Ready(result.map(Lease::new).map_err(acquire_error))
     }

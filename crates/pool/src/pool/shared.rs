@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::global::Verdict;
 use super::{Grants, Inner, tasks};
 use crate::connector::Connector;
-use crate::core::{Effect, Effects, Failure, HostState, Kinds, RawEvent, SlotRef};
+use crate::core::{Effect, Effects, Failure, Grant, HostState, Kinds, RawEvent, SlotRef, WaiterRef};
 use crate::error::{AcquireError, DialError};
 use crate::lease::{Conn, Lease};
 use crate::sync::{Mutex, Ordering};
@@ -37,6 +37,8 @@ pub(crate) enum Notify<C: Connector> {
 
 pub(crate) type Core<C> = HostState<Shell<C>>;
 pub(crate) type Fx<C> = Effects<Shell<C>>;
+/// What a wait ended with.
+pub(super) type Granted<C> = Result<Grant<Shell<C>>, Failure<DialError<<C as Connector>::Error>>>;
 
 pub(crate) fn acquire_error<E>(failure: Failure<DialError<E>>) -> AcquireError<E> {
     let inner = |fault: Option<DialError<E>>| fault.and_then(|fault| fault.connector().cloned());
@@ -128,15 +130,31 @@ impl<C: Connector> Shared<C> {
     pub(super) fn step_alone<R>(&self, step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R) -> R {
         let mut fx = Effects::new(self.pool.is_subscribed());
         let result = self.locked_step(&mut fx, step);
+        let mut tells = fx.tells;
         // Effects may bring further effects: a permit starts a dial and asks for the next permit.
         while !fx.list.is_empty() {
             let mut following = Effects::new(self.pool.is_subscribed());
             for effect in std::mem::take(&mut fx.list) {
                 self.run(effect, &mut following);
             }
+            tells |= following.tells;
             fx = following;
         }
-        self.tell();
+        if tells {
+            self.tell();
+        }
+        result
+    }
+
+    /// Looks for a parked result. Changes nothing that another would have to hear of, so it takes neither the clock nor the outbox.
+    pub(super) fn claim(
+        &self,
+        at: WaiterRef,
+        renew: impl FnOnce(&mut Option<Notify<C>>) -> Option<Notify<C>>,
+    ) -> Option<Granted<C>> {
+        let mut trash = Effects::new(false);
+        let result = self.state.lock().core.claim(at, renew, &mut trash);
+        debug_assert!(trash.list.iter().all(|effect| matches!(effect, Effect::Trash(_))), "a claim only drops");
         result
     }
 
@@ -146,14 +164,15 @@ impl<C: Connector> Shared<C> {
         locked.used_at = now;
         let result = step(&mut locked.core, now, fx);
         self.report_idle(&mut locked);
-        let told = self.pool.tells_events();
         let mut grants = fx.list.iter().any(|effect| matches!(effect, Effect::Deliver(..)));
-        if told && !fx.events.is_empty() {
+        if !fx.events.is_empty() && self.pool.tells_events() {
+            fx.tells = true;
             // Under the host's lock, so that the order is the core's.
             self.outbox.lock().notices.extend(fx.events.drain(..).map(Notice::Event));
         }
         fx.events.clear();
         if grants {
+            fx.tells = true;
             let mut outbox = self.outbox.lock();
             let mut rest = smallvec::SmallVec::new();
             for effect in std::mem::take(&mut fx.list) {
