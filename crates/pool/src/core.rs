@@ -740,6 +740,10 @@ impl<K: Kinds> HostState<K> {
         self.idle
     }
 
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiters.len() > 0
+    }
+
     fn lease_event(&self, id: u64, fx: &mut Effects<K>) {
         fx.lease_event(EventKind::Leased, id, self.slots.len());
     }

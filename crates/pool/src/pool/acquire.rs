@@ -96,17 +96,18 @@ impl<C: Connector> Shared<C> {
         if deadline <= now {
             return self.try_acquire(options.opened_after, location);
         }
-        self.wait(options.opened_after, deadline, location).await
+        self.wait(options.opened_after, now, deadline, location).await
     }
 
     async fn wait(
         &self,
         opened_after: Option<Instant>,
+        now: Instant,
         deadline: Instant,
         location: &'static Location<'static>,
     ) -> Acquire<C> {
         let mut waiting = Waiting { host: self, at: None };
-        let first = poll_fn(|cx| Poll::Ready(waiting.enqueue(opened_after, location, cx.waker()))).await;
+        let first = poll_fn(|cx| Poll::Ready(waiting.enqueue(opened_after, now, location, cx.waker()))).await;
         if let Some(result) = first {
             return result;
         }
@@ -144,7 +145,7 @@ impl<C: Connector> Shared<C> {
         let notify = Some(Notify::Callback(Arc::clone(grants), token));
         let opened_after = options.opened_after;
         let request = Request { opened_after, deadline: Some(deadline), notify, park: false, location };
-        match self.step(|core, now, fx| core.acquire(request, now, fx)) {
+        match self.step_at(now, |core, now, fx| core.acquire(request, now, fx)) {
             Outcome::Granted(grant) => Ok(Acquired::Now(Lease::new(grant))),
             Outcome::Failed(failure) => Err(acquire_error(failure)),
             Outcome::Queued(at) => Ok(Acquired::Queued(Ticket(at))),
@@ -162,6 +163,7 @@ impl<C: Connector> Waiting<'_, C> {
     fn enqueue(
         &mut self,
         opened_after: Option<Instant>,
+        now: Instant,
         location: &'static Location<'static>,
         waker: &Waker,
     ) -> Option<Acquire<C>> {
@@ -169,7 +171,7 @@ impl<C: Connector> Waiting<'_, C> {
         let request = Request { opened_after, deadline: None, notify, park: true, location };
         // The place must be ours before the effects run: they may run for long, or panic.
         let at = &mut self.at;
-        let outcome = self.host.step(|core, now, fx| {
+        let outcome = self.host.step_at(now, |core, now, fx| {
             let outcome = core.acquire(request, now, fx);
             if let Outcome::Queued(place) = &outcome {
                 *at = Some(*place);

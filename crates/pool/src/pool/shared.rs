@@ -17,7 +17,7 @@ use crate::connector::Connector;
 use crate::core::{Effect, Effects, Failure, Grant, HostState, Kinds, RawEvent, SlotRef, WaiterRef};
 use crate::error::{AcquireError, DialError};
 use crate::lease::{Conn, Lease};
-use crate::sync::{Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// The core's type parameters as the shell fills them.
 pub(crate) struct Shell<C>(PhantomData<fn() -> C>);
@@ -84,6 +84,8 @@ pub(crate) struct Shared<C: Connector> {
     pub(crate) id: u64,
     pub(crate) pool: Arc<Inner<C>>,
     state: Mutex<Locked<C>>,
+    /// Whether somebody waits, as it was when the lock was last left: a hint that spares the hot path a lock that would tell it no.
+    waiting: AtomicBool,
     outbox: Mutex<Outbox<C>>,
     me: Weak<Self>,
 }
@@ -102,6 +104,7 @@ impl<C: Connector> Shared<C> {
             id,
             pool: Arc::clone(pool),
             state: Mutex::new(Locked { core, cancels: Vec::new(), watch_idle, idle_reported: 0, used_at: now }),
+            waiting: AtomicBool::new(false),
             outbox: Mutex::new(Outbox { notices: VecDeque::new(), telling: false }),
             me: Weak::clone(me),
         })
@@ -126,24 +129,44 @@ impl<C: Connector> Shared<C> {
         result
     }
 
+    /// A step at an instant that the caller has just read: for the hot path, which then reads no clock under the lock.
+    pub(super) fn step_at<R>(&self, now: Instant, step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R) -> R {
+        let result = self.stepped(Some(now), step);
+        self.pool.settle();
+        result
+    }
+
     /// Takes one step and does what follows from it here; what it frees for other hosts is left to [`Inner::settle`].
     pub(super) fn step_alone<R>(&self, step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R) -> R {
+        self.stepped(None, step)
+    }
+
+    fn stepped<R>(&self, now: Option<Instant>, step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R) -> R {
         let mut fx = Effects::new(self.pool.is_subscribed());
-        let result = self.locked_step(&mut fx, step);
-        let mut tells = fx.tells;
-        // Effects may bring further effects: a permit starts a dial and asks for the next permit.
-        while !fx.list.is_empty() {
-            let mut following = Effects::new(self.pool.is_subscribed());
-            for effect in std::mem::take(&mut fx.list) {
-                self.run(effect, &mut following);
-            }
-            tells |= following.tells;
-            fx = following;
+        let result = self.locked_step(&mut fx, now, step);
+        if !fx.list.is_empty() {
+            self.run_all(&mut fx);
         }
-        if tells {
+        if fx.tells {
             self.tell();
         }
         result
+    }
+
+    /// Effects may bring further effects: a permit starts a dial and asks for the next permit.
+    fn run_all(&self, fx: &mut Fx<C>) {
+        let mut following = Effects::new(self.pool.is_subscribed());
+        loop {
+            // Drained in place: a list is some hundred bytes, which are not worth moving for one wake.
+            for effect in fx.list.drain(..) {
+                self.run(effect, &mut following);
+            }
+            fx.tells |= following.tells;
+            if following.list.is_empty() {
+                break;
+            }
+            std::mem::swap(&mut fx.list, &mut following.list);
+        }
     }
 
     /// Looks for a parked result. Changes nothing that another would have to hear of, so it takes neither the clock nor the outbox.
@@ -158,12 +181,21 @@ impl<C: Connector> Shared<C> {
         result
     }
 
-    fn locked_step<R>(&self, fx: &mut Fx<C>, step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R) -> R {
+    fn locked_step<R>(
+        &self,
+        fx: &mut Fx<C>,
+        now: Option<Instant>,
+        step: impl FnOnce(&mut Core<C>, Instant, &mut Fx<C>) -> R,
+    ) -> R {
         let mut locked = self.state.lock();
-        let now = self.pool.clock.now();
+        let now = now.unwrap_or_else(|| self.pool.clock.now());
         locked.used_at = now;
         let result = step(&mut locked.core, now, fx);
         self.report_idle(&mut locked);
+        let waiting = locked.core.is_waited_for();
+        if self.waiting.load(Ordering::Relaxed) != waiting {
+            self.waiting.store(waiting, Ordering::Relaxed);
+        }
         let mut grants = fx.list.iter().any(|effect| matches!(effect, Effect::Deliver(..)));
         if !fx.events.is_empty() && self.pool.tells_events() {
             fx.tells = true;
@@ -227,10 +259,10 @@ impl<C: Connector> Shared<C> {
             Effect::RequestPermit { may_stall } => match self.pool.global.request(&self.arc(), may_stall) {
                 Verdict::Granted => {
                     let id = self.pool.next_id();
-                    self.locked_step(fx, |core, now, fx| core.permit(id, now, fx));
+                    self.locked_step(fx, None, |core, now, fx| core.permit(id, now, fx));
                 }
                 Verdict::Stalled => self.alter(|locked| locked.core.permit_stalled()),
-                Verdict::Refused => self.locked_step(fx, HostState::permit_refused),
+                Verdict::Refused => self.locked_step(fx, None, HostState::permit_refused),
             },
             Effect::FreePermit => self.pool.global.free_total(),
             Effect::FreeDial => self.pool.global.free_dial(),
@@ -303,7 +335,7 @@ impl<C: Connector> Shared<C> {
     /// Leases a connection if that has no consequence.
     #[inline]
     pub(super) fn hit(&self, location: &'static Location<'static>) -> Option<Lease<C>> {
-        if self.pool.is_subscribed() {
+        if self.pool.is_subscribed() || self.waiting.load(Ordering::Relaxed) {
             return None;
         }
         let now = self.pool.clock.coarse();
@@ -318,7 +350,7 @@ impl<C: Connector> Shared<C> {
 
     /// Takes a lease back.
     pub(crate) fn release(&self, at: SlotRef, since: Instant, leak: u32) {
-        let quick = !self.pool.is_subscribed() && {
+        let quick = !self.pool.is_subscribed() && !self.waiting.load(Ordering::Relaxed) && {
             let now = self.pool.clock.coarse();
             let mut locked = self.state.lock();
             let quick = locked.core.release_quickly(at, since, now);
@@ -328,7 +360,7 @@ impl<C: Connector> Shared<C> {
         if quick {
             self.pool.settle();
         } else {
-            self.step(|core, now, fx| core.release(at, since, leak, now, fx));
+            self.step_at(self.pool.clock.now(), |core, now, fx| core.release(at, since, leak, now, fx));
         }
     }
 }
