@@ -78,6 +78,10 @@ struct Outbox<C: Connector> {
     telling: bool,
 }
 
+/// On cache lines of its own: it is read before each lock and seldom written, while the lock's line goes from core to core.
+#[repr(align(128))]
+struct Hint(AtomicBool);
+
 /// One host of a pool.
 pub(crate) struct Shared<C: Connector> {
     pub(crate) key: C::Key,
@@ -85,7 +89,7 @@ pub(crate) struct Shared<C: Connector> {
     pub(crate) pool: Arc<Inner<C>>,
     state: Mutex<Locked<C>>,
     /// Whether somebody waits, as it was when the lock was last left: a hint that spares the hot path a lock that would tell it no.
-    waiting: AtomicBool,
+    waiting: Hint,
     outbox: Mutex<Outbox<C>>,
     me: Weak<Self>,
 }
@@ -104,7 +108,7 @@ impl<C: Connector> Shared<C> {
             id,
             pool: Arc::clone(pool),
             state: Mutex::new(Locked { core, cancels: Vec::new(), watch_idle, idle_reported: 0, used_at: now }),
-            waiting: AtomicBool::new(false),
+            waiting: Hint(AtomicBool::new(false)),
             outbox: Mutex::new(Outbox { notices: VecDeque::new(), telling: false }),
             me: Weak::clone(me),
         })
@@ -193,8 +197,8 @@ impl<C: Connector> Shared<C> {
         let result = step(&mut locked.core, now, fx);
         self.report_idle(&mut locked);
         let waiting = locked.core.is_waited_for();
-        if self.waiting.load(Ordering::Relaxed) != waiting {
-            self.waiting.store(waiting, Ordering::Relaxed);
+        if self.waiting.0.load(Ordering::Relaxed) != waiting {
+            self.waiting.0.store(waiting, Ordering::Relaxed);
         }
         let mut grants = fx.list.iter().any(|effect| matches!(effect, Effect::Deliver(..)));
         if !fx.events.is_empty() && self.pool.tells_events() {
@@ -335,7 +339,7 @@ impl<C: Connector> Shared<C> {
     /// Leases a connection if that has no consequence.
     #[inline]
     pub(super) fn hit(&self, location: &'static Location<'static>) -> Option<Lease<C>> {
-        if self.pool.is_subscribed() || self.waiting.load(Ordering::Relaxed) {
+        if self.pool.is_subscribed() || self.waiting.0.load(Ordering::Relaxed) {
             return None;
         }
         let now = self.pool.clock.coarse();
@@ -350,7 +354,7 @@ impl<C: Connector> Shared<C> {
 
     /// Takes a lease back.
     pub(crate) fn release(&self, at: SlotRef, since: Instant, leak: u32) {
-        let quick = !self.pool.is_subscribed() && !self.waiting.load(Ordering::Relaxed) && {
+        let quick = !self.pool.is_subscribed() && !self.waiting.0.load(Ordering::Relaxed) && {
             let now = self.pool.clock.coarse();
             let mut locked = self.state.lock();
             let quick = locked.core.release_quickly(at, since, now);
