@@ -97,9 +97,12 @@ impl Worker {
             Some(_) => patience * (1 << (tries - 1)),
             None => patience + patience * u32::try_from(tries - 1).unwrap_or(8) / 5,
         };
+        // Silence is noticed as soon as answers usually come, though a stream is given more time before it is repeated.
+        let look = patience.min(path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX));
+        let look = if id.is_some() { patience } else { look };
         let exchange = &mut flight.exchanges[number];
         exchange.state = State::Sent { lease, id, at: now };
-        exchange.resend = (tries <= RESENDS_MAX).then_some((now + patience, patience));
+        exchange.resend = (tries <= RESENDS_MAX).then_some((now + look, patience));
     }
 
     pub(super) fn send_datagram(
@@ -170,13 +173,19 @@ impl Worker {
                 exchange.resend = Some((now + patience, patience));
                 continue;
             }
+            let silent = path.silent_since(at, lease);
+            let family = lease.family();
             exchange.resend = None;
-            if !exchange.blamed && path.silent_since(at, lease) {
+            if silent && !exchange.blamed {
                 exchange.blamed = true;
-                path.failed(lease.family(), now);
+                path.failed(family, now);
                 if !is_stream {
-                    path.turn_from(lease.family());
+                    path.turn_from(family);
                 }
+            }
+            if is_stream && now < at + patience {
+                exchange.resend = Some((at + patience, patience));
+                continue;
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
