@@ -25,3 +25,8 @@ pub use limits::{Limits, LimitsError, Options, Policy};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
 pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,8 +2,11 @@
 //!
 //! Not here: I8 and I11, which are the shell's; I9, I10 and I12 over a whole run, which the property test asks for.
 
+#[cfg(any(debug_assertions, test))]
+use super::Gate;
+#[cfg(any(debug_assertions, test))]
 use super::slots::{NIL, State};
-use super::{Gate, HostState, Kinds};
+use super::{HostState, Kinds};
 
 impl<K: Kinds> HostState<K> {
     #[inline]

@@ -266,6 +266,7 @@ impl<K: Kinds> Waiters<K> {
             .is_some_and(|waiter| waiter.seq == at.seq && matches!(waiter.standing, Standing::Waiting))
     }
 
+    #[cfg(any(debug_assertions, test))]
     pub(crate) fn deadlines_len(&self) -> usize {
         self.deadlines.len()
     }
