@@ -11,9 +11,12 @@ use http::{Method, Request, Response, StatusCode, header};
 use keepwarm_pool::{CloseReason, Slot};
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
-    http::{HttpConnection, HttpDriver, HttpEnd},
+    http::{HttpConnection, HttpDriver, HttpEnd, HttpStatus},
 };
-use tokio::time::{Instant as Clock, MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{Instant as Clock, MissedTickBehavior},
+};
 
 use super::{
     connector::{self, DnsConnector},
@@ -47,6 +50,7 @@ pub(super) async fn drive(
 ) {
     let mut driver = driver;
     let mut status = http.subscribe();
+    let latest = http.subscribe();
     let mut streams = FuturesUnordered::new();
     let mut batch = Batch::default();
     let uri = format!("https://{}{}", authority(&endpoint), endpoint.path);
@@ -71,7 +75,7 @@ pub(super) async fn drive(
                 .header(header::ACCEPT, DNS_MESSAGE)
                 .body(query.clone())
                 .expect("the URL was checked when the config was read");
-            streams.push(exchange(item, query, http.send(request, ANSWER_MAX), &endpoint));
+            streams.push(exchange(item, query, http.send(request, ANSWER_MAX), &endpoint, &slot, &latest));
             oldest.get_or_insert_with(|| Clock::now().into_std());
         }
         tokio::select! {
@@ -93,13 +97,8 @@ pub(super) async fn drive(
             () = pipe.changed() => {}
             Ok(()) = status.changed() => {
                 let now = *status.borrow_and_update();
-                if now.going_away {
-                    draining = true;
-                    slot.drain();
-                } else {
-                    endpoint.streams_seen.store(now.max_streams, Ordering::Relaxed);
-                    slot.set_capacity(capacity(&endpoint, now.max_streams));
-                }
+                draining |= now.going_away;
+                note(now, &endpoint, &slot);
             }
             _ = check.tick() => {
                 let now = Clock::now().into_std();
@@ -132,6 +131,16 @@ pub(super) async fn drive(
     while streams.next().await.is_some() {}
 }
 
+/// Tells the pool what the server allows now.
+fn note(status: HttpStatus, endpoint: &Endpoint, slot: &Slot<DnsConnector>) {
+    if status.going_away {
+        slot.drain();
+    } else {
+        endpoint.streams_seen.store(status.max_streams, Ordering::Relaxed);
+        slot.set_capacity(capacity(endpoint, status.max_streams));
+    }
+}
+
 /// How a stream ended.
 enum Progress {
     Answered,
@@ -144,12 +153,18 @@ async fn exchange(
     query: Bytes,
     response: impl Future<Output = Result<Response<Bytes>, TransportError>>,
     endpoint: &Endpoint,
+    slot: &Slot<DnsConnector>,
+    latest: &watch::Receiver<HttpStatus>,
 ) -> Progress {
     let result = match response.await {
         Ok(response) => answer(&query[..item.question_end], response, endpoint),
         // A query may be repeated safely: what lost its connection goes over a fresh one.
         Err(error) if matches!(error.kind(), TransportKind::Protocol | TransportKind::TimedOut(_)) => Err(error.into()),
-        Err(error) if error.is_retryable() => Err(error.into()),
+        Err(error) if error.is_retryable() => {
+            // Before the query goes elsewhere, the pool knows why this connection did not take it.
+            note(*latest.borrow(), endpoint, slot);
+            Err(error.into())
+        }
         Err(error) => Err(Error::from(error).or_fresh()),
     };
     let progress = match &result {

@@ -221,7 +221,8 @@ impl Worker {
         if !exchange_blamed && !innocent {
             self.blame(path, family, &error, now);
         }
-        if repeat && !flight.answered && flight.tries(upstream) <= FRESH_TRIES_MAX {
+        let tries_max = if error.retry() == Retry::Anywhere { REFUSED_TRIES_MAX } else { FRESH_TRIES_MAX };
+        if repeat && !flight.answered && flight.tries(upstream) <= tries_max {
             count(&path.endpoint.counters.resends);
             flight.exchanges[number].outcome = Some((Outcome::Failed(error), now));
             self.start(state, index, upstream, over_tcp, opened_after, now);
@@ -243,3 +244,6 @@ impl Worker {
 /// A query that lost its connection goes over a fresh one at most so often. One is the rule; more serve upstreams that
 /// close after a number of queries, whose fresh connection may end under the same burst.
 const FRESH_TRIES_MAX: usize = 3;
+
+/// A stream that was refused cost the upstream nothing; new connections may refuse some until their SETTINGS have come.
+const REFUSED_TRIES_MAX: usize = 8;
