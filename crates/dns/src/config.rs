@@ -24,6 +24,8 @@ pub struct DnsConfig {
     pub clients: ClientLimits,
     /// Resolvers (IP and port) for upstream host names; empty: the system's.
     pub bootstrap: Vec<SocketAddr>,
+    /// Answers that are kept.
+    pub cache: CacheSettings,
     /// The pool of each upstream.
     pub pool: PoolSettings,
     /// When an upstream is left alone.
@@ -89,6 +91,36 @@ impl Default for ClientLimits {
             tcp_max_in_flight: 128,
             max_in_flight: 65_536,
             udp_payload_size: 1232,
+        }
+    }
+}
+
+/// Which answers are kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Memory for answers, in bytes, the store's own included; 0 turns the cache off. Default 64 MiB.
+    pub size: usize,
+    /// A shorter TTL is raised to this; above zero it keeps answers longer than their owner allows. Default 0 s.
+    pub min_ttl: Duration,
+    /// A longer TTL is lowered to this. Default 1 day.
+    pub max_ttl: Duration,
+    /// Ceiling for negative answers (RFC 2308 section 5). Default 5 min.
+    pub negative_ttl: Duration,
+    /// For how long after its end an answer serves when upstreams fail (RFC 8767); zero turns that off. Default 1 h.
+    pub stale: Duration,
+    /// Popular answers are asked for again before they end. Default `true`.
+    pub prefetch: bool,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        CacheSettings {
+            size: 64 << 20,
+            min_ttl: Duration::ZERO,
+            max_ttl: Duration::from_secs(86_400),
+            negative_ttl: Duration::from_secs(300),
+            stale: Duration::from_secs(3600),
+            prefetch: true,
         }
     }
 }

@@ -91,6 +91,18 @@ pub struct ServerStatus {
     pub tcp_rejected: u64,
     /// TCP clients connected now.
     pub tcp_clients: usize,
+    /// Queries answered from the cache, stale answers not included.
+    pub cache_hits: u64,
+    /// Queries that could have been in the cache and were not.
+    pub cache_misses: u64,
+    /// Queries answered with an answer past its end, because upstreams failed.
+    pub cache_stale: u64,
+    /// Answers asked for again before their end.
+    pub cache_prefetches: u64,
+    /// Answers in the cache.
+    pub cache_entries: usize,
+    /// Memory of the answers in the cache, in bytes.
+    pub cache_bytes: usize,
 }
 
 impl Server {
@@ -114,6 +126,12 @@ impl Server {
             local_errors: read(&counters.local_errors),
             tcp_rejected: read(&counters.tcp_rejected),
             tcp_clients: self.shared.access.open(),
+            cache_hits: read(&counters.cache_hits),
+            cache_misses: read(&counters.cache_misses),
+            cache_stale: read(&counters.cache_stale),
+            cache_prefetches: read(&counters.cache_prefetches),
+            cache_entries: 0,
+            cache_bytes: 0,
         }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use keepwarm_dns::{
-    config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport, UpstreamConfig},
+    config::{
+        BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport,
+        UpstreamConfig,
+    },
     server::{PoolStatus, Server},
 };
 use keepwarm_lab::{Ca, Faults, Lab, LabSpec, answer_matches, build_query};
@@ -40,6 +43,7 @@ pub fn config(labs: &[Lab], ca: &Ca, transport: Transport) -> DnsConfig {
         allow: vec!["127.0.0.0/8".parse().unwrap()],
         clients: ClientLimits::default(),
         bootstrap: Vec::new(),
+        cache: CacheSettings { size: 0, ..CacheSettings::default() },
         pool: PoolSettings::default(),
         breaker: BreakerSettings::default(),
         upstreams: labs.iter().enumerate().map(|(number, lab)| upstream(number, lab, transport)).collect(),

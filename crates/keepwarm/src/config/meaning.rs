@@ -12,7 +12,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig};
+use keepwarm_dns::config::{
+    BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig,
+};
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
@@ -141,6 +143,7 @@ impl Check<'_> {
             allow: self.allow(spec.allow.as_ref()),
             clients: self.clients(&spec.clients.map(|at| at.value).unwrap_or_default()),
             bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
+            cache: CacheSettings { size: 0, ..CacheSettings::default() },
             pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
             breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
             upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
