@@ -2,6 +2,10 @@
 //!
 //! What is deliberately not here: which datagram answers which query, and how long a socket is kept.
 
+mod batch;
+
+pub use batch::{BATCH, DatagramBatch, SendQueue};
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
