@@ -288,12 +288,14 @@ fn run_worker(
         let worker = Worker::new(shared, routes, address);
         for Sockets { udp, tcp } in sockets {
             if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-                tokio::task::spawn_local(udp::read_clients(worker.clone(), socket));
+                let listener = udp::Listener::new(socket, &worker.outbox);
+                tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
             }
             if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
                 tokio::task::spawn_local(tcp::accept(worker.clone(), listener));
             }
         }
+        tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
         read_inbox(worker, in_flight).await;
     });
@@ -313,7 +315,10 @@ async fn read_inbox(worker: Rc<Worker>, in_flight: &AtomicUsize) {
             inbox.take(&mut events).await;
         }
         let now = Clock::now().into_std();
-        for event in events.drain(..) {
+        for (number, event) in events.drain(..).enumerate() {
+            if number % FLUSH_AFTER == FLUSH_AFTER - 1 {
+                worker.flush();
+            }
             if matches!(event, Event::StopListening) && !stopping {
                 stopping = true;
                 counted = worker.in_flight();
@@ -321,6 +326,7 @@ async fn read_inbox(worker: Rc<Worker>, in_flight: &AtomicUsize) {
                 in_flight.fetch_sub(1, Ordering::AcqRel);
             }
             if !worker.handle(event, now) {
+                worker.flush();
                 return;
             }
         }
@@ -353,6 +359,9 @@ impl Drop for Runtimes {
         self.0.drain(..).for_each(Runtime::shutdown_background);
     }
 }
+
+/// Events whose datagrams may wait for those of later ones.
+const FLUSH_AFTER: usize = 256;
 
 /// How often the drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(5);

@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 use keepwarm_pool::{Lease, Ticket};
 use smallvec::SmallVec;
-use tokio::{net::UdpSocket, sync::oneshot};
+use tokio::sync::oneshot;
 
-use super::{tcp::TcpClient, trace::Trace};
+use super::{tcp::TcpClient, trace::Trace, udp::Listener};
 use crate::{error::Error, message::ClientView, strategy::Plan, upstream::DnsConnector, wheel};
 
 /// Names one exchange of one flight.
@@ -60,7 +60,7 @@ impl Token {
 /// Who waits for an answer.
 pub(crate) enum Client {
     /// A datagram came in on this socket from this address.
-    Udp { socket: Rc<UdpSocket>, peer: SocketAddr },
+    Udp { listener: Rc<Listener>, peer: SocketAddr },
     /// A message on a connection.
     Tcp(Rc<TcpClient>),
     /// The daemon itself.
@@ -161,8 +161,7 @@ impl Client {
     /// Sends the answer. The trace is made only for those who read it.
     pub(super) fn deliver(self, answer: &[u8], trace: Option<&dyn Fn() -> Trace>) {
         match self {
-            // A full send buffer drops the answer as the network might; the client asks again.
-            Client::Udp { socket, peer } => drop(socket.try_send_to(answer, peer)),
+            Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());

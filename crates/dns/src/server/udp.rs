@@ -1,66 +1,230 @@
-//! Reads datagrams: clients' on the listeners, answers on the upstream sockets. One task a socket.
+//! Datagrams in and out, many with one call: clients' on the listeners, upstreams' on their sockets.
+//!
+//! One task a socket reads; what is to be sent waits in the socket's queue until the one task that sends has its turn,
+//! behind all readers that the same wake-up of the worker woke. So a round of events costs one call a socket to receive
+//! and one to send, and under a light load each datagram leaves at once.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
 
-use tokio::{net::UdpSocket, time::Instant as Clock};
+use keepwarm_pool::CloseReason;
+use keepwarm_transport::{
+    error::{Error as TransportError, Phase},
+    udp::{BATCH, DatagramBatch, SendQueue},
+};
+use tokio::{net::UdpSocket, sync::Notify, time::Instant as Clock};
 
 use super::{flight::Client, worker::Worker};
-use crate::upstream::UdpConnection;
+use crate::{
+    error::Error,
+    upstream::{Found, UdpConnection, count},
+};
+
+/// A listener of one worker, with the answers that wait to leave.
+pub(crate) struct Listener {
+    socket: UdpSocket,
+    ipv6: bool,
+    queue: RefCell<SendQueue>,
+    outbox: Rc<Outbox>,
+}
+
+/// The sockets of a worker that have something to send. Each is in it at most once.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pending: RefCell<VecDeque<Pending>>,
+    wake: Notify,
+}
+
+enum Pending {
+    Listener(Rc<Listener>),
+    Upstream(Arc<UdpConnection>),
+}
+
+impl Listener {
+    pub(super) fn new(socket: UdpSocket, outbox: &Rc<Outbox>) -> Rc<Listener> {
+        let ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        Rc::new(Listener { socket, ipv6, queue: RefCell::default(), outbox: outbox.clone() })
+    }
+
+    /// Queues an answer.
+    pub(super) fn answer(self: Rc<Listener>, message: &[u8], peer: SocketAddr) {
+        let first = {
+            let mut queue = self.queue.borrow_mut();
+            queue.push(message, Some(peer));
+            queue.len() == 1
+        };
+        if first {
+            let outbox = self.outbox.clone();
+            outbox.push(Pending::Listener(self));
+        }
+    }
+}
+
+impl Outbox {
+    /// Queues a query.
+    pub(super) fn query(&self, socket: &Arc<UdpConnection>, datagram: &[u8]) {
+        if socket.queue(datagram) {
+            self.push(Pending::Upstream(socket.clone()));
+        }
+    }
+
+    fn push(&self, pending: Pending) {
+        let first = {
+            let mut queue = self.pending.borrow_mut();
+            queue.push_back(pending);
+            queue.len() == 1
+        };
+        if first {
+            self.wake.notify_one();
+        }
+    }
+}
 
 /// Reads a listener until the worker stops listening.
-pub(crate) async fn read_clients(worker: Rc<Worker>, socket: UdpSocket) {
-    let socket = Rc::new(socket);
-    let mut buffer = vec![0; DATAGRAM_MAX];
+pub(crate) async fn read_clients(worker: Rc<Worker>, listener: Rc<Listener>) {
+    let mut stop = pin!(worker.stop_listening.notified());
     while worker.listening.get() {
         tokio::select! {
-            ready = socket.readable() => if ready.is_err() {
+            ready = DatagramBatch::ready(&listener.socket) => if ready.is_err() {
                 return;
             },
-            () = worker.stop_listening.notified() => return,
+            () = &mut stop => return,
         }
-        // Bounded, so that other sockets of this worker have their turn.
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, peer)) => {
-                    let client = Client::Udp { socket: socket.clone(), peer };
-                    let allowed = worker.shared.access.allows(peer.ip());
-                    worker.ask(&buffer[..length], client, allowed, Clock::now().into_std());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier answer: that client is gone, the listener is not.
-                Err(_) => {}
-            }
+        // An error is the ICMP answer to an earlier answer: that client is gone, the listener is not.
+        let received = worker.receive_clients(&listener).unwrap_or(0);
+        if received == BATCH {
+            // Other sockets of this worker have their turn.
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
 }
 
 /// Reads an upstream socket until its pool lets it go.
 pub(crate) async fn read_upstream(worker: Rc<Worker>, connection: Arc<UdpConnection>) {
-    let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut released = pin!(connection.released.notified());
     loop {
         tokio::select! {
-            ready = connection.socket.readable() => if ready.is_err() {
+            ready = DatagramBatch::ready(&connection.socket) => if ready.is_err() {
                 return;
             },
-            () = connection.released.notified() => return,
+            () = &mut released => return,
         }
-        for _ in 0..BATCH {
-            match connection.socket.try_recv(&mut buffer) {
-                Ok(length) => worker.received(&connection, &buffer[..length], Clock::now().into_std()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    worker.socket_failed(&connection, &error, Clock::now().into_std());
-                    break;
-                }
-            }
+        if worker.receive_upstream(&connection) == BATCH {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
 }
 
-/// Datagrams taken from one socket before others have their turn.
-const BATCH: usize = 64;
+/// Sends what was queued, each time that something was.
+pub(crate) async fn send_queued(worker: Rc<Worker>) {
+    loop {
+        worker.outbox.wake.notified().await;
+        worker.flush();
+    }
+}
 
-/// The largest DNS message; what is larger than what was advertised is still read whole, not cut.
-const DATAGRAM_MAX: usize = 65_535;
+impl Worker {
+    fn receive_clients(self: &Rc<Worker>, listener: &Rc<Listener>) -> io::Result<usize> {
+        let mut batch = self.batch.borrow_mut();
+        let received = batch.receive_from(&listener.socket, listener.ipv6)?;
+        let now = Clock::now().into_std();
+        for (datagram, peer) in batch.datagrams() {
+            let Some(peer) = peer else { continue };
+            let client = Client::Udp { listener: listener.clone(), peer };
+            self.ask(datagram, client, self.shared.access.allows(peer.ip()), now);
+        }
+        Ok(received)
+    }
+
+    fn receive_upstream(self: &Rc<Worker>, connection: &Arc<UdpConnection>) -> usize {
+        let mut batch = self.batch.borrow_mut();
+        let received = batch.receive(&connection.socket);
+        let now = Clock::now().into_std();
+        match received {
+            Ok(received) => {
+                for (datagram, _) in batch.datagrams() {
+                    self.received(connection, datagram, now);
+                }
+                received
+            }
+            Err(error) => {
+                self.socket_failed(connection, &error, now);
+                0
+            }
+        }
+    }
+
+    /// Sends everything that is queued.
+    pub(crate) fn flush(self: &Rc<Worker>) {
+        loop {
+            // Not held while sending: a failure may have another query queued.
+            let Some(pending) = self.outbox.pending.borrow_mut().pop_front() else { return };
+            match pending {
+                Pending::Listener(listener) => self.send_answers(&listener),
+                Pending::Upstream(connection) => self.send_queries(&connection),
+            }
+        }
+    }
+
+    fn send_answers(&self, listener: &Listener) {
+        let mut batch = self.batch.borrow_mut();
+        let mut queue = listener.queue.borrow_mut();
+        let mut sent = 0;
+        while sent < queue.len() {
+            match batch.send(&listener.socket, &queue, sent) {
+                Ok(count) => sent += count.max(1),
+                // A full send buffer drops the rest as the network might; the clients ask again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.count_dropped(queue.len() - sent);
+                    break;
+                }
+                // That client cannot be reached; the next one can.
+                Err(_) => sent += 1,
+            }
+        }
+        queue.clear();
+    }
+
+    fn send_queries(self: &Rc<Worker>, connection: &Arc<UdpConnection>) {
+        let mut queue = connection.take_queue();
+        let mut sent = 0;
+        while sent < queue.len() {
+            let tried = self.batch.borrow_mut().send(&connection.socket, &queue, sent);
+            match tried {
+                Ok(count) => sent += count.max(1),
+                // A full send buffer loses the rest as the network might: the resend repairs it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.count_dropped(queue.len() - sent);
+                    break;
+                }
+                // The ICMP answer to an earlier query: nobody is there, for any query of this socket.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.socket_failed(connection, &error, Clock::now().into_std());
+                    break;
+                }
+                Err(error) => {
+                    self.unsent(connection, queue.message(sent), error);
+                    sent += 1;
+                }
+            }
+        }
+        queue.clear();
+        connection.give_queue(queue);
+    }
+
+    /// This machine could not send a query.
+    fn unsent(self: &Rc<Worker>, connection: &Arc<UdpConnection>, datagram: &[u8], error: io::Error) {
+        connection.close(CloseReason::PeerReset);
+        let Some(id) = datagram.first_chunk().map(|id| u16::from_be_bytes(*id)) else { return };
+        if let Found::Waiting(token) = connection.find(id) {
+            connection.answered(id);
+            let error = TransportError::from_io(error, Phase::Write, format!("query to {}", connection.peer));
+            self.failed(token, Error::from(error), Clock::now().into_std());
+        }
+    }
+
+    fn count_dropped(&self, datagrams: usize) {
+        for _ in 0..datagrams {
+            count(&self.shared.counters.local_errors);
+        }
+    }
+}

@@ -16,6 +16,7 @@ use std::{
 };
 
 use hashbrown::HashTable;
+use keepwarm_transport::udp::DatagramBatch;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant as Clock;
@@ -25,6 +26,7 @@ use super::{
     flight::{Best, Client, Flight, State, Token, Waiter},
     inbox::Address,
     route::Route,
+    udp::Outbox,
 };
 use crate::{
     config::Strategy,
@@ -40,6 +42,9 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) routes: Vec<Route>,
     pub(crate) address: Address,
+    /// Receives and sends the datagrams of all sockets in turn.
+    pub(super) batch: RefCell<DatagramBatch>,
+    pub(crate) outbox: Rc<Outbox>,
     state: RefCell<WorkerState>,
     /// Told when a timer is due earlier than the one that is slept for.
     pub(crate) sooner: tokio::sync::Notify,
@@ -60,6 +65,8 @@ struct WorkerState {
     seed: u64,
     scratch: Vec<u8>,
     answer: Vec<u8>,
+    /// Buffers of queries that ended, for those to come.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Worker {
@@ -71,6 +78,8 @@ impl Worker {
             shared,
             routes,
             address,
+            batch: RefCell::default(),
+            outbox: Rc::default(),
             state: RefCell::new(WorkerState {
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
@@ -81,6 +90,7 @@ impl Worker {
                 seed: rand::random(),
                 scratch: Vec::with_capacity(512),
                 answer: Vec::with_capacity(4096),
+                spare: Vec::new(),
             }),
             sooner: tokio::sync::Notify::new(),
             asleep_until: Cell::new(None),
@@ -150,7 +160,7 @@ impl Worker {
         state.generation = Token::next_generation(state.generation);
         let mut flight = Flight {
             generation: state.generation,
-            query: Vec::with_capacity(state.scratch.len()),
+            query: state.spare.pop().unwrap_or_default(),
             question_end,
             hash,
             waiters: SmallVec::new(),
@@ -289,7 +299,11 @@ impl Worker {
     }
 
     fn remove(&self, state: &mut WorkerState, index: usize) {
-        let flight = state.flights.remove(index);
+        let mut flight = state.flights.remove(index);
+        if state.spare.len() < SPARE_MAX && flight.query.capacity() <= SPARE_SIZE_MAX {
+            flight.query.clear();
+            state.spare.push(flight.query);
+        }
         if let Some((key, _)) = flight.timer {
             state.wheel.cancel(key);
         }
@@ -367,6 +381,10 @@ impl Worker {
         self.step(state, index, now);
     }
 }
+
+/// Buffers kept for queries to come, and the largest of them in bytes.
+const SPARE_MAX: usize = 1024;
+const SPARE_SIZE_MAX: usize = 1024;
 
 /// Clients that may wait for one flight; the next one gets a flight of its own.
 const WAITERS_MAX: usize = 1024;

@@ -16,6 +16,7 @@ use std::{
 
 use hashbrown::{HashMap, hash_map::Entry};
 use keepwarm_pool::{CloseReason, Slot};
+use keepwarm_transport::udp::SendQueue;
 use parking_lot::Mutex;
 use tokio::{net::UdpSocket, sync::Notify};
 
@@ -52,9 +53,12 @@ pub(crate) struct UdpConnection {
     pub(crate) released: Notify,
 }
 
+#[derive(Default)]
 struct State {
     ids: HashMap<u16, Id>,
     wrong: u32,
+    /// Queries that wait to be sent.
+    queue: SendQueue,
 }
 
 /// An id on the wire.
@@ -93,7 +97,7 @@ impl UdpConnection {
             slot,
             read: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            state: Mutex::new(State { ids: HashMap::new(), wrong: 0 }),
+            state: Mutex::new(State::default()),
             released: Notify::new(),
         }
     }
@@ -160,6 +164,26 @@ impl UdpConnection {
             Id::Abandoned { .. } => None,
         };
         self.state.lock().ids.drain().filter_map(waiting).collect()
+    }
+
+    /// Queues a datagram; `true` when it is the first that waits.
+    pub(crate) fn queue(&self, datagram: &[u8]) -> bool {
+        let queue = &mut self.state.lock().queue;
+        queue.push(datagram, None);
+        queue.len() == 1
+    }
+
+    /// Takes what is queued; the queue comes back with [`give_queue`](Self::give_queue).
+    pub(crate) fn take_queue(&self) -> SendQueue {
+        std::mem::take(&mut self.state.lock().queue)
+    }
+
+    /// Gives an emptied queue back for its memory, unless another was begun in the meantime.
+    pub(crate) fn give_queue(&self, emptied: SendQueue) {
+        let queue = &mut self.state.lock().queue;
+        if queue.is_empty() {
+            *queue = emptied;
+        }
     }
 
     /// Whether it was retired: no query is sent any more, though a lease may still be on its way.

@@ -162,6 +162,15 @@ impl SendQueue {
         self.messages.push(Message { start, end: self.bytes.len(), peer });
     }
 
+    /// The bytes of a message.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn message(&self, number: usize) -> &[u8] {
+        let message = self.messages[number];
+        &self.bytes[message.start..message.end]
+    }
+
     /// Messages that wait.
     pub fn len(&self) -> usize {
         self.messages.len()

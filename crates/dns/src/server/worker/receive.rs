@@ -188,7 +188,7 @@ impl Worker {
     }
 
     /// An exchange failed.
-    pub(super) fn failed(self: &Rc<Worker>, token: u64, error: Error, now: Instant) {
+    pub(crate) fn failed(self: &Rc<Worker>, token: u64, error: Error, now: Instant) {
         let state = &mut *self.state.borrow_mut();
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
         let flight = &mut state.flights[index];

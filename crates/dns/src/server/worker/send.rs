@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Instant};
 
 use keepwarm_pool::{AcquireError, AcquireOptions, Acquired, CloseReason, Lease};
-use keepwarm_transport::error::{Error as TransportError, Phase, Side};
+use keepwarm_transport::error::Side;
 use smallvec::SmallVec;
 
 use super::{Worker, WorkerState};
@@ -105,7 +105,7 @@ impl Worker {
         exchange.resend = (tries <= RESENDS_MAX).then_some((now + look, patience));
     }
 
-    pub(super) fn send_datagram(
+    fn send_datagram(
         self: &Rc<Worker>,
         path: &Path,
         flight: &mut Flight,
@@ -133,29 +133,8 @@ impl Worker {
             message::randomize_case(question, rand::random);
             flight.exchanges[number].question = Some((&*question).into());
         }
-        match socket.socket.try_send(&datagram) {
-            Ok(_) => Ok(Some(id)),
-            // The ICMP answer to an earlier query is reported by this send: nobody is there, for any query of this socket.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                socket.close(CloseReason::PeerReset);
-                let error = refused(socket, &error);
-                for token in socket.evacuate() {
-                    self.address.replies.reply(token, Err(error.clone()));
-                }
-                Ok(None)
-            }
-            // A full send buffer loses the datagram as the network might: the resend repairs it.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Some(id)),
-            Err(error) => {
-                socket.answered(id);
-                socket.close(CloseReason::PeerReset);
-                Err(Error::from(TransportError::from_io(
-                    error,
-                    Phase::Write,
-                    format!("query to {}", path.endpoint.url()),
-                )))
-            }
-        }
+        self.outbox.query(socket, &datagram);
+        Ok(Some(id))
     }
 
     /// Sends again what has met with silence: UDP over another port and id, streams over a fresh connection. The first
