@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema},
+    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema, words::size_words},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -282,9 +282,10 @@ fn summary(name: &str, config: &Config) -> String {
     let upstreams: Vec<String> =
         dns.upstreams.iter().map(|upstream| format!("{} ({})", upstream.name, upstream.transport.as_str())).collect();
     format!(
-        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  status endpoint on {}\n",
+        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  cache: {}\n  status endpoint on {}\n",
         listen.join(", "),
         upstreams.join(", "),
+        if dns.cache.size == 0 { "off".to_owned() } else { size_words(dns.cache.size as u64) },
         config.control.listen,
     )
 }

@@ -12,20 +12,20 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{
-    BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig,
-};
+use keepwarm_dns::config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig};
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
     Config, ControlConfig, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
-    spec::{BreakerSpec, CacheSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
+    spec::{BreakerSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
     value::Text,
     words::duration_words,
 };
 use crate::logging::LogConfig;
+
+mod cache;
 
 /// The one version of the file format.
 const VERSION: u64 = 1;
@@ -132,9 +132,6 @@ impl Check<'_> {
                     .help("accepted: 0 (no limit)"),
             );
         }
-        if let Some(cache) = &spec.cache {
-            self.cache(cache);
-        }
         DnsConfig {
             listen: self.listen(spec.listen.as_ref()),
             strategy: spec.strategy.map(|at| at.value.0).unwrap_or_default(),
@@ -143,7 +140,7 @@ impl Check<'_> {
             allow: self.allow(spec.allow.as_ref()),
             clients: self.clients(&spec.clients.map(|at| at.value).unwrap_or_default()),
             bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
-            cache: CacheSettings { size: 0, ..CacheSettings::default() },
+            cache: self.cache(&spec.cache.map(|at| at.value).unwrap_or_default()),
             pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
             breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
             upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
@@ -171,31 +168,6 @@ impl Check<'_> {
             None => fault,
         });
         read
-    }
-
-    fn cache(&mut self, cache: &At<CacheSpec>) {
-        let spec = &cache.value;
-        for (key, ttl) in [("min_ttl", &spec.min_ttl), ("negative_ttl", &spec.negative_ttl)] {
-            if let (Some(ttl), Some(max)) = (ttl, &spec.max_ttl)
-                && ttl.value > max.value
-            {
-                let (key, limit) = (format!("dns.cache.{key}"), "dns.cache.max_ttl");
-                self.order(Some(ttl), Some(max), &key, limit, &duration_words(max.value));
-            }
-        }
-        self.duration("dns.cache.stale", spec.stale.as_ref(), Duration::ZERO..=7 * DAY, Duration::ZERO);
-        let size_is_unreadable = spec.size.is_none() && spec.has("size");
-        if size_is_unreadable || spec.size.as_ref().is_some_and(|size| size.value.0 == 0) {
-            return;
-        }
-        let span = spec.size.as_ref().map_or_else(|| cache.span.clone(), |size| size.span.clone());
-        self.faults.push(
-            Fault::warning(
-                span,
-                "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream",
-            )
-            .help("size = \"0\" says so and silences this"),
-        );
     }
 
     fn listen(&mut self, listen: Option<&At<List<Listen>>>) -> Vec<Listen> {

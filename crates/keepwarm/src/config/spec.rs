@@ -83,7 +83,7 @@ section! {
         bootstrap: List<Bootstrap>,
         /// Limits for clients.
         clients: ClientsSpec,
-        /// Accepted, without effect in this version: every query goes to an upstream.
+        /// The answers that are kept.
         cache: CacheSpec,
         /// The connections to each upstream.
         pool: PoolSpec,
@@ -113,20 +113,21 @@ section! {
 }
 
 section! {
-    /// The cache of answers, which this version does not have yet: these keys are checked and have no effect.
+    /// The answers that are kept, so that a question asked again needs no upstream.
     CacheSpec {
-        /// Memory for answers; "0" turns it off.
+        /// Memory for answers, the store's own included. 64KiB to 64GiB; "0" turns the cache off. A usual answer takes a few
+        /// hundred bytes.
         size: Size,
-        /// Answers are kept at least this long.
+        /// A shorter TTL is raised to this. Above "0s" answers are kept longer than their owner allows. 0s to `max_ttl`.
         min_ttl: Duration,
-        /// Answers are kept at most this long.
+        /// A longer TTL is lowered to this. 1s to 7d.
         max_ttl: Duration,
-        /// Ceiling for negative answers (RFC 2308).
+        /// Ceiling for negative answers: no such name, no such record (RFC 2308). 0s to `max_ttl`; "0s": they are not kept.
+        /// The default gives way to a shorter `max_ttl`.
         negative_ttl: Duration,
-        /// How long after its end an answer is served when upstreams fail (RFC 8767); "0s" turns it off. Up to 7d.
+        /// For how long after its end an answer serves when upstreams fail (RFC 8767). 0s to 7d; "0s" turns it off.
         stale: Duration,
-        /// Popular names are asked again before they expire.
-        #[expect(dead_code, reason = "only its type is checked until there is a cache")]
+        /// Popular answers are asked for again before they end; costs a few queries more.
         prefetch: bool,
     }
 }
