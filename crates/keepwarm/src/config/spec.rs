@@ -28,7 +28,7 @@ section! {
         tls: TlsSpec,
         /// The DNS gateway.
         dns: DnsSpec,
-        /// The status endpoint, which `keepwarm pools` and `keepwarm query` ask.
+        /// The status endpoint, which `keepwarm pools`, `keepwarm cache` and `keepwarm query` ask.
         control: ControlSpec,
     }
 }
