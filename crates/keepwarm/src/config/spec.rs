@@ -11,7 +11,7 @@ use keepwarm_dns::config::Listen;
 use super::{
     address::UpstreamAddress,
     read::{List, section},
-    value::{Bootstrap, Host, Ip, Size, StrategyName, Text},
+    value::{Bootstrap, Count, Host, Ip, Size, StrategyName, Text},
 };
 use crate::logging::{LogFilter, LogFormat};
 
@@ -47,9 +47,9 @@ section! {
     /// Limits of the whole daemon.
     LimitsSpec {
         /// Outbound connections of all pools together. 1 to 1,000,000; each costs a file descriptor.
-        max_connections: u64,
+        max_connections: Count<1, 1_000_000>,
         /// Worker threads, 0 to 1024. 0: one per core.
-        workers: u64,
+        workers: Count<0, 1024>,
     }
 }
 
@@ -98,17 +98,17 @@ section! {
     /// Limits for clients.
     ClientsSpec {
         /// TCP connections of all clients. 1 to 1,000,000.
-        tcp_max: u64,
+        tcp_max: Count<1, 1_000_000>,
         /// TCP connections of one client address. 1 to `tcp_max`.
-        tcp_max_per_client: u64,
+        tcp_max_per_client: Count<1, 1_000_000>,
         /// A TCP connection without a query for so long is closed (RFC 7766 section 6.2.3). 100ms to 1h.
         tcp_idle_timeout: Duration,
         /// Queries in flight on one TCP connection; further ones are read when answers have left. 1 to 65535.
-        tcp_max_in_flight: u64,
+        tcp_max_in_flight: Count<1, 65_535>,
         /// Queries in flight of all clients; beyond it, new ones are dropped (UDP) or answered SERVFAIL (TCP). 1 to 1,000,000.
-        max_in_flight: u64,
+        max_in_flight: Count<1, 1_000_000>,
         /// Largest datagram sent to a client, in bytes (RFC 9715). 512 to 4096.
-        udp_payload_size: u64,
+        udp_payload_size: Count<512, 4096>,
     }
 }
 
@@ -136,13 +136,13 @@ section! {
     /// The connections to each upstream.
     PoolSpec {
         /// Connections to one upstream and transport. 1 to 65535, and not more than `limits.max_connections`.
-        max_per_host: u64,
+        max_per_host: Count<1, 65_535>,
         /// Kept connected even when nothing asks. 0 to `max_per_host`.
-        min_idle: u64,
+        min_idle: Count<0, 65_535>,
         /// Queries in flight on one connection. 1 to 65535.
-        max_in_flight: u64,
+        max_in_flight: Count<1, 65_535>,
         /// Queries waiting for a connection of one upstream; further ones fail at once. 0 to 1,000,000.
-        max_waiters: u64,
+        max_waiters: Count<0, 1_000_000>,
         /// An idle connection is closed after so long. A ceiling: what the upstream really keeps is learned below it. 100ms to 1d.
         idle_timeout: Duration,
         /// A connection is replaced at this age, less up to 15 %. 1s to 7d.
@@ -156,7 +156,7 @@ section! {
         /// How often idle and aged connections are looked for. 10ms to 1h.
         cleanup_interval: Duration,
         /// A UDP socket is retired after so many queries, for a fresh random port. 1 to 1,000,000.
-        udp_max_queries: u64,
+        udp_max_queries: Count<1, 1_000_000>,
         /// A UDP socket is retired at this age. 100ms to 1h.
         udp_max_age: Duration,
         /// `false`: a connection per query. For comparison only: it pays a handshake for each query.
@@ -168,7 +168,7 @@ section! {
     /// When an upstream is left alone, and when it is tried again.
     BreakerSpec {
         /// Failures in a row that open the breaker. 1 to 1,000,000.
-        failures: u64,
+        failures: Count<1, 1_000_000>,
         /// Or this share of failures within `window`. Above 0, up to 1.
         failure_ratio: f64,
         /// The time over which the share is taken. 100ms to 1h.
@@ -178,7 +178,7 @@ section! {
         /// The pause doubles up to this. Up to 1d.
         open_max: Duration,
         /// Successes after the pause that close the breaker. 1 to 1000.
-        successes: u64,
+        successes: Count<1, 1000>,
     }
 }
 

@@ -224,6 +224,25 @@ fn the_schema_describes_every_key_and_its_default() {
     }
 }
 
+/// The words are for people, the bounds for editors; both come from one declaration each, a line apart.
+#[test]
+fn bounds_in_the_schema_are_those_of_the_words() {
+    let mut bounded = 0;
+    let mut sections = vec![schema()];
+    while let Some(section) = sections.pop() {
+        let Some(keys) = section["properties"].as_object() else { continue };
+        for (key, property) in keys {
+            sections.push(if property["type"] == "array" { property["items"].clone() } else { property.clone() });
+            let (Some(min), Some(max)) = (property["minimum"].as_u64(), property["maximum"].as_u64()) else { continue };
+            let words = property["description"].as_str().unwrap().replace(',', "");
+            let limit_is_a_key = words.contains(&format!("{min} to `"));
+            assert!(words.contains(&format!("{min} to {max}")) || limit_is_a_key, "{key}: {words}");
+            bounded += 1;
+        }
+    }
+    assert_eq!(bounded, 14);
+}
+
 fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
     let Some(table) = value.as_object() else {
         return;
@@ -335,10 +354,14 @@ fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
     let total = "`dns.pool.max_per_host` is larger than `limits.max_connections`";
     assert_eq!(more("[dns.pool]\nmax_per_host = 513"), [format!("6:16: {total}")]);
     assert_eq!(more("[limits]\nmax_connections = 9"), [format!("6:19: {total}")]);
+    let clients = "`dns.clients.tcp_max_per_client` is larger than `dns.clients.tcp_max`";
+    assert_eq!(more("[dns.clients]\ntcp_max = 9\ntcp_max_per_client = 10"), [format!("7:22: {clients}")]);
     let idle = "`dns.pool.min_idle` is larger than `dns.pool.max_per_host`";
     assert_eq!(more("[dns.pool]\nmin_idle = 11"), [format!("6:12: {idle}")]);
     assert_eq!(more("[dns.pool]\nmin_idle = 2\nmax_per_host = 1"), [format!("6:12: {idle}")]);
     assert!(parse(&format!("{MINIMAL}[limits]\nmax_connections = 10\n[dns.pool]\nmin_idle = 10\n")).is_ok());
+    // A limit that is refused itself is nothing to be larger than.
+    assert_eq!(more("[dns.pool]\nmax_per_host = 0\nmin_idle = 11"), ["6:16: `dns.pool.max_per_host` is out of range"]);
 }
 
 #[test]
@@ -396,6 +419,20 @@ fn keys_of_later_versions_are_refused_as_such() {
         assert!(faults.iter().all(|fault| fault.ends_with("is known, but not part of this version")), "{faults:?}");
         assert_eq!(faults.len(), if section.is_empty() { 1 } else { 4 });
     }
+}
+
+#[test]
+fn the_largest_counts_fit_the_typed_config() {
+    let config = parse(&format!(
+        "{MINIMAL}[limits]\nmax_connections = 1000000\nworkers = 1024\n\
+         [dns.clients]\ntcp_max = 1000000\ntcp_max_per_client = 1000000\ntcp_max_in_flight = 65535\n\
+         max_in_flight = 1000000\nudp_payload_size = 4096\n\
+         [dns.pool]\nmax_per_host = 65535\nmin_idle = 65535\nmax_in_flight = 65535\nmax_waiters = 1000000\n\
+         udp_max_queries = 0xF4240\n[dns.breaker]\nfailures = 1_000_000\nsuccesses = 1000\n"
+    ));
+    let dns = config.unwrap().config.dns;
+    assert_eq!((dns.clients.udp_payload_size, dns.pool.udp_max_queries), (4096, 1_000_000));
+    assert_eq!((dns.breaker.failures, dns.breaker.successes), (1_000_000, 1000));
 }
 
 #[test]
