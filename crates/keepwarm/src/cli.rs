@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema},
+    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema, words::size_words},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -45,6 +45,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Show the connection pools of the running daemon.
     Pools(PoolsArgs),
+    /// Show the cache of the running daemon, or flush answers from it.
+    Cache(CacheArgs),
     /// Print an example config or the schema of the config file.
     Config {
         /// What to print.
@@ -102,6 +104,40 @@ pub struct PoolsArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `keepwarm cache`.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_subcommand = true)]
+pub struct CacheArgs {
+    /// Address of the running daemon's status endpoint.
+    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, global = true)]
+    pub control: SocketAddr,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do with it; shown without.
+    #[command(subcommand)]
+    pub what: Option<CacheCommand>,
+}
+
+/// What `keepwarm cache` can do beside showing it.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// Forget answers, so that the next query for them asks an upstream.
+    Flush(FlushArgs),
+}
+
+/// Arguments of `keepwarm cache flush`: one of them.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct FlushArgs {
+    /// Forget the answers to every question about this very name, of any type; names below it stay.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Forget all answers.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// What `keepwarm config` prints.
@@ -203,6 +239,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Check(args) => check(&args),
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
+        Command::Cache(args) => crate::cache::main(&args),
         Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
         Command::Lab(args) => crate::lab::main(&args),
@@ -282,9 +319,10 @@ fn summary(name: &str, config: &Config) -> String {
     let upstreams: Vec<String> =
         dns.upstreams.iter().map(|upstream| format!("{} ({})", upstream.name, upstream.transport.as_str())).collect();
     format!(
-        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  status endpoint on {}\n",
+        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  cache: {}\n  status endpoint on {}\n",
         listen.join(", "),
         upstreams.join(", "),
+        if dns.cache.size == 0 { "off".to_owned() } else { size_words(dns.cache.size as u64) },
         config.control.listen,
     )
 }

@@ -63,7 +63,7 @@ impl Default for ControlConfig {
 pub struct Loaded {
     /// The settings.
     pub config: Config,
-    /// Warnings only: what the file says without effect.
+    /// Warnings only: what works as written and may surprise.
     pub warnings: Faults,
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
+use comfy_table::{Cell, CellAlignment};
 
 use crate::{
     cli::{Exit, PoolsArgs, Unavailable, print},
@@ -13,6 +13,7 @@ use crate::{
         PoolRow,
         client::{self, ClientError},
     },
+    table,
 };
 
 /// Asks the daemon and prints its pools.
@@ -41,18 +42,7 @@ pub fn table(rows: &[PoolRow]) -> String {
     if rows.is_empty() {
         return "no pools yet: no upstream was asked\n".into();
     }
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(COLUMNS.map(|(name, _)| name));
-    for row in rows {
-        table.add_row(cells(row));
-    }
-    for (index, (_, alignment)) in COLUMNS.iter().enumerate() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_padding((0, 2)).set_cell_alignment(*alignment);
-        }
-    }
-    let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text = table::render(&COLUMNS, rows.iter().map(cells));
     for row in rows.iter().filter(|row| !row.dial_errors.is_empty()) {
         let errors: Vec<String> = row.dial_errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         text += &format!("\n{} ({}): dial errors: {}\n", row.upstream, row.transport, errors.join(", "));
@@ -60,7 +50,7 @@ pub fn table(rows: &[PoolRow]) -> String {
     text
 }
 
-const COLUMNS: [(&str, CellAlignment); 14] = [
+const COLUMNS: [table::Column; 14] = [
     ("UPSTREAM", CellAlignment::Left),
     ("TRANSPORT", CellAlignment::Left),
     ("ADDRESS", CellAlignment::Left),

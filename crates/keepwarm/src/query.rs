@@ -45,6 +45,8 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
 async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<QueryReport> {
     config.dns.listen.clear();
     config.dns.workers = 1;
+    // The upstreams are what is asked here, and an empty cache could only say that it is empty.
+    config.dns.cache.size = 0;
     let server = Server::start(config.dns).map_err(run::unavailable)?;
     let report = run::ask(&server, request).await;
     server.stop(Duration::ZERO).await;

@@ -35,6 +35,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
         };
         Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
     })?;
+    let cache_size = config.dns.cache.size;
     let server = Server::start(config.dns).map_err(unavailable)?;
     for listen in server.listening() {
         let transports = match (listen.udp, listen.tcp) {
@@ -47,7 +48,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
     let server = Arc::new(server);
     let (stop, stopped) = watch::channel(());
-    let endpoint = tokio::spawn(status::serve(control, Arc::new(Daemon::new(&server)), stopped));
+    let endpoint = tokio::spawn(status::serve(control, Arc::new(Daemon::new(&server, cache_size)), stopped));
     let events = tokio::spawn(log_events(server.events()));
     server.warm_up().await;
 

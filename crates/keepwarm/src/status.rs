@@ -1,8 +1,9 @@
 //! The status endpoint: what the daemon says about itself over HTTP on loopback.
 //!
-//! `GET /api/v1/pools`, `GET /api/v1/stats`, `GET /livez`, `POST /api/v1/query`. It knows [`Snapshots`] and plain rows, not
-//! the DNS server. Deliberately not here: metrics, a dashboard, and any way to change the daemon; those come with a
-//! token, which this version does not have.
+//! `GET /api/v1/pools`, `GET /api/v1/stats`, `GET /api/v1/cache`, `GET /livez`, `POST /api/v1/query`,
+//! `POST /api/v1/cache/flush`. It knows [`Snapshots`] and plain rows, not the DNS server. Deliberately not here: metrics, a
+//! dashboard, and any way to change the daemon's settings; those come with a token, which this version does not have. What
+//! is flushed from the cache comes back with the next query.
 //!
 //! Durations in JSON are seconds, as floating-point numbers.
 
@@ -20,7 +21,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinSet};
 
 pub mod client;
@@ -32,6 +34,13 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// The counters of the whole daemon.
     fn stats(&self) -> Stats;
+
+    /// The cache, its limit and its counters.
+    fn cache(&self) -> CacheStatus;
+
+    /// Forgets the answers to every question about `name` (presentation form, any case), or all answers. Returns how many;
+    /// `None` when `name` is no valid name.
+    fn flush_cache(&self, name: Option<&str>) -> Option<u64>;
 
     /// Asks a name the way that a client's query would be asked. Bounded by the query deadline of the config.
     fn query(&self, request: QueryRequest) -> QueryFuture;
@@ -121,6 +130,43 @@ pub struct Stats {
     pub listen: Vec<String>,
     /// Everything that is counted, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// The cache of the whole daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Memory that its entries may take, in bytes; 0: the cache is off.
+    pub size: u64,
+    /// Answers in it.
+    pub entries: u64,
+    /// Memory of its entries, in bytes; at most `size`.
+    pub bytes: u64,
+    /// Queries answered from it, stale answers not included.
+    pub hits: u64,
+    /// Queries that could have been in it and were not.
+    pub misses: u64,
+    /// hits / (hits + misses), 0 to 1; none before the first query that could have been in it.
+    pub hit_ratio: Option<f64>,
+    /// Queries answered with an answer past its end, because upstreams failed.
+    pub stale: u64,
+    /// Answers asked for again before their end.
+    pub prefetches: u64,
+}
+
+/// What to forget. A key that is not known is refused: a slip in `name` must not flush everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushRequest {
+    /// The name whose answers are forgotten, of every type and in any case; none: all answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// The number of answers.
+    pub flushed: u64,
 }
 
 /// A name to ask.
@@ -281,6 +327,8 @@ pub fn router(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/api/v1/pools", get(async |State(shared): State<Shared>| Json(shared.snapshots.pools())))
         .route("/api/v1/stats", get(async |State(shared): State<Shared>| Json(shared.snapshots.stats())))
+        .route("/api/v1/cache", get(async |State(shared): State<Shared>| Json(shared.snapshots.cache())))
+        .route("/api/v1/cache/flush", post(flush))
         .route("/api/v1/query", post(query))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page"))
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
@@ -295,15 +343,10 @@ struct Shared {
     queries: Arc<Semaphore>,
 }
 
-/// A JSON body is required, which no page of another site can send without asking first (CORS preflight).
 async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
-    let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !json {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
-    }
-    let request = match serde_json::from_str(&body) {
+    let request = match json(&headers, &body, "a query") {
         Ok(request) => request,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("not a query: {error}")),
+        Err((status, error)) => return refuse(status, &error),
     };
     let Ok(_permit) = shared.queries.try_acquire() else {
         return refuse(StatusCode::TOO_MANY_REQUESTS, "too many queries at once");
@@ -313,6 +356,38 @@ async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -
         Err(QueryError::Invalid(text)) => refuse(StatusCode::BAD_REQUEST, &text),
         Err(QueryError::Failed(text)) => refuse(StatusCode::BAD_GATEWAY, &text),
     }
+}
+
+async fn flush(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
+    let FlushRequest { name } = match json(&headers, &body, "a flush") {
+        Ok(request) => request,
+        Err((status, error)) => return refuse(status, &error),
+    };
+    match (shared.snapshots.flush_cache(name.as_deref()), name) {
+        (Some(flushed), name) => {
+            // Tells whoever wonders why so many queries went to upstreams just then.
+            tracing::info!(flushed, all = name.is_none(), "cache flushed");
+            Json(Flushed { flushed }).into_response()
+        }
+        (None, name) => {
+            let name = name.unwrap_or_default();
+            refuse(StatusCode::BAD_REQUEST, &format!("`{name}` is not a name that can be in the cache"))
+        }
+    }
+}
+
+/// Reads the body of a request that does something. It has to be JSON and to say so, which no page of another site can
+/// send without asking first (CORS preflight).
+fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &str, what: &str) -> Result<T, (StatusCode, String)> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json".into()));
+    }
+    // A list would be read as the fields in their order, and an empty one would flush everything.
+    serde_json::from_str(body)
+        .and_then(|object| serde_json::from_value(Value::Object(object)))
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("not {what}: {error}")))
 }
 
 /// Refuses requests that a browser was talked into.

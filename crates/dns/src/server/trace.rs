@@ -9,6 +9,10 @@ pub struct Trace {
     pub answer: Vec<u8>,
     /// From the question to the answer.
     pub total: Duration,
+    /// The answer came from the cache, within its time or past it; `exchange` did not give it.
+    pub cached: bool,
+    /// The answer came from the cache past its end, because upstreams failed (RFC 8767). Never without `cached`.
+    pub stale: bool,
     /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
     pub exchange: Option<ExchangeTrace>,
     /// Every exchange, in the order in which they began.
@@ -71,6 +75,14 @@ pub struct AttemptTrace {
 impl Trace {
     /// An answer that needed no upstream.
     pub(crate) fn own(answer: &[u8]) -> Trace {
-        Trace { answer: answer.to_vec(), total: Duration::ZERO, exchange: None, attempts: Vec::new(), error: None }
+        Trace {
+            answer: answer.to_vec(),
+            total: Duration::ZERO,
+            cached: false,
+            stale: false,
+            exchange: None,
+            attempts: Vec::new(),
+            error: None,
+        }
     }
 }

@@ -26,9 +26,7 @@ pub fn schema() -> Value {
 
 /// Keys that the example shows with something else than a default.
 pub(super) fn is_only_an_example(path: &str) -> bool {
-    path.starts_with("dns.cache.")
-        || (path.starts_with("dns.upstream.") && path != "dns.upstream.case_randomization")
-        || path == "version"
+    (path.starts_with("dns.upstream.") && path != "dns.upstream.case_randomization") || path == "version"
 }
 
 /// Adds defaults, takes the line breaks of the source out of descriptions, and takes out null, which TOML does not have.

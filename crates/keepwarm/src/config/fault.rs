@@ -11,7 +11,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 pub enum Severity {
     /// The file is refused.
     Error,
-    /// The file is accepted, but something in it does not do what it says.
+    /// The file is accepted, but something in it may do what its author does not expect.
     Warning,
 }
 

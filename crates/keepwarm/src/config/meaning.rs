@@ -1,7 +1,8 @@
 //! From `Spec` to [`Config`](super::Config): defaults, ranges and the checks across keys.
 //!
-//! Reading and types are behind us; here a number meets its range and a key meets its neighbours. Nothing is repaired:
-//! what does not fit is a fault, and the value that stands in for it only keeps the remaining checks going.
+//! Reading and types are behind us, and the ranges of counts, which are part of their types; here a duration meets its
+//! range and a key meets its neighbours. Nothing is repaired: what does not fit is a fault, and the value that stands in
+//! for it only keeps the remaining checks going.
 
 use std::{
     collections::HashMap,
@@ -12,20 +13,20 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{
-    BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig,
-};
+use keepwarm_dns::config::{BreakerSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Transport, UpstreamConfig};
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
     Config, ControlConfig, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
-    spec::{BreakerSpec, CacheSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
-    value::Text,
+    spec::{BreakerSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
+    value::{Count, Text},
     words::duration_words,
 };
 use crate::logging::LogConfig;
+
+mod cache;
 
 /// The one version of the file format.
 const VERSION: u64 = 1;
@@ -45,13 +46,8 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     check.version(&spec);
     let dns_is_unreadable = spec.dns.is_none() && spec.has("dns");
     let limits = spec.limits.map(|at| at.value).unwrap_or_default();
-    let max_connections = check.count(
-        "limits.max_connections",
-        limits.max_connections.as_ref(),
-        1..=1_000_000,
-        defaults::MAX_CONNECTIONS,
-    );
-    let workers = check.count("limits.workers", limits.workers.as_ref(), 0..=1024, defaults::WORKERS);
+    let max_connections = count(limits.max_connections.as_ref(), defaults::MAX_CONNECTIONS);
+    let workers = count(limits.workers.as_ref(), defaults::WORKERS);
     let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
     let roots = check.roots(&extra_roots, base);
     let (dns, span) = spec.dns.map_or_else(|| (DnsSpec::default(), 0..0), |at| (at.value, at.span));
@@ -60,7 +56,7 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     }
     let max_per_host = dns.pool.as_ref().and_then(|pool| pool.value.max_per_host.clone());
     let mut dns = check.dns(dns);
-    if dns.pool.max_per_host > max_connections {
+    if dns.pool.max_per_host > max_connections && !limits.refused("max_connections", limits.max_connections.as_ref()) {
         let (at, other) = (max_per_host.as_ref(), limits.max_connections.as_ref());
         check.order(at, other, "dns.pool.max_per_host", "limits.max_connections", &max_connections.to_string());
     }
@@ -132,9 +128,6 @@ impl Check<'_> {
                     .help("accepted: 0 (no limit)"),
             );
         }
-        if let Some(cache) = &spec.cache {
-            self.cache(cache);
-        }
         DnsConfig {
             listen: self.listen(spec.listen.as_ref()),
             strategy: spec.strategy.map(|at| at.value.0).unwrap_or_default(),
@@ -143,7 +136,7 @@ impl Check<'_> {
             allow: self.allow(spec.allow.as_ref()),
             clients: self.clients(&spec.clients.map(|at| at.value).unwrap_or_default()),
             bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
-            cache: CacheSettings { size: 0, ..CacheSettings::default() },
+            cache: self.cache(&spec.cache.map(|at| at.value).unwrap_or_default()),
             pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
             breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
             upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
@@ -171,31 +164,6 @@ impl Check<'_> {
             None => fault,
         });
         read
-    }
-
-    fn cache(&mut self, cache: &At<CacheSpec>) {
-        let spec = &cache.value;
-        for (key, ttl) in [("min_ttl", &spec.min_ttl), ("negative_ttl", &spec.negative_ttl)] {
-            if let (Some(ttl), Some(max)) = (ttl, &spec.max_ttl)
-                && ttl.value > max.value
-            {
-                let (key, limit) = (format!("dns.cache.{key}"), "dns.cache.max_ttl");
-                self.order(Some(ttl), Some(max), &key, limit, &duration_words(max.value));
-            }
-        }
-        self.duration("dns.cache.stale", spec.stale.as_ref(), Duration::ZERO..=7 * DAY, Duration::ZERO);
-        let size_is_unreadable = spec.size.is_none() && spec.has("size");
-        if size_is_unreadable || spec.size.as_ref().is_some_and(|size| size.value.0 == 0) {
-            return;
-        }
-        let span = spec.size.as_ref().map_or_else(|| cache.span.clone(), |size| size.span.clone());
-        self.faults.push(
-            Fault::warning(
-                span,
-                "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream",
-            )
-            .help("size = \"0\" says so and silences this"),
-        );
     }
 
     fn listen(&mut self, listen: Option<&At<List<Listen>>>) -> Vec<Listen> {
@@ -229,69 +197,43 @@ impl Check<'_> {
 
     fn clients(&mut self, spec: &ClientsSpec) -> ClientLimits {
         let default = ClientLimits::default();
-        let tcp_max = self.count("dns.clients.tcp_max", spec.tcp_max.as_ref(), 1..=1_000_000, default.tcp_max);
-        let per_client = spec.tcp_max_per_client.as_ref();
+        let tcp_max = count(spec.tcp_max.as_ref(), default.tcp_max);
+        let tcp_max_per_client = count(spec.tcp_max_per_client.as_ref(), default.tcp_max_per_client.min(tcp_max));
+        if tcp_max_per_client > tcp_max && !spec.refused("tcp_max", spec.tcp_max.as_ref()) {
+            let (at, other) = (spec.tcp_max_per_client.as_ref(), spec.tcp_max.as_ref());
+            self.order(at, other, "dns.clients.tcp_max_per_client", "dns.clients.tcp_max", &tcp_max.to_string());
+        }
         ClientLimits {
             tcp_max,
-            tcp_max_per_client: self.count(
-                "dns.clients.tcp_max_per_client",
-                per_client,
-                1..=tcp_max.max(1),
-                default.tcp_max_per_client.min(tcp_max),
-            ),
+            tcp_max_per_client,
             tcp_idle_timeout: self.duration(
                 "dns.clients.tcp_idle_timeout",
                 spec.tcp_idle_timeout.as_ref(),
                 100 * MILLISECOND..=HOUR,
                 default.tcp_idle_timeout,
             ),
-            tcp_max_in_flight: self.count(
-                "dns.clients.tcp_max_in_flight",
-                spec.tcp_max_in_flight.as_ref(),
-                1..=65_535,
-                default.tcp_max_in_flight,
-            ),
-            max_in_flight: self.count(
-                "dns.clients.max_in_flight",
-                spec.max_in_flight.as_ref(),
-                1..=1_000_000,
-                default.max_in_flight,
-            ),
-            udp_payload_size: self.count(
-                "dns.clients.udp_payload_size",
-                spec.udp_payload_size.as_ref(),
-                512..=4096,
-                default.udp_payload_size,
-            ),
+            tcp_max_in_flight: count(spec.tcp_max_in_flight.as_ref(), default.tcp_max_in_flight),
+            max_in_flight: count(spec.max_in_flight.as_ref(), default.max_in_flight),
+            udp_payload_size: count(spec.udp_payload_size.as_ref(), default.udp_payload_size),
         }
     }
 
     fn pool(&mut self, spec: &PoolSpec) -> PoolSettings {
         let default = PoolSettings::default();
-        let max_per_host =
-            self.count("dns.pool.max_per_host", spec.max_per_host.as_ref(), 1..=65_535, default.max_per_host);
-        let min_idle = self.count("dns.pool.min_idle", spec.min_idle.as_ref(), 0..=65_535, default.min_idle);
-        if min_idle > max_per_host {
+        let max_per_host = count(spec.max_per_host.as_ref(), default.max_per_host);
+        let min_idle = count(spec.min_idle.as_ref(), default.min_idle);
+        if min_idle > max_per_host && !spec.refused("max_per_host", spec.max_per_host.as_ref()) {
             let (at, other) = (spec.min_idle.as_ref(), spec.max_per_host.as_ref());
             self.order(at, other, "dns.pool.min_idle", "dns.pool.max_per_host", &max_per_host.to_string());
         }
-        let count = |check: &mut Self, key: &str, at: &Option<At<u64>>, range, default| {
-            check.count(key, at.as_ref(), range, default)
-        };
         let duration = |check: &mut Self, key: &str, at: &Option<At<Duration>>, range, default| {
             check.duration(key, at.as_ref(), range, default)
         };
         PoolSettings {
             max_per_host,
             min_idle,
-            max_in_flight: count(
-                self,
-                "dns.pool.max_in_flight",
-                &spec.max_in_flight,
-                1..=65_535,
-                default.max_in_flight,
-            ),
-            max_waiters: count(self, "dns.pool.max_waiters", &spec.max_waiters, 0..=1_000_000, default.max_waiters),
+            max_in_flight: count(spec.max_in_flight.as_ref(), default.max_in_flight),
+            max_waiters: count(spec.max_waiters.as_ref(), default.max_waiters),
             idle_timeout: duration(
                 self,
                 "dns.pool.idle_timeout",
@@ -334,12 +276,7 @@ impl Check<'_> {
                 10 * MILLISECOND..=HOUR,
                 default.cleanup_interval,
             ),
-            udp_max_queries: self.count(
-                "dns.pool.udp_max_queries",
-                spec.udp_max_queries.as_ref(),
-                1..=1_000_000,
-                default.udp_max_queries,
-            ),
+            udp_max_queries: count(spec.udp_max_queries.as_ref(), default.udp_max_queries),
             udp_max_age: duration(
                 self,
                 "dns.pool.udp_max_age",
@@ -373,12 +310,12 @@ impl Check<'_> {
             self.order(at, other, "dns.breaker.open", "dns.breaker.open_max", &duration_words(open_max));
         }
         BreakerSettings {
-            failures: self.count("dns.breaker.failures", spec.failures.as_ref(), 1..=1_000_000, default.failures),
+            failures: count(spec.failures.as_ref(), default.failures),
             failure_ratio,
             window: self.duration("dns.breaker.window", spec.window.as_ref(), 100 * MILLISECOND..=HOUR, default.window),
             open,
             open_max,
-            successes: self.count("dns.breaker.successes", spec.successes.as_ref(), 1..=1000, default.successes),
+            successes: count(spec.successes.as_ref(), default.successes),
         }
     }
 
@@ -478,22 +415,6 @@ impl Check<'_> {
         }
     }
 
-    fn count<T>(&mut self, key: &str, at: Option<&At<u64>>, range: RangeInclusive<T>, default: T) -> T
-    where
-        T: TryFrom<u64> + PartialOrd + Copy + std::fmt::Display,
-    {
-        let Some(at) = at else {
-            return default;
-        };
-        match T::try_from(at.value) {
-            Ok(value) if range.contains(&value) => value,
-            _ => {
-                self.out_of_range(key, at.span.clone(), &format!("{} to {}", range.start(), range.end()));
-                default
-            }
-        }
-    }
-
     fn duration(
         &mut self,
         key: &str,
@@ -517,7 +438,7 @@ impl Check<'_> {
     }
 
     /// Notes that `key` is larger than `limit`; at least one of them is in the file, because the defaults agree.
-    fn order<T>(&mut self, at: Option<&At<T>>, other: Option<&At<T>>, key: &str, limit: &str, limit_value: &str) {
+    fn order<T, U>(&mut self, at: Option<&At<T>>, other: Option<&At<U>>, key: &str, limit: &str, limit_value: &str) {
         let title = format!("`{key}` is larger than `{limit}`");
         let fault = match (at, other) {
             (Some(at), Some(other)) => Fault::error(at.span.clone(), title).also(other.span.clone(), "the limit"),
@@ -545,6 +466,14 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// A count of the file, or its default. What is out of range was refused when it was read.
+fn count<T, const MIN: u64, const MAX: u64>(at: Option<&At<Count<MIN, MAX>>>, default: T) -> T
+where
+    T: TryFrom<u64, Error: std::fmt::Debug>,
+{
+    at.map_or(default, |at| T::try_from(at.value.0).expect("each count's range fits its type"))
 }
 
 fn section_of(section: &Range<usize>, fault: &Fault) -> bool {

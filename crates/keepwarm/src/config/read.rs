@@ -68,6 +68,11 @@ pub(super) trait Read: Sized {
 pub(super) trait Section {
     /// Whether the file has the key, even with a value that was refused: such a key is not missing.
     fn has(&self, key: &str) -> bool;
+
+    /// Whether the file has the key with a value that was refused: no limit to hold others against.
+    fn refused<T>(&self, key: &str, at: Option<&At<T>>) -> bool {
+        at.is_none() && self.has(key)
+    }
 }
 
 impl<T: Value> Read for T {

@@ -11,7 +11,7 @@ use keepwarm_dns::config::Listen;
 use super::{
     address::UpstreamAddress,
     read::{List, section},
-    value::{Bootstrap, Host, Ip, Size, StrategyName, Text},
+    value::{Bootstrap, Count, Host, Ip, Size, StrategyName, Text},
 };
 use crate::logging::{LogFilter, LogFormat};
 
@@ -28,7 +28,7 @@ section! {
         tls: TlsSpec,
         /// The DNS gateway.
         dns: DnsSpec,
-        /// The status endpoint, which `keepwarm pools` and `keepwarm query` ask.
+        /// The status endpoint, which `keepwarm pools`, `keepwarm cache` and `keepwarm query` ask.
         control: ControlSpec,
     }
 }
@@ -47,9 +47,9 @@ section! {
     /// Limits of the whole daemon.
     LimitsSpec {
         /// Outbound connections of all pools together. 1 to 1,000,000; each costs a file descriptor.
-        max_connections: u64,
+        max_connections: Count<1, 1_000_000>,
         /// Worker threads, 0 to 1024. 0: one per core.
-        workers: u64,
+        workers: Count<0, 1024>,
     }
 }
 
@@ -83,7 +83,7 @@ section! {
         bootstrap: List<Bootstrap>,
         /// Limits for clients.
         clients: ClientsSpec,
-        /// Accepted, without effect in this version: every query goes to an upstream.
+        /// The answers that are kept.
         cache: CacheSpec,
         /// The connections to each upstream.
         pool: PoolSpec,
@@ -98,35 +98,36 @@ section! {
     /// Limits for clients.
     ClientsSpec {
         /// TCP connections of all clients. 1 to 1,000,000.
-        tcp_max: u64,
+        tcp_max: Count<1, 1_000_000>,
         /// TCP connections of one client address. 1 to `tcp_max`.
-        tcp_max_per_client: u64,
+        tcp_max_per_client: Count<1, 1_000_000>,
         /// A TCP connection without a query for so long is closed (RFC 7766 section 6.2.3). 100ms to 1h.
         tcp_idle_timeout: Duration,
         /// Queries in flight on one TCP connection; further ones are read when answers have left. 1 to 65535.
-        tcp_max_in_flight: u64,
+        tcp_max_in_flight: Count<1, 65_535>,
         /// Queries in flight of all clients; beyond it, new ones are dropped (UDP) or answered SERVFAIL (TCP). 1 to 1,000,000.
-        max_in_flight: u64,
+        max_in_flight: Count<1, 1_000_000>,
         /// Largest datagram sent to a client, in bytes (RFC 9715). 512 to 4096.
-        udp_payload_size: u64,
+        udp_payload_size: Count<512, 4096>,
     }
 }
 
 section! {
-    /// The cache of answers, which this version does not have yet: these keys are checked and have no effect.
+    /// The answers that are kept, so that a question asked again needs no upstream.
     CacheSpec {
-        /// Memory for answers; "0" turns it off.
+        /// Memory for answers, the store's own included. 64KiB to 64GiB; "0" turns the cache off. A usual answer takes a few
+        /// hundred bytes.
         size: Size,
-        /// Answers are kept at least this long.
+        /// A shorter TTL is raised to this. Above "0s" answers are kept longer than their owner allows. 0s to `max_ttl`.
         min_ttl: Duration,
-        /// Answers are kept at most this long.
+        /// A longer TTL is lowered to this. 1s to 7d.
         max_ttl: Duration,
-        /// Ceiling for negative answers (RFC 2308).
+        /// Ceiling for negative answers: no such name, no such record (RFC 2308). 0s to `max_ttl`; "0s": they are not kept.
+        /// The default gives way to a shorter `max_ttl`.
         negative_ttl: Duration,
-        /// How long after its end an answer is served when upstreams fail (RFC 8767); "0s" turns it off. Up to 7d.
+        /// For how long after its end an answer serves when upstreams fail (RFC 8767). 0s to 7d; "0s" turns it off.
         stale: Duration,
-        /// Popular names are asked again before they expire.
-        #[expect(dead_code, reason = "only its type is checked until there is a cache")]
+        /// Popular answers are asked for again before they end; costs a few queries more.
         prefetch: bool,
     }
 }
@@ -135,13 +136,13 @@ section! {
     /// The connections to each upstream.
     PoolSpec {
         /// Connections to one upstream and transport. 1 to 65535, and not more than `limits.max_connections`.
-        max_per_host: u64,
+        max_per_host: Count<1, 65_535>,
         /// Kept connected even when nothing asks. 0 to `max_per_host`.
-        min_idle: u64,
+        min_idle: Count<0, 65_535>,
         /// Queries in flight on one connection. 1 to 65535.
-        max_in_flight: u64,
+        max_in_flight: Count<1, 65_535>,
         /// Queries waiting for a connection of one upstream; further ones fail at once. 0 to 1,000,000.
-        max_waiters: u64,
+        max_waiters: Count<0, 1_000_000>,
         /// An idle connection is closed after so long. A ceiling: what the upstream really keeps is learned below it. 100ms to 1d.
         idle_timeout: Duration,
         /// A connection is replaced at this age, less up to 15 %. 1s to 7d.
@@ -155,7 +156,7 @@ section! {
         /// How often idle and aged connections are looked for. 10ms to 1h.
         cleanup_interval: Duration,
         /// A UDP socket is retired after so many queries, for a fresh random port. 1 to 1,000,000.
-        udp_max_queries: u64,
+        udp_max_queries: Count<1, 1_000_000>,
         /// A UDP socket is retired at this age. 100ms to 1h.
         udp_max_age: Duration,
         /// `false`: a connection per query. For comparison only: it pays a handshake for each query.
@@ -167,7 +168,7 @@ section! {
     /// When an upstream is left alone, and when it is tried again.
     BreakerSpec {
         /// Failures in a row that open the breaker. 1 to 1,000,000.
-        failures: u64,
+        failures: Count<1, 1_000_000>,
         /// Or this share of failures within `window`. Above 0, up to 1.
         failure_ratio: f64,
         /// The time over which the share is taken. 100ms to 1h.
@@ -177,7 +178,7 @@ section! {
         /// The pause doubles up to this. Up to 1d.
         open_max: Duration,
         /// Successes after the pause that close the breaker. 1 to 1000.
-        successes: u64,
+        successes: Count<1, 1000>,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use keepwarm_dns::config::{BreakerSettings, ClientLimits, PoolSettings, Strategy, Transport};
+use keepwarm_dns::config::{BreakerSettings, CacheSettings, ClientLimits, PoolSettings, Strategy, Transport};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{example::is_only_an_example, fault::Severity, *};
+use super::{example::is_only_an_example, *};
 
 const MINIMAL: &str = "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n";
 
@@ -38,6 +38,7 @@ fn a_minimal_file_gets_every_default() {
     let Loaded { config, warnings } = parse(MINIMAL).unwrap();
     assert_eq!(warnings.iter().count(), 0);
     let dns = &config.dns;
+    assert_eq!(dns.cache, CacheSettings::default());
     assert_eq!(dns.pool, PoolSettings::default());
     assert_eq!(dns.breaker, BreakerSettings::default());
     assert_eq!(dns.clients, ClientLimits::default());
@@ -71,6 +72,7 @@ fn every_key_reaches_the_typed_config() {
         bootstrap = ["9.9.9.9", "[2620:fe::fe]:5353"]
         clients = { tcp_max = 7, tcp_max_per_client = 6, tcp_idle_timeout = "5s", tcp_max_in_flight = 4, max_in_flight = 3, udp_payload_size = 1400 }
         breaker = { failures = 9, failure_ratio = 0.25, window = "20s", open = "2s", open_max = "2m", successes = 5 }
+        cache = { size = "1MiB", min_ttl = "2s", max_ttl = "1h", negative_ttl = "3s", stale = "4s", prefetch = false }
         [dns.pool]
         max_per_host = 4
         min_idle = 2
@@ -121,6 +123,15 @@ fn every_key_reaches_the_typed_config() {
         successes: 5,
     };
     assert_eq!(dns.breaker, breaker);
+    let cache = CacheSettings {
+        size: 1 << 20,
+        min_ttl: seconds(2),
+        max_ttl: seconds(3600),
+        negative_ttl: seconds(3),
+        stale: seconds(4),
+        prefetch: false,
+    };
+    assert_eq!(dns.cache, cache);
     let pool = PoolSettings {
         max_per_host: 4,
         min_idle: 2,
@@ -213,6 +224,25 @@ fn the_schema_describes_every_key_and_its_default() {
     }
 }
 
+/// The words are for people, the bounds for editors; both come from one declaration each, a line apart.
+#[test]
+fn bounds_in_the_schema_are_those_of_the_words() {
+    let mut bounded = 0;
+    let mut sections = vec![schema()];
+    while let Some(section) = sections.pop() {
+        let Some(keys) = section["properties"].as_object() else { continue };
+        for (key, property) in keys {
+            sections.push(if property["type"] == "array" { property["items"].clone() } else { property.clone() });
+            let (Some(min), Some(max)) = (property["minimum"].as_u64(), property["maximum"].as_u64()) else { continue };
+            let words = property["description"].as_str().unwrap().replace(',', "");
+            let limit_is_a_key = words.contains(&format!("{min} to `"));
+            assert!(words.contains(&format!("{min} to {max}")) || limit_is_a_key, "{key}: {words}");
+            bounded += 1;
+        }
+    }
+    assert_eq!(bounded, 14);
+}
+
 fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
     let Some(table) = value.as_object() else {
         return;
@@ -265,17 +295,50 @@ fn the_nearest_key_and_the_right_section_are_named() {
     assert_eq!(label("[dns]\nzzz = 1"), "");
 }
 
+/// What is said about a file with these keys in [dns.cache], and the settings where it is accepted.
+fn with_cache(keys: &str) -> Result<(CacheSettings, Vec<String>), Vec<String>> {
+    match parse(&format!("{MINIMAL}[dns.cache]\n{keys}\n")) {
+        Ok(loaded) => Ok((loaded.config.dns.cache, places(&loaded.warnings))),
+        Err(ConfigError::Faults(faults)) => Err(places(&faults)),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
-fn a_cache_is_accepted_with_a_warning() {
-    let warnings = |cache: &str| {
-        let loaded = parse(&format!("{MINIMAL}[dns.cache]\n{cache}\n")).unwrap();
-        assert_eq!(loaded.warnings.count(Severity::Error), 0);
-        places(&loaded.warnings)
-    };
-    let words = "dns.cache has no effect yet: this version keeps no cache; every query goes to an upstream";
-    assert_eq!(warnings("size = \"64MiB\""), [format!("6:8: {words}")]);
-    assert_eq!(warnings("stale = \"1h\""), [format!("5:1: {words}")]);
-    assert!(warnings("size = \"0\"").is_empty());
+fn a_cache_has_a_size_within_bounds_or_none() {
+    for (size, bytes) in [("0", 0), ("0B", 0), ("64KiB", 64 << 10), ("1GiB", 1 << 30)] {
+        let settings = CacheSettings { size: bytes, ..CacheSettings::default() };
+        assert_eq!(with_cache(&format!("size = \"{size}\"")), Ok((settings, vec![])), "{size}");
+    }
+    assert_eq!(with_cache("size = \"64GiB\"").is_ok(), usize::BITS == 64);
+    for size in ["1B", "63KiB1023B", "64GiB1B"] {
+        let words = "6:8: `dns.cache.size` is out of range".to_owned();
+        assert_eq!(with_cache(&format!("size = \"{size}\"")), Err(vec![words]), "{size}");
+    }
+}
+
+#[test]
+fn ttls_of_the_cache_are_held_against_the_longest() {
+    let larger =
+        |place: &str, key: &str| Err(vec![format!("{place}: `dns.cache.{key}` is larger than `dns.cache.max_ttl`")]);
+    assert_eq!(with_cache("max_ttl = \"1m\"\nmin_ttl = \"2m\""), larger("7:11", "min_ttl"));
+    assert_eq!(with_cache("negative_ttl = \"2d\""), larger("6:16", "negative_ttl"));
+    assert_eq!(with_cache("min_ttl = \"30d\""), larger("6:11", "min_ttl"));
+    // Whoever shortens the longest TTL does not have to think of the ceiling for negative answers.
+    let (settings, _) = with_cache("max_ttl = \"1m\"").unwrap();
+    assert_eq!((settings.max_ttl, settings.negative_ttl), (Duration::from_secs(60), Duration::from_secs(60)));
+    // A limit that is refused itself says nothing about the others.
+    for refused in ["max_ttl = \"8d\"", "max_ttl = 9"] {
+        assert_eq!(with_cache(&format!("{refused}\nmin_ttl = \"2d\"")).unwrap_err().len(), 1, "{refused}");
+    }
+}
+
+#[test]
+fn a_ttl_raised_far_is_accepted_with_a_warning() {
+    let words = "6:11: `dns.cache.min_ttl` keeps answers up to 1h longer than their owner allows".to_owned();
+    assert_eq!(with_cache("min_ttl = \"1h\"").unwrap().1, [words]);
+    assert_eq!(with_cache("min_ttl = \"5m\"").unwrap().1, [""; 0]);
+    assert_eq!(with_cache("min_ttl = \"2d\"").unwrap_err().len(), 1, "what is refused needs no warning");
 }
 
 #[test]
@@ -291,10 +354,14 @@ fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
     let total = "`dns.pool.max_per_host` is larger than `limits.max_connections`";
     assert_eq!(more("[dns.pool]\nmax_per_host = 513"), [format!("6:16: {total}")]);
     assert_eq!(more("[limits]\nmax_connections = 9"), [format!("6:19: {total}")]);
+    let clients = "`dns.clients.tcp_max_per_client` is larger than `dns.clients.tcp_max`";
+    assert_eq!(more("[dns.clients]\ntcp_max = 9\ntcp_max_per_client = 10"), [format!("7:22: {clients}")]);
     let idle = "`dns.pool.min_idle` is larger than `dns.pool.max_per_host`";
     assert_eq!(more("[dns.pool]\nmin_idle = 11"), [format!("6:12: {idle}")]);
     assert_eq!(more("[dns.pool]\nmin_idle = 2\nmax_per_host = 1"), [format!("6:12: {idle}")]);
     assert!(parse(&format!("{MINIMAL}[limits]\nmax_connections = 10\n[dns.pool]\nmin_idle = 10\n")).is_ok());
+    // A limit that is refused itself is nothing to be larger than.
+    assert_eq!(more("[dns.pool]\nmax_per_host = 0\nmin_idle = 11"), ["6:16: `dns.pool.max_per_host` is out of range"]);
 }
 
 #[test]
@@ -355,12 +422,29 @@ fn keys_of_later_versions_are_refused_as_such() {
 }
 
 #[test]
+fn the_largest_counts_fit_the_typed_config() {
+    let config = parse(&format!(
+        "{MINIMAL}[limits]\nmax_connections = 1000000\nworkers = 1024\n\
+         [dns.clients]\ntcp_max = 1000000\ntcp_max_per_client = 1000000\ntcp_max_in_flight = 65535\n\
+         max_in_flight = 1000000\nudp_payload_size = 4096\n\
+         [dns.pool]\nmax_per_host = 65535\nmin_idle = 65535\nmax_in_flight = 65535\nmax_waiters = 1000000\n\
+         udp_max_queries = 0xF4240\n[dns.breaker]\nfailures = 1_000_000\nsuccesses = 1000\n"
+    ));
+    let dns = config.unwrap().config.dns;
+    assert_eq!((dns.clients.udp_payload_size, dns.pool.udp_max_queries), (4096, 1_000_000));
+    assert_eq!((dns.breaker.failures, dns.breaker.successes), (1_000_000, 1000));
+}
+
+#[test]
 fn numbers_out_of_range_are_refused() {
     for (section, line) in [
         ("limits", "max_connections = 0"),
         ("limits", "workers = 9999"),
         ("dns", "timeout = \"0s\""),
         ("dns", "timeout = \"1h\""),
+        ("dns.cache", "size = \"1KiB\""),
+        ("dns.cache", "max_ttl = \"0s\""),
+        ("dns.cache", "stale = \"8d\""),
         ("dns.pool", "max_per_host = 0"),
         ("dns.pool", "max_lifetime = \"1ms\""),
         ("dns.pool", "udp_max_queries = 99999999999"),

@@ -25,6 +25,10 @@ use crate::logging::{LogFilter, LogFormat};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text(pub(super) String);
 
+/// A whole number within a range, ends included. The type has the range, so that the reader and the schema share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count<const MIN: u64, const MAX: u64>(pub(super) u64);
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
@@ -85,6 +89,25 @@ impl Value for u64 {
 
     fn schema() -> Schema {
         json_schema!({ "type": "integer", "minimum": 0 })
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Value for Count<MIN, MAX> {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let DeValue::Integer(integer) = value else {
+            let accepted = format!("a whole number, {MIN} to {MAX}, without quotes");
+            return Err(Refusal::kind(value, "a whole number", accepted));
+        };
+        let read = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        read.filter(|number| (MIN..=MAX).contains(number)).map(Count).ok_or_else(|| Refusal {
+            problem: "is out of range".into(),
+            label: String::new(),
+            accepted: format!("{MIN} to {MAX}"),
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 }
 

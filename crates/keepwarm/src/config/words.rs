@@ -68,14 +68,25 @@ pub fn parse_size(text: &str) -> Result<u64, WordsError> {
 
 /// Writes a duration the way that [`parse_duration`] reads it: `1h30m`, `250ms`, `0s`.
 pub fn duration_words(duration: Duration) -> String {
-    let mut rest = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    if rest == 0 {
-        return "0s".into();
+    match u64::try_from(duration.as_micros()).unwrap_or(u64::MAX) {
+        0 => "0s".into(),
+        micros => words(micros, &TIME_UNITS),
     }
+}
+
+/// Writes a number of bytes the way that [`parse_size`] reads it: `64MiB`, `1MiB512KiB`, `0`.
+pub fn size_words(bytes: u64) -> String {
+    match bytes {
+        0 => "0".into(),
+        bytes => words(bytes, &SIZE_UNITS),
+    }
+}
+
+fn words(mut rest: u64, units: &[(&str, u64)]) -> String {
     let mut text = String::new();
-    for (unit, micros) in TIME_UNITS {
-        let count = rest / micros;
-        rest %= micros;
+    for (unit, worth) in units {
+        let count = rest / worth;
+        rest %= worth;
         if count > 0 {
             write!(text, "{count}{unit}").expect("writing to a string cannot fail");
         }
@@ -220,6 +231,11 @@ mod tests {
         fn what_is_written_is_read_back(micros in 0u64..=DURATION_MAX) {
             let duration = Duration::from_micros(micros);
             prop_assert_eq!(parse_duration(&duration_words(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn a_size_that_is_written_is_read_back(bytes: u64) {
+            prop_assert_eq!(parse_size(&size_words(bytes)), Ok(bytes));
         }
     }
 }

@@ -165,7 +165,8 @@ impl Watch {
     }
 }
 
-/// The config of a server: defaults, and with reuse off as much room as a connection per query needs.
+/// The config of a server: defaults, and with reuse off as much room as a connection per query needs. Without a cache,
+/// which would hide what is measured here: the connections to upstreams.
 fn config_text(setup: Setup<'_>, control: SocketAddr) -> String {
     let Setup { transport, reuse, strategy, clients, upstreams, ca } = setup;
     let text = |text: &str| toml::Value::from(text).to_string();
@@ -177,7 +178,8 @@ fn config_text(setup: Setup<'_>, control: SocketAddr) -> String {
     };
     let mut config = format!(
         "version = 1\n[log]\nlevel = \"warn\"\nformat = \"text\"\n[control]\nlisten = \"{control}\"\n\
-         [tls]\nextra_roots = [{}]\n[dns]\nlisten = [\"udp://127.0.0.1:0\"]\nstrategy = \"{strategy}\"\n",
+         [tls]\nextra_roots = [{}]\n[dns]\nlisten = [\"udp://127.0.0.1:0\"]\nstrategy = \"{strategy}\"\n\
+         [dns.cache]\nsize = \"0\"\n",
         text(&ca.to_string_lossy()),
     );
     let mut limits = String::new();
@@ -257,6 +259,7 @@ mod tests {
             assert_eq!(config.dns.pool, defaults.dns.pool);
             assert_eq!(config.dns.max_connections, defaults.dns.max_connections);
             assert_eq!(config.dns.timeout, defaults.dns.timeout);
+            assert_eq!(config.dns.cache.size, 0, "except for the cache, which would keep queries from the upstreams");
             assert_eq!(config.dns.upstreams.len(), UPSTREAMS);
             assert!(config.dns.upstreams.iter().all(|upstream| upstream.transport == transport));
         }

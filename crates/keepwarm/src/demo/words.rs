@@ -77,7 +77,7 @@ pub(super) fn load(result: &DemoResult) -> [String; 4] {
             count(load.paced_rate as u64),
             brief(load.paced)
         ),
-        format!("The upstreams take {}{}.", brief(load.delay), direct.unwrap_or_default()),
+        format!("The upstreams take {}{}. The cache is off.", brief(load.delay), direct.unwrap_or_default()),
         "Most open: to one upstream at one time (~ sampled). CPU: of the server.".into(),
     ]
 }

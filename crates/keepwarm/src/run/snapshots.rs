@@ -12,20 +12,26 @@ use keepwarm_dns::{
 };
 
 use crate::status::{
-    Attempt, BreakerState, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest, Snapshots, Stats,
+    Attempt, BreakerState, CacheStatus, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest, Snapshots,
+    Stats,
 };
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
 #[derive(Debug)]
 pub struct Daemon {
     server: Weak<Server>,
+    cache_size: u64,
     started: Instant,
 }
 
 impl Daemon {
-    /// Shows this server.
-    pub fn new(server: &Arc<Server>) -> Daemon {
-        Daemon { server: Arc::downgrade(server), started: tokio::time::Instant::now().into_std() }
+    /// Shows this server, whose cache may take `cache_size` bytes.
+    pub fn new(server: &Arc<Server>, cache_size: usize) -> Daemon {
+        Daemon {
+            server: Arc::downgrade(server),
+            cache_size: cache_size as u64,
+            started: tokio::time::Instant::now().into_std(),
+        }
     }
 }
 
@@ -85,6 +91,12 @@ impl Snapshots for Daemon {
                 ("local_errors", totals.local_errors),
                 ("tcp_rejected", totals.tcp_rejected),
                 ("tcp_clients", totals.tcp_clients as u64),
+                ("cache_hits", totals.cache_hits),
+                ("cache_misses", totals.cache_misses),
+                ("cache_stale", totals.cache_stale),
+                ("cache_prefetches", totals.cache_prefetches),
+                ("cache_entries", totals.cache_entries as u64),
+                ("cache_bytes", totals.cache_bytes as u64),
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
@@ -92,6 +104,27 @@ impl Snapshots for Daemon {
             stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
         }
         stats
+    }
+
+    fn cache(&self) -> CacheStatus {
+        let totals = self.server.upgrade().map(|server| server.status()).unwrap_or_default();
+        let lookups = totals.cache_hits + totals.cache_misses;
+        CacheStatus {
+            size: self.cache_size,
+            entries: totals.cache_entries as u64,
+            bytes: totals.cache_bytes as u64,
+            hits: totals.cache_hits,
+            misses: totals.cache_misses,
+            hit_ratio: (lookups > 0).then(|| totals.cache_hits as f64 / lookups as f64),
+            stale: totals.cache_stale,
+            prefetches: totals.cache_prefetches,
+        }
+    }
+
+    fn flush_cache(&self, name: Option<&str>) -> Option<u64> {
+        // A server that is gone has taken its cache along.
+        let Some(server) = self.server.upgrade() else { return Some(0) };
+        server.flush_cache(name).map(|flushed| flushed as u64)
     }
 
     fn query(&self, request: QueryRequest) -> QueryFuture {

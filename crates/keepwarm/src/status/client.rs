@@ -1,4 +1,4 @@
-//! Asking the status endpoint of a running daemon, as `keepwarm pools` and `keepwarm query` do.
+//! Asking the status endpoint of a running daemon, as `keepwarm pools`, `cache` and `query` do.
 //!
 //! One request a connection: a command asks once and ends.
 

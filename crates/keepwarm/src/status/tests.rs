@@ -30,6 +30,27 @@ impl Snapshots for Fake {
         Stats { version: "9.9.9".into(), uptime: Duration::from_millis(1500), ..Stats::default() }
     }
 
+    fn cache(&self) -> CacheStatus {
+        CacheStatus {
+            size: 1 << 20,
+            entries: 2,
+            bytes: 300,
+            hits: 3,
+            misses: 1,
+            hit_ratio: Some(0.75),
+            stale: 4,
+            prefetches: 5,
+        }
+    }
+
+    fn flush_cache(&self, name: Option<&str>) -> Option<u64> {
+        match name {
+            None => Some(1000),
+            Some("bad..name") => None,
+            Some(name) => Some(name.len() as u64),
+        }
+    }
+
     fn query(&self, request: QueryRequest) -> QueryFuture {
         Box::pin(async move {
             match request.name.as_str() {
@@ -78,6 +99,8 @@ async fn pools_and_stats_come_through_unchanged() {
     assert_eq!(rows, Fake.pools());
     let stats: Stats = get(served.address, "/api/v1/stats").await.unwrap();
     assert_eq!(stats, Fake.stats());
+    let cache: CacheStatus = get(served.address, "/api/v1/cache").await.unwrap();
+    assert_eq!(cache, Fake.cache());
     let (status, body) = raw(served.address, "GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n").await;
     assert_eq!((status, body.as_str()), (200, "ok\n"));
 }
@@ -87,7 +110,7 @@ async fn json_says_seconds_and_words() {
     let row = serde_json::to_value(&Fake.pools()[0]).unwrap();
     assert_eq!(row["latency_p50"], 0.02);
     assert_eq!(row["breaker"], "half-open");
-    assert_eq!(row["idle_limit"], serde_json::Value::Null);
+    assert_eq!(row["idle_limit"], Value::Null);
 }
 
 #[tokio::test]
@@ -101,6 +124,41 @@ async fn a_query_is_asked_and_its_errors_keep_their_words() {
     for (name, wanted, words) in [("bad..name", 400, "not a name"), ("down.test", 502, "no upstream answered")] {
         let Err(ClientError::Refused { status, error }) = ask(name).await else { panic!("{name} was answered") };
         assert_eq!((status, error.as_str()), (wanted, words));
+    }
+}
+
+#[tokio::test]
+async fn a_flush_is_of_one_name_or_of_all() {
+    let served = served().await;
+    let flush = async |name: Option<&str>| {
+        let request = FlushRequest { name: name.map(str::to_owned) };
+        post::<Flushed>(served.address, "/api/v1/cache/flush", &request, Duration::from_secs(5)).await
+    };
+    assert_eq!(flush(None).await.unwrap().flushed, 1000);
+    assert_eq!(flush(Some("six.ch")).await.unwrap().flushed, 6);
+    let Err(ClientError::Refused { status, error }) = flush(Some("bad..name")).await else { panic!("flushed") };
+    assert_eq!((status, error.as_str()), (400, "`bad..name` is not a name that can be in the cache"));
+    assert_eq!(serde_json::to_string(&FlushRequest::default()).unwrap(), "{}");
+}
+
+/// What a page of another site can make a browser send without asking first.
+#[tokio::test]
+async fn no_page_elsewhere_can_flush() {
+    let served = served().await;
+    for (headers, wanted) in [
+        ("Host: localhost\nContent-Type: text/plain", 415),
+        ("Host: localhost\nContent-Type: application/x-www-form-urlencoded", 415),
+        ("Host: localhost\nContent-Type: text/plain; application/json", 415),
+        ("Host: localhost\nContent-Type: application/jsonp", 415),
+        ("Host: localhost", 415),
+        ("Host: localhost\nOrigin: http://evil.example\nContent-Type: application/json", 403),
+        ("Host: evil.example\nContent-Type: application/json", 403),
+        ("Host: localhost\nContent-Type: Application/JSON; charset=utf-8", 200),
+    ] {
+        let head =
+            format!("POST /api/v1/cache/flush HTTP/1.1\n{headers}\nConnection: close\nContent-Length: 2\n\n{{}}");
+        let (status, body) = raw(served.address, &head).await;
+        assert_eq!(status, wanted, "{headers}: {body}");
     }
 }
 
@@ -147,6 +205,12 @@ async fn wrong_methods_types_and_bodies_are_refused() {
         ("POST /api/v1/pools", json, "{}", 405),
         ("GET /nothing", json, "", 404),
         ("POST /api/v1/query", "text/plain", "{\"name\":\"a\",\"qtype\":\"A\"}", 415),
+        ("GET /api/v1/cache/flush", json, "{}", 405),
+        ("POST /api/v1/cache", json, "{}", 405),
+        ("POST /api/v1/cache/flush", json, "", 400),
+        ("POST /api/v1/cache/flush", json, "[]", 400),
+        ("POST /api/v1/cache/flush", json, "{\"nmae\":\"a.test\"}", 400),
+        ("POST /api/v1/cache/flush", json, "{\"name\":7}", 400),
         ("POST /api/v1/query", json, "{", 400),
         ("POST /api/v1/query", json, "{\"name\":\"a\",\"qtype\":\"A\",\"more\":1}", 400),
         ("POST /api/v1/query", json, long.as_str(), 413),

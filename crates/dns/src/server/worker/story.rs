@@ -46,6 +46,8 @@ impl Worker {
         Trace {
             answer: answer.to_vec(),
             total: now.saturating_duration_since(flight.started),
+            cached: false,
+            stale: false,
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
