@@ -15,7 +15,7 @@ use super::{
 use crate::message::{
     ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, copy_options, ede, push_opt, shorten,
     verify_answer,
-    wire::{Records, put_u16, question_end, u16_at},
+    wire::{Records, plain_name_end, put_u16, question_end, u16_at},
 };
 
 /// An answer in one allocation, shared by the store and those who render it.
@@ -111,8 +111,9 @@ impl Entry {
 
     /// Whether the question is about this name, in any case.
     pub(super) fn is_about(&self, name: &[u8]) -> bool {
-        // The zero that ends a name is in its place in no longer one, so this compares whole names.
-        self.parts().0[Header::LEN..].get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name))
+        let (message, ..) = self.parts();
+        let end = plain_name_end(message, Header::LEN);
+        end.is_some_and(|end| message[Header::LEN..end].eq_ignore_ascii_case(name))
     }
 
     pub(super) fn is_same(&self, other: &Entry) -> bool {

@@ -58,6 +58,12 @@ impl<'a> Key<'a> {
         self.question
     }
 
+    /// The key of another query, were its hash the same as this one's.
+    #[cfg(test)]
+    pub(super) fn colliding(&self, other: &Key<'a>) -> Key<'a> {
+        Key { hash: self.hash, ..*other }
+    }
+
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }
