@@ -76,7 +76,7 @@ fn prepare(bencher: Bencher<'_, '_>, shape: Shape) {
 }
 
 /// Key, look-up and rendering: everything between a parsed query and the bytes to send.
-#[divan::bench(args = SHAPES)]
+#[divan::bench(args = SHAPES, sample_size = 1000)]
 fn cache_hit(bencher: Bencher<'_, '_>, shape: Shape) {
     let (cache, now) = filled();
     let (query, answer) = exchange(shape);
@@ -121,7 +121,7 @@ fn cache_miss(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(args = SHAPES)]
+#[divan::bench(args = SHAPES, sample_size = 1000)]
 fn cache_insert(bencher: Bencher<'_, '_>, shape: Shape) {
     let (cache, now) = filled();
     let (query, answer) = exchange(shape);

@@ -47,11 +47,20 @@ struct Head {
     prefetched: AtomicBool,
 }
 
+/// The bytes of an entry.
+struct Parts<'a> {
+    message: &'a [u8],
+    /// Offsets in the message.
+    ttls: &'a [[u8; 2]],
+    options: &'a [u8],
+    subnet: &'a [u8],
+}
+
 impl Entry {
     /// `None` when the answer may not be kept.
     pub(super) fn new(key: &Key<'_>, query: &[u8], answer: &[u8], policy: &Policy, now: Instant) -> Option<Entry> {
         let header = Header::read(answer)?;
-        if !answer_matches(query, answer, false, false) {
+        if answer.len() > usize::from(u16::MAX) || !answer_matches(query, answer, false, false) {
             return None;
         }
         let kind = Policy::kind(answer, header, verify_answer(answer).ok()?)?;
@@ -89,19 +98,18 @@ impl Entry {
         &self.0.header.header
     }
 
-    /// Message, offsets of TTLs, options, client subnet.
-    fn parts(&self) -> (&[u8], &[[u8; 2]], &[u8], &[u8]) {
+    fn parts(&self) -> Parts<'_> {
         let head = self.head();
         let (message, rest) = self.0.slice.split_at(head.message.into());
         let (ttls, rest) = rest.split_at(2 * usize::from(head.ttls));
         let (options, subnet) = rest.split_at(head.options.into());
-        (message, ttls.as_chunks().0, options, subnet)
+        Parts { message, ttls: ttls.as_chunks().0, options, subnet }
     }
 
     /// Whether it answers a query of this key: a hash alone does not tell.
     pub(super) fn is_of(&self, key: &Key<'_>) -> bool {
         let head = self.head();
-        let (message, _, _, subnet) = self.parts();
+        let Parts { message, subnet, .. } = self.parts();
         let question = message.get(Header::LEN..Header::LEN + key.question().len());
         head.key_flags == key.flags()
             && head.key_edns_flags == key.edns_flags()
@@ -111,7 +119,7 @@ impl Entry {
 
     /// Whether the question is about this name, in any case.
     pub(super) fn is_about(&self, name: &[u8]) -> bool {
-        let (message, ..) = self.parts();
+        let message = self.parts().message;
         let end = plain_name_end(message, Header::LEN);
         end.is_some_and(|end| message[Header::LEN..end].eq_ignore_ascii_case(name))
     }
@@ -191,7 +199,7 @@ impl Entry {
         out: &mut Vec<u8>,
     ) {
         let head = self.head();
-        let (message, ttls, options, _) = self.parts();
+        let Parts { message, ttls, options, .. } = self.parts();
         out.extend_from_slice(message);
         for &at in ttls {
             let at = usize::from(u16::from_be_bytes(at));

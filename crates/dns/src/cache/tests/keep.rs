@@ -135,6 +135,21 @@ fn what_is_truncated_malformed_or_about_something_else_is_not_kept() {
 }
 
 #[test]
+fn what_is_longer_than_a_message_is_not_kept() {
+    let (bed, query) = (Bed::with(|settings| settings.size = 16 << 20), edns("www.example."));
+    let mut long = answer(&query, vec![address("www.example.", 60); 1000]);
+    let length = 60_000_u16;
+    long[11] = 1;
+    long.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    long.extend_from_slice(&(length + 4).to_be_bytes());
+    long.extend_from_slice(&[0xff, 0xee]);
+    long.extend_from_slice(&length.to_be_bytes());
+    long.resize(long.len() + usize::from(length), 0);
+    assert!(long.len() > 65_535 && crate::message::verify_answer(&long).is_ok());
+    assert_eq!(bed.keep(&query, &long), None);
+}
+
+#[test]
 fn a_signed_answer_is_not_kept() {
     let (bed, query) = (Bed::new(), plain("www.example."));
     let mut signed = answer(&query, vec![address("www.example.", 60)]);

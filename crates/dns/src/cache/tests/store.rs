@@ -85,6 +85,47 @@ fn flush_forgets_all_about_a_name_and_nothing_else() {
     assert_eq!((bed.cache.flush(None), bed.cache.len()), (4, 0));
 }
 
+/// More names than fit, of which every thread inserts and reads all, while one of them forgets.
+#[test]
+fn no_answer_crosses_from_one_name_to_another() {
+    let bed = Bed::with(|settings| settings.size = 64 << 10);
+    let exchanges: Vec<_> = (0..500_u16)
+        .map(|number| {
+            let owner = format!("host-{number}.example.");
+            let query = plain(&owner);
+            let [high, low] = number.to_be_bytes();
+            let record = Record::from_rdata(name(&owner), 60, RData::A(A(Ipv4Addr::new(10, 0, high, low))));
+            let answer = answer(&query, vec![record]);
+            (query, answer)
+        })
+        .collect();
+    let hits: usize = std::thread::scope(|scope| {
+        let run = |thread: usize| {
+            let (bed, exchanges) = (&bed, &exchanges);
+            move || {
+                let mut hits = 0;
+                for step in 0..20_000 {
+                    let (query, answer) = &exchanges[(step * (thread + 1) * 7) % exchanges.len()];
+                    let (lookup, out) = bed.ask_within(query, 1232, 0.0);
+                    match lookup {
+                        Lookup::Hit { .. } => assert_eq!(&out, answer),
+                        _ => drop(bed.keep(query, answer)),
+                    }
+                    hits += usize::from(!out.is_empty());
+                    if thread == 0 && step % 5000 == 0 {
+                        bed.cache.flush(None);
+                    }
+                }
+                hits
+            }
+        };
+        let threads = [0, 1, 2].map(|thread| scope.spawn(run(thread)));
+        threads.map(|thread| thread.join().unwrap()).iter().sum()
+    });
+    assert!(hits > 1000, "{hits}");
+    assert!(bed.cache.bytes() <= 64 << 10);
+}
+
 #[test]
 fn queries_of_the_daemon_itself_are_kept() {
     let (bed, query) = (Bed::new(), build_query("www.example", TYPE_A).unwrap());
