@@ -45,9 +45,14 @@ fn every_part_of_the_key_separates() {
         let bed = Bed::new();
         // Failures may be kept for any type.
         assert_eq!(bed.keep(kept, &negative_failure(kept)), Some(1));
-        for other in &variants {
-            assert_eq!(bed.misses(other), kept != other, "{kept:?} {other:?}");
+        let key = bed.cache.key(kept, &Query::parse(kept).unwrap()).unwrap();
+        for other in variants.iter().filter(|other| *other != kept) {
+            assert!(bed.misses(other), "{kept:?} {other:?}");
+            let parsed = Query::parse(other).unwrap();
+            let colliding = key.colliding(&bed.cache.key(other, &parsed).unwrap());
+            assert!(bed.cache.store.find(&colliding).is_none(), "with equal hashes: {kept:?} {other:?}");
         }
+        assert!(!bed.misses(kept));
     }
 }
 
