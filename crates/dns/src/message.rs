@@ -9,14 +9,16 @@ mod client;
 mod name;
 mod query;
 mod text;
-mod wire;
+pub(crate) mod wire;
 
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
 pub use client::{ClientView, build_error, build_query_error, prepare_answer};
-pub use name::{class_name, rcode_name, type_from_name, type_name};
+pub(crate) use client::{address, ede, push_opt, shorten};
+pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,
 };
+pub(crate) use query::{TYPE_SIG, TYPE_TSIG, copy_options, hash_parts};
 pub use text::{Rendered, render};
 
 /// No error.

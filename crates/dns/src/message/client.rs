@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     BADVERS, FORMERR, Header, NOTIMP, Query, QueryError, REFUSED, TYPE_OPT,
     query::{copy_options, options_kept, question},
-    wire::{OPTION_EDE, Record, put_u16, question_end, u16_at},
+    wire::{OPTION_EDE, Record, put_u16, question_end},
 };
 
 /// What of a client's query its answer depends on, kept while the query is in flight.
@@ -40,6 +40,16 @@ impl ClientView {
     pub fn max_size(&self) -> usize {
         self.max_size
     }
+
+    /// The client speaks EDNS.
+    pub(crate) fn speaks_edns(&self) -> bool {
+        self.edns.is_some()
+    }
+
+    /// What the server advertises to this client, in bytes.
+    pub(crate) fn payload_size(&self) -> u16 {
+        self.payload_size
+    }
 }
 
 /// RFC 6891 section 6.2.5: smaller sizes mean this.
@@ -60,7 +70,7 @@ pub fn prepare_answer(answer: &[u8], view: &ClientView, question: &[u8], out: &m
     let Some(layout) = layout else {
         // An error without its question, or cut in the middle of a record.
         let truncated = header.tc() || header.questions() > 0;
-        return minimal(header, view, question, truncated, None, answer, out);
+        return minimal(header, view, question, truncated, out);
     };
     let end = layout.end;
     let opt = layout.opt.as_ref();
@@ -80,11 +90,17 @@ pub fn prepare_answer(answer: &[u8], view: &ClientView, question: &[u8], out: &m
             (Some(opt), edns) => copy_with_opt(answer, header, &layout, opt, view, edns.is_some(), out),
         }
     }
-    if out.len() > view.max_size {
-        return shorten(answer, header, &layout, view, question, out);
-    }
+    address(out, view, question);
+    let ext_rcode = opt.map_or(0, |opt| opt.ttl.to_be_bytes()[0]);
+    shorten(out, question.len(), layout.additional, ext_rcode, view);
+}
+
+/// Gives an answer the client's id and the question as the client wrote it, which is as long as the one that is there.
+pub(crate) fn address(out: &mut [u8], view: &ClientView, question: &[u8]) {
     put_u16(out, 0, view.id);
-    out[Header::LEN..Header::LEN + question.len()].copy_from_slice(question);
+    if let Some(place) = out.get_mut(Header::LEN..Header::LEN + question.len()) {
+        place.copy_from_slice(question);
+    }
 }
 
 /// Where the sections of an answer are.
@@ -153,47 +169,32 @@ fn copy_with_opt(
     }
 }
 
-/// Replaces a copy that is too large.
-fn shorten(answer: &[u8], header: Header, layout: &Layout, view: &ClientView, question: &[u8], out: &mut Vec<u8>) {
-    let opt = layout.opt.as_ref();
-    let ext_rcode = opt.map_or(0, |opt| opt.ttl.to_be_bytes()[0]);
+/// Cuts an answer that is larger than its client takes, in place: the records from `additional` on, or all of them and TC.
+pub(crate) fn shorten(out: &mut Vec<u8>, question_length: usize, additional: usize, ext_rcode: u8, view: &ClientView) {
+    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size) else { return };
     let opt_size = if view.edns.is_some() { OPT_SIZE } else { 0 };
-    if !header.tc() && !view.signed && layout.additional + opt_size <= view.max_size {
-        let flags = u16_at(out, 2).unwrap_or_else(|| header.flags());
-        out.clear();
-        out.extend_from_slice(&answer[..layout.additional]);
-        put_u16(out, 0, view.id);
-        put_u16(out, 2, flags);
-        put_u16(out, 10, view.edns.is_some().into());
-        out[Header::LEN..Header::LEN + question.len()].copy_from_slice(question);
-        if let Some(do_bit) = view.edns {
-            push_opt(out, view.payload_size, ext_rcode, do_bit);
-        }
-        return;
+    if !header.tc() && !view.signed && additional + opt_size <= view.max_size {
+        out.truncate(additional);
+    } else {
+        out.truncate(Header::LEN + question_length);
+        put_u16(out, 2, header.flags() | TC);
+        put_u16(out, 6, 0);
+        put_u16(out, 8, 0);
     }
-    minimal(header, view, question, true, opt, answer, out);
+    put_u16(out, 10, view.edns.is_some().into());
+    if let Some(do_bit) = view.edns {
+        push_opt(out, view.payload_size, ext_rcode, do_bit);
+    }
 }
 
-/// Header, question and OPT.
-fn minimal(
-    header: Header,
-    view: &ClientView,
-    question: &[u8],
-    truncated: bool,
-    opt: Option<&Record>,
-    answer: &[u8],
-    out: &mut Vec<u8>,
-) {
-    out.clear();
+/// Header, question and OPT, for an answer that holds no more.
+fn minimal(header: Header, view: &ClientView, question: &[u8], truncated: bool, out: &mut Vec<u8>) {
     let tc = if truncated { TC } else { 0 };
     push_head(view.id, header.flags() | tc, question, out);
-    if let Some(do_bit) = view.edns {
-        // With OPT, its upper bits of the rcode; without, the answer may be of a server that speaks no EDNS.
-        let ext_rcode = opt.map_or(0, |opt| opt.ttl.to_be_bytes()[0]);
-        if opt.is_some() || truncated || !matches!(header.rcode(), FORMERR | NOTIMP) || answer.is_empty() {
-            push_opt(out, view.payload_size, ext_rcode, do_bit);
-            put_u16(out, 10, 1);
-        }
+    // The answer may be of a server that speaks no EDNS.
+    if let Some(do_bit) = view.edns.filter(|_| truncated || !matches!(header.rcode(), FORMERR | NOTIMP)) {
+        push_opt(out, view.payload_size, 0, do_bit);
+        put_u16(out, 10, 1);
     }
 }
 
@@ -251,21 +252,27 @@ fn push_head(id: u16, flags: u16, question: &[u8], out: &mut Vec<u8>) {
 }
 
 /// An OPT record without options, which is the last of the message.
-fn push_opt(out: &mut Vec<u8>, payload_size: u16, ext_rcode: u8, do_bit: bool) {
+pub(crate) fn push_opt(out: &mut Vec<u8>, payload_size: u16, ext_rcode: u8, do_bit: bool) {
     let [high, low] = payload_size.to_be_bytes();
     out.extend_from_slice(&[0, 0, 41, high, low, ext_rcode, 0, if do_bit { 0x80 } else { 0 }, 0, 0, 0]);
 }
 
 /// Adds an extended error to the OPT record without options that ends `out`.
 fn push_ede(out: &mut Vec<u8>, code: u16, text: &str) {
+    let rdlength = out.len() - 2;
+    let length = ede(out, code, text);
+    put_u16(out, rdlength, length);
+}
+
+/// Appends an extended error (RFC 8914 section 2) as an option; returns its length.
+pub(crate) fn ede(out: &mut Vec<u8>, code: u16, text: &str) -> u16 {
     let text = &text.as_bytes()[..text.floor_char_boundary(EDE_TEXT_MAX)];
     let length = u16::try_from(2 + text.len()).expect("the text is short");
-    let rdlength = out.len() - 2;
-    put_u16(out, rdlength, 4 + length);
     out.extend_from_slice(&OPTION_EDE.to_be_bytes());
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(text);
+    4 + length
 }
 
 /// The part of an rcode that OPT carries.

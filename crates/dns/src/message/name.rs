@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::wire::NAME_MAX;
 
 /// Reads a name with escapes, with or without the final dot, to its wire form; `None` when it is no valid name.
-pub(super) fn name_from_text(text: &str) -> Option<Vec<u8>> {
+pub fn name_from_text(text: &str) -> Option<Vec<u8>> {
     let mut wire = vec![0];
     let mut label = 0;
     let bytes = text.as_bytes();

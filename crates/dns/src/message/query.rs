@@ -97,7 +97,7 @@ impl Query {
 }
 
 /// The question behind the header.
-pub(super) fn question(message: &[u8]) -> Option<Question> {
+pub(crate) fn question(message: &[u8]) -> Option<Question> {
     let name_end = plain_name_end(message, Header::LEN)?;
     Some(Question {
         name_end,
@@ -172,7 +172,7 @@ pub(super) fn options_kept(message: &[u8], rdata: &Range<usize>) -> usize {
 }
 
 /// Appends the options that go on to the next hop; returns their length.
-pub(super) fn copy_options(message: &[u8], rdata: &Range<usize>, out: &mut Vec<u8>) -> u16 {
+pub(crate) fn copy_options(message: &[u8], rdata: &Range<usize>, out: &mut Vec<u8>) -> u16 {
     let start = out.len();
     for (code, option) in Options::new(message, rdata.clone()).flatten() {
         if !is_hop_by_hop(code) {
@@ -193,6 +193,17 @@ pub fn hash_key(normalised: &[u8], seed: u64) -> u64 {
     hash = absorb(hash, &normalised[..start], std::convert::identity);
     hash = absorb(hash, &normalised[start..name_end], lowercase);
     hash = absorb(hash, &normalised[name_end..], std::convert::identity);
+    fold(hash, MIX[1])
+}
+
+/// A hash of a question and what its answer depends on besides, which does not depend on the case of the name.
+///
+/// `name` is in wire form, `fields` and `rest` are whatever else has to be equal. Keyed by `seed` as in [`hash_key`].
+pub(crate) fn hash_parts(name: &[u8], fields: u64, rest: &[u8], seed: u64) -> u64 {
+    let hash = absorb(seed ^ name.len() as u64, name, lowercase);
+    let hash = fold(hash ^ fields, MIX[0]);
+    // Most queries have no rest, and the next step is for them a waste.
+    let hash = if rest.is_empty() { hash } else { absorb(hash ^ rest.len() as u64, rest, std::convert::identity) };
     fold(hash, MIX[1])
 }
 
@@ -264,7 +275,7 @@ pub fn build_query(name: &str, qtype: u16) -> Option<Vec<u8>> {
     Some(query)
 }
 
-const TYPE_SIG: u16 = 24;
-const TYPE_TSIG: u16 = 250;
+pub(crate) const TYPE_SIG: u16 = 24;
+pub(crate) const TYPE_TSIG: u16 = 250;
 const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;

@@ -201,6 +201,8 @@ pub(crate) fn is_hop_by_hop(code: u16) -> bool {
     matches!(code, OPTION_COOKIE | OPTION_KEEPALIVE | OPTION_PADDING)
 }
 
+/// The client's subnet (RFC 7871).
+pub(crate) const OPTION_SUBNET: u16 = 8;
 pub(crate) const OPTION_COOKIE: u16 = 10;
 pub(crate) const OPTION_KEEPALIVE: u16 = 11;
 pub(crate) const OPTION_PADDING: u16 = 12;
