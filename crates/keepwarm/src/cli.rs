@@ -41,7 +41,7 @@ pub enum Command {
     Run(RunArgs),
     /// Check a config file and show every fault in it.
     Check(CheckArgs),
-    /// Ask a name and show the answer, the upstream, the connection and the time of each phase.
+    /// Ask a name and show the answer, where it is from, the connection and the time of each phase.
     Query(QueryArgs),
     /// Show the connection pools of the running daemon.
     Pools(PoolsArgs),

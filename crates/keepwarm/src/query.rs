@@ -71,13 +71,23 @@ pub fn text(report: &QueryReport) -> String {
     if text.is_empty() {
         text.push_str("(no records)\n");
     }
-    let QueryReport { rcode, size, upstream, transport, reused, total, phases, .. } = report;
-    let address = report.address.as_deref().unwrap_or("?");
-    let connection = if *reused { "reused" } else { "new" };
+    let QueryReport { rcode, size, phases, .. } = report;
     let _ = writeln!(text, "\nstatus      {rcode}, {size} bytes");
-    let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
-    let _ = writeln!(text, "connection  {connection}");
-    let _ = writeln!(text, "time        {} in all", millis(*total));
+    match &report.upstream {
+        Some(upstream) => {
+            let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".into());
+            let (transport, address) = (or_unknown(&report.transport), or_unknown(&report.address));
+            let connection = if report.reused { "reused" } else { "new" };
+            let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
+            let _ = writeln!(text, "connection  {connection}");
+            let _ = writeln!(text, "time        {} in all", millis(report.total));
+        }
+        None => {
+            let from = if report.stale { "stale: past its end, served because upstreams failed" } else { "hit" };
+            let _ = writeln!(text, "cache       {from}");
+            let _ = writeln!(text, "time        {} in all", pools::short(report.total));
+        }
+    }
     let steps = [
         ("wait", phases.wait),
         ("resolve", phases.resolve),
@@ -90,7 +100,8 @@ pub fn text(report: &QueryReport) -> String {
             let _ = writeln!(text, "  {name:<10}{}", millis(time));
         }
     }
-    if report.attempts.len() > 1 {
+    // A single try that gave the answer is told above already.
+    if report.attempts.len() > usize::from(!report.cached) {
         text.push_str("tries\n");
         for attempt in &report.attempts {
             let _ = writeln!(text, "  {:<10}{} after {}", attempt.upstream, attempt.outcome, millis(attempt.took));
@@ -122,8 +133,8 @@ mod tests {
             rcode: "NOERROR".into(),
             answers: vec!["www.example. 60 IN A 192.0.2.1".into()],
             size: 45,
-            upstream: "quad9".into(),
-            transport: "tls".into(),
+            upstream: Some("quad9".into()),
+            transport: Some("tls".into()),
             address: Some("9.9.9.9:853".into()),
             phases: Phases {
                 wait: Some(Duration::from_micros(31_250)),
@@ -148,6 +159,37 @@ mod tests {
         tries
           quad9     SERVFAIL after 7.0 ms
           quad9     NOERROR after 7.0 ms
+        ");
+    }
+
+    #[test]
+    fn a_report_from_the_cache_names_no_upstream_but_those_that_failed() {
+        let hit = QueryReport {
+            rcode: "NOERROR".into(),
+            answers: vec!["www.example. 59 IN A 192.0.2.1".into()],
+            size: 45,
+            cached: true,
+            total: Duration::from_micros(12),
+            ..QueryReport::default()
+        };
+        insta::assert_snapshot!(text(&hit), @r"
+        www.example. 59 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        cache       hit
+        time        12 us in all
+        ");
+        let took = Duration::from_millis(1800);
+        let failed = Attempt { upstream: "quad9".into(), outcome: "timed out".into(), took };
+        let stale = QueryReport { stale: true, total: took, attempts: vec![failed], ..hit };
+        insta::assert_snapshot!(text(&stale), @r"
+        www.example. 59 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        cache       stale: past its end, served because upstreams failed
+        time        1.80 s in all
+        tries
+          quad9     timed out after 1800.0 ms
         ");
     }
 }

@@ -194,20 +194,24 @@ pub struct QueryReport {
     pub authority: Vec<String>,
     /// Bytes of the answer.
     pub size: u64,
-    /// The upstream whose answer this is.
-    pub upstream: String,
-    /// `udp`, `tcp`, `tls` or `https`.
-    pub transport: String,
+    /// Whether the answer came from the cache. Then no upstream, no connection and no phase belongs to it.
+    pub cached: bool,
+    /// Whether it came from the cache past its end, because upstreams failed; never without `cached`.
+    pub stale: bool,
+    /// The upstream whose answer this is; none when it is from the cache.
+    pub upstream: Option<String>,
+    /// `udp`, `tcp`, `tls` or `https`; none when it is from the cache.
+    pub transport: Option<String>,
     /// IP and port of the connection; none where it is not known.
     pub address: Option<String>,
-    /// Whether the connection was there before the query.
+    /// Whether the connection was there before the query; `false` when none was used.
     pub reused: bool,
     /// What the time went to.
     pub phases: Phases,
     /// From the query to its answer.
     #[serde(with = "seconds")]
     pub total: Duration,
-    /// Every upstream that was asked, in order.
+    /// Every upstream that was asked, in order; for a stale answer those that failed.
     pub attempts: Vec<Attempt>,
 }
 

@@ -156,36 +156,86 @@ pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, 
 /// Turns a trace into what is shown.
 ///
 /// # Errors
-/// When no upstream answered.
+/// When no upstream answered, and neither did the cache.
 pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryError> {
-    let Some(exchange) = trace.exchange else {
+    // A stale answer may follow an exchange that came to nothing, which is not where it is from.
+    let exchange = trace.exchange.filter(|_| !trace.cached);
+    if exchange.is_none() && !trace.cached {
         let why = trace.error.unwrap_or_else(|| "no upstream answered within the deadline".into());
         return Err(QueryError::Failed(why));
-    };
+    }
     let shown = message::render(&trace.answer).map_err(|error| QueryError::Failed(error.to_string()))?;
-    Ok(QueryReport {
+    let mut report = QueryReport {
         name: name.into(),
         qtype: qtype.into(),
         rcode: shown.rcode,
         answers: shown.answers,
         authority: shown.authority,
         size: trace.answer.len() as u64,
-        upstream: exchange.upstream,
-        transport: exchange.transport.into(),
-        address: Some(exchange.peer.to_string()),
-        reused: exchange.reused,
-        phases: Phases {
-            wait: Some(exchange.wait),
-            resolve: exchange.dial.map(|dial| dial.resolve),
-            connect: exchange.dial.map(|dial| dial.connect),
-            tls: exchange.dial.and_then(|dial| dial.tls),
-            exchange: Some(exchange.exchange),
-        },
+        cached: trace.cached,
+        stale: trace.stale,
         total: trace.total,
         attempts: trace
             .attempts
             .into_iter()
             .map(|attempt| Attempt { upstream: attempt.upstream, outcome: attempt.outcome, took: attempt.took })
             .collect(),
-    })
+        ..QueryReport::default()
+    };
+    if let Some(exchange) = exchange {
+        report.upstream = Some(exchange.upstream);
+        report.transport = Some(exchange.transport.into());
+        report.address = Some(exchange.peer.to_string());
+        report.reused = exchange.reused;
+        report.phases = Phases {
+            wait: Some(exchange.wait),
+            resolve: exchange.dial.map(|dial| dial.resolve),
+            connect: exchange.dial.map(|dial| dial.connect),
+            tls: exchange.dial.and_then(|dial| dial.tls),
+            exchange: Some(exchange.exchange),
+        };
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keepwarm_dns::server::{AttemptTrace, ExchangeTrace};
+
+    use super::*;
+
+    fn trace(cached: bool, stale: bool, exchange: bool) -> Trace {
+        let failed = AttemptTrace { upstream: "lab".into(), outcome: "SERVFAIL".into(), took: Duration::ZERO };
+        let exchange = exchange.then(|| ExchangeTrace {
+            upstream: "lab".into(),
+            transport: "tls",
+            url: "tls://127.0.0.1:853".into(),
+            peer: ([127, 0, 0, 1], 853).into(),
+            connection: 1,
+            reused: true,
+            age: Duration::ZERO,
+            decide: Duration::ZERO,
+            wait: Duration::ZERO,
+            dial: None,
+            exchange: Duration::from_millis(8),
+        });
+        let mut answer = message::build_query("www.example", 1).unwrap();
+        answer[2] |= 0x80;
+        let error = Some("nobody answered".into());
+        Trace { answer, total: Duration::ZERO, cached, stale, exchange, attempts: vec![failed], error }
+    }
+
+    #[test]
+    fn an_answer_is_of_an_upstream_or_of_the_cache() {
+        let told =
+            |trace| report("www.example", "A", trace).map(|report| (report.upstream, report.cached, report.stale));
+        assert_eq!(told(trace(false, false, true)), Ok((Some("lab".into()), false, false)));
+        assert_eq!(told(trace(true, false, false)), Ok((None, true, false)));
+        assert_eq!(told(trace(true, true, true)), Ok((None, true, true)));
+        assert_eq!(told(trace(false, false, false)), Err(QueryError::Failed("nobody answered".into())));
+        let stale = report("www.example", "A", trace(true, true, true)).unwrap();
+        assert_eq!((stale.attempts.len(), stale.phases), (1, Phases::default()));
+    }
 }

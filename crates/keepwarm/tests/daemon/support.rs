@@ -22,7 +22,7 @@ pub struct Daemon {
     pub child: Child,
     pub dns: SocketAddr,
     pub control: SocketAddr,
-    _lab: Lab,
+    pub lab: Lab,
     pub config: NamedTempFile,
     _folder: TempDir,
 }
@@ -38,8 +38,8 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// The text of a config for this lab and transport.
-pub fn config(dns: SocketAddr, control: SocketAddr, lab: &Lab, scheme: &str, ca: &str) -> String {
+/// The text of a config for this lab and transport, with these keys in [dns.cache].
+pub fn config(dns: SocketAddr, control: SocketAddr, lab: &Lab, scheme: &str, ca: &str, cache: &str) -> String {
     let (address, path) = match scheme {
         "udp" => (lab.udp_addr(), ""),
         "tcp" => (lab.tcp_addr(), ""),
@@ -54,7 +54,7 @@ extra_roots = ["{ca}"]
 listen = ["{dns}"]
 strategy = "sequential"
 [dns.cache]
-size = "0"
+{cache}
 [[dns.upstream]]
 name = "lab"
 address = "{scheme}://{address}{path}"
@@ -67,8 +67,13 @@ listen = "{control}"
 }
 
 impl Daemon {
-    /// Starts a lab and a daemon that asks it over `scheme`, and waits until it answers.
+    /// Starts a lab and a daemon without a cache that asks it over `scheme`, and waits until it answers.
     pub async fn start(scheme: &str) -> Daemon {
+        Daemon::start_with_cache(scheme, "size = \"0\"").await
+    }
+
+    /// The same with these keys in [dns.cache].
+    pub async fn start_with_cache(scheme: &str, cache: &str) -> Daemon {
         let ca = Ca::new();
         let lab = Lab::start_with_ca(LabSpec::default(), &ca).await.unwrap();
         let folder = TempDir::new().unwrap();
@@ -76,7 +81,7 @@ impl Daemon {
         std::fs::write(&roots, ca.pem()).unwrap();
         let (dns, control) = (free_address(), free_address());
         let mut file = NamedTempFile::with_suffix(".toml").unwrap();
-        file.write_all(config(dns, control, &lab, scheme, roots.to_str().unwrap()).as_bytes()).unwrap();
+        file.write_all(config(dns, control, &lab, scheme, roots.to_str().unwrap(), cache).as_bytes()).unwrap();
         let child = keepwarm()
             .args(["run", "-c"])
             .arg(file.path())
@@ -84,7 +89,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let daemon = Daemon { child, dns, control, _lab: lab, config: file, _folder: folder };
+        let daemon = Daemon { child, dns, control, lab, config: file, _folder: folder };
         daemon.wait_until_it_answers().await;
         daemon
     }
