@@ -2,8 +2,8 @@
 //!
 //! [`server::Server`] is the way in: it takes a [`config::DnsConfig`], listens, and answers. What stands between is pure
 //! where it can be: [`message`] reads and rewrites messages, [`strategy`] decides which upstream is asked when,
-//! [`health`] when one is left alone, [`cache`] keeps answers, [`wheel`] keeps the time. How settings are written in a file, and what an operator
-//! sees, are not here.
+//! [`health`] when one is left alone, [`cache`] keeps answers, [`wheel`] keeps the time. How settings are written in a
+//! file, and what an operator sees, are not here.
 
 pub mod cache;
 pub mod config;

@@ -202,7 +202,7 @@ pub fn hash_key(normalised: &[u8], seed: u64) -> u64 {
 pub(crate) fn hash_parts(name: &[u8], fields: u64, rest: &[u8], seed: u64) -> u64 {
     let hash = absorb(seed ^ name.len() as u64, name, lowercase);
     let hash = fold(hash ^ fields, MIX[0]);
-    // Most queries have no rest, and the next step is for them a waste.
+    // Most queries have no rest and are spared a step.
     let hash = if rest.is_empty() { hash } else { absorb(hash ^ rest.len() as u64, rest, std::convert::identity) };
     fold(hash, MIX[1])
 }
