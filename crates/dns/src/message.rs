@@ -11,6 +11,7 @@ mod query;
 mod text;
 pub(crate) mod wire;
 
+pub(crate) use answer::rcode;
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
 pub use client::{ClientView, build_error, build_query_error, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};

@@ -46,6 +46,7 @@ use tokio::{
 };
 
 use crate::{
+    cache::Cache,
     config::{DnsConfig, Listen, Transport},
     message,
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
     pub(crate) access: Arc<Access>,
+    pub(crate) cache: Option<Cache>,
     pub(crate) counters: Counters,
 }
 
@@ -171,6 +173,7 @@ impl Server {
                 .iter()
                 .map(|handle| datagram_pool(&config, workers, handle))
                 .collect::<Result<_, _>>()?,
+            cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients),
             config,
             workers,
@@ -212,8 +215,8 @@ impl Server {
     /// Forgets answers: those to every question about `name` (presentation form, any case), or all of them. Returns how
     /// many; `None` when `name` is no valid name.
     pub fn flush_cache(&self, name: Option<&str>) -> Option<usize> {
-        let _ = name;
-        Some(0)
+        let name = name.map(|name| message::name_from_text(name).ok_or(())).transpose().ok()?;
+        Some(self.shared.cache.as_ref().map_or(0, |cache| cache.flush(name.as_deref())))
     }
 
     /// Connects `min_idle` connections to each upstream, ahead of the first query. Failures are the log's and the status's.

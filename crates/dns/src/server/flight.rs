@@ -87,6 +87,8 @@ pub(crate) struct Flight {
     pub(crate) plan: Plan,
     pub(crate) started: Instant,
     pub(crate) deadline: Instant,
+    /// When its clients get the stale answer that there is.
+    pub(crate) stale_at: Option<Instant>,
     pub(crate) timer: Option<(wheel::Key, Instant)>,
     /// The first answer that was good enough to keep and not good enough to end with.
     pub(crate) best: Option<Best>,

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use keepwarm_pool::CloseReason;
 
 use super::{Server, Shared};
-use crate::upstream::Endpoint;
+use crate::{cache::Cache, upstream::Endpoint};
 
 /// One pool: an upstream over one transport, all workers together.
 #[derive(Debug, Clone, Default)]
@@ -130,8 +130,8 @@ impl Server {
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
-            cache_entries: 0,
-            cache_bytes: 0,
+            cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
+            cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
         }
     }
 }

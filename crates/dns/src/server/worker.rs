@@ -4,6 +4,7 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod kept;
 mod receive;
 mod send;
 mod story;
@@ -21,11 +22,13 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant as Clock;
 
+use self::kept::{CLIENT_RESPONSE, Kept};
 use super::{
     Shared,
     flight::{Best, Client, Flight, State, Token, Waiter},
     inbox::Address,
     route::Route,
+    trace::Trace,
     udp::Outbox,
 };
 use crate::{
@@ -129,38 +132,62 @@ impl Worker {
             return client.deliver(&state.answer, None);
         }
         let state = &mut *state;
-        message::normalise(bytes, &parsed, &mut state.scratch);
-        let question_end = parsed.question.end;
-        let hash = message::hash_key(&state.scratch, state.seed);
-        let flights = &state.flights;
-        let same = |&index: &usize| message::same_key(&flights[index].query, &state.scratch);
-        if let Some(&index) = state.by_key.find(hash, same) {
-            let flight = &mut state.flights[index];
-            if flight.waiters.len() < WAITERS_MAX {
-                count(&self.shared.counters.coalesced);
-                let question = &bytes[12..question_end];
-                let differs = flight.query[12..flight.question_end] != *question;
-                flight.waiters.push(Waiter { client, view, question: differs.then(|| question.into()) });
+        let stale = match self.look_up(&mut state.answer, (bytes, &parsed), &view, now) {
+            Kept::Answer { refresh, stale } => {
+                let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
+                client.deliver(&state.answer, Some(&trace));
+                if refresh {
+                    self.refresh(state, bytes, &parsed, now);
+                }
                 return;
             }
+            Kept::Nothing { stale } => stale,
+        };
+        message::normalise(bytes, &parsed, &mut state.scratch);
+        let hash = message::hash_key(&state.scratch, state.seed);
+        let question = &bytes[12..parsed.question.end];
+        if let Some(index) = Self::same(state, hash)
+            && state.flights[index].waiters.len() < WAITERS_MAX
+        {
+            count(&self.shared.counters.coalesced);
+            let flight = &mut state.flights[index];
+            let differs = flight.query[12..flight.question_end] != *question;
+            flight.waiters.push(Waiter { client, view, question: differs.then(|| question.into()) });
+            if stale && flight.stale_at.is_none() {
+                flight.stale_at = Some(now + CLIENT_RESPONSE);
+                self.step(state, index, now);
+            }
+            return;
         }
         if state.flights.len() >= self.flights_max {
             count(&self.shared.counters.overloaded);
-            message::build_error(
-                bytes,
-                &view,
-                message::SERVFAIL,
-                Some("keepwarm: too many queries in flight"),
-                &mut state.answer,
-            );
+            let text = Some("keepwarm: too many queries in flight");
+            message::build_error(bytes, &view, message::SERVFAIL, text, &mut state.answer);
             return client.deliver(&state.answer, None);
         }
+        let index = self.take_off(state, hash, parsed.question.end, now);
+        let flight = &mut state.flights[index];
+        flight.waiters.push(Waiter { client, view, question: None });
+        flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
+        self.step(state, index, now);
+    }
+
+    /// The flight of the query in `scratch`, if there is one.
+    fn same(state: &WorkerState, hash: u64) -> Option<usize> {
+        let same = |&index: &usize| message::same_key(&state.flights[index].query, &state.scratch);
+        state.by_key.find(hash, same).copied()
+    }
+
+    /// A flight of the query in `scratch`, which nobody waits for yet.
+    fn take_off(&self, state: &mut WorkerState, hash: u64, question_end: usize, now: Instant) -> usize {
         let deadline = now + self.shared.config.timeout;
         let plan = self.plan(state, now, deadline);
         state.generation = Token::next_generation(state.generation);
-        let mut flight = Flight {
+        let mut query = state.spare.pop().unwrap_or_default();
+        query.extend_from_slice(&state.scratch);
+        let flight = Flight {
             generation: state.generation,
-            query: state.spare.pop().unwrap_or_default(),
+            query,
             question_end,
             hash,
             waiters: SmallVec::new(),
@@ -168,17 +195,16 @@ impl Worker {
             plan,
             started: now,
             deadline,
+            stale_at: None,
             timer: None,
             best: None,
             last_error: None,
             answered: false,
         };
-        flight.query.extend_from_slice(&state.scratch);
-        flight.waiters.push(Waiter { client, view, question: None });
         let index = state.flights.insert(flight);
         let flights = &state.flights;
         state.by_key.insert_unique(hash, index, |&index| flights[index].hash);
-        self.step(state, index, now);
+        index
     }
 
     fn plan(&self, state: &mut WorkerState, now: Instant, deadline: Instant) -> Plan {
@@ -236,6 +262,19 @@ impl Worker {
         answer: Option<(&Best, &[u8])>,
         now: Instant,
     ) {
+        match answer {
+            Some((_, answer)) if matches!(message::rcode(answer), message::NOERROR | message::NXDOMAIN) => {
+                self.keep(&state.flights[index], answer, now);
+            }
+            _ => {
+                if state.flights[index].stale_at.is_some() {
+                    self.serve_stale(state, index, now);
+                }
+                if let Some((_, answer)) = answer {
+                    self.keep(&state.flights[index], answer, now);
+                }
+            }
+        }
         let flight = &mut state.flights[index];
         flight.answered = true;
         let hash = flight.hash;
@@ -243,7 +282,7 @@ impl Worker {
             entry.remove();
         }
         let flight = &mut state.flights[index];
-        if answer.is_none() {
+        if answer.is_none() && !flight.waiters.is_empty() {
             count(&self.shared.counters.failed);
         }
         let mut waiters = std::mem::take(&mut flight.waiters);
@@ -320,6 +359,9 @@ impl Worker {
                     wake = wake.min(at);
                 }
             }
+            if let Some(at) = flight.stale_at {
+                wake = wake.min(at);
+            }
         }
         match flight.timer {
             // A timer that fires early only looks around and is set again.
@@ -376,6 +418,10 @@ impl Worker {
                 self.give_up(exchange, now);
             }
             return self.finish(state, index, now);
+        }
+        if flight.stale_at.is_some_and(|at| now >= at) {
+            // The clients have waited long enough; what upstreams still say is for the next ones.
+            self.serve_stale(state, index, now);
         }
         self.resend(state, index, now);
         self.step(state, index, now);

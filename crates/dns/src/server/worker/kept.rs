@@ -1,0 +1,123 @@
+//! Answers from the cache: fresh ones at once, stale ones when upstreams fail (RFC 8767), popular ones renewed before their
+//! end.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+
+use super::{Worker, WorkerState};
+use crate::{
+    cache::{Cache, Key, Lookup},
+    message::{self, ClientView, Query},
+    server::{
+        flight::{Flight, Waiter},
+        trace::Trace,
+    },
+    upstream::count,
+};
+
+/// What the cache has for a client's query.
+pub(super) enum Kept {
+    /// The answer, which is in the worker's buffer. With `refresh`, upstreams are asked for the next one.
+    Answer { refresh: bool, stale: bool },
+    /// Upstreams have to be asked. With `stale`, there is an answer past its end in case they fail.
+    Nothing { stale: bool },
+}
+
+impl Worker {
+    pub(super) fn look_up(
+        &self,
+        answer: &mut Vec<u8>,
+        query: (&[u8], &Query),
+        view: &ClientView,
+        now: Instant,
+    ) -> Kept {
+        let nothing = Kept::Nothing { stale: false };
+        let Some(cache) = &self.shared.cache else { return nothing };
+        let Some(key) = cache.key(query.0, query.1) else { return nothing };
+        let counters = &self.shared.counters;
+        match cache.answer(&key, view, now, answer) {
+            Lookup::Hit { prefetch } => {
+                count(&counters.cache_hits);
+                Kept::Answer { refresh: prefetch, stale: false }
+            }
+            // Upstreams failed a moment ago.
+            Lookup::Stale { hold: true } if cache.stale(&key, view, now, answer) => {
+                count(&counters.cache_stale);
+                Kept::Answer { refresh: false, stale: true }
+            }
+            found => {
+                count(&counters.cache_misses);
+                Kept::Nothing { stale: matches!(found, Lookup::Stale { .. }) }
+            }
+        }
+    }
+
+    /// Asks upstreams for the next answer to a question whose last one was just given from the cache.
+    pub(super) fn refresh(self: &Rc<Worker>, state: &mut WorkerState, bytes: &[u8], parsed: &Query, now: Instant) {
+        message::normalise(bytes, parsed, &mut state.scratch);
+        let hash = message::hash_key(&state.scratch, state.seed);
+        if Self::same(state, hash).is_none() && state.flights.len() < self.flights_max {
+            count(&self.shared.counters.cache_prefetches);
+            let index = self.take_off(state, hash, parsed.question.end, now);
+            self.step(state, index, now);
+        }
+    }
+
+    /// Keeps an upstream's answer.
+    pub(super) fn keep(&self, flight: &Flight, answer: &[u8], now: Instant) {
+        if let Some(cache) = &self.shared.cache {
+            cache.insert(&flight.query, answer, now);
+        }
+    }
+
+    /// Upstreams failed, or take longer than clients wait: those who wait get the answer past its end, if there is one.
+    /// For a while nobody else waits for upstreams either.
+    pub(super) fn serve_stale(&self, state: &mut WorkerState, index: usize, now: Instant) {
+        let WorkerState { flights, answer, .. } = state;
+        flights[index].stale_at = None;
+        let waiters = std::mem::take(&mut flights[index].waiters);
+        let flight = &flights[index];
+        let parsed = Query::parse(&flight.query).ok();
+        let cache = self.shared.cache.as_ref();
+        let kept = cache.zip(parsed).and_then(|(cache, parsed)| Some((cache, cache.key(&flight.query, &parsed)?)));
+        if let Some((cache, key)) = &kept {
+            cache.refresh_failed(key, now);
+        }
+        let mut left = SmallVec::new();
+        for waiter in waiters {
+            let given =
+                kept.as_ref().is_some_and(|(cache, key)| self.give_stale(cache, key, flight, &waiter, answer, now));
+            if given {
+                let trace = || Trace { cached: true, stale: true, ..self.trace(flight, None, answer, now) };
+                waiter.client.deliver(answer, Some(&trace));
+            } else {
+                left.push(waiter);
+            }
+        }
+        flights[index].waiters = left;
+    }
+
+    fn give_stale(
+        &self,
+        cache: &Cache,
+        key: &Key<'_>,
+        flight: &Flight,
+        waiter: &Waiter,
+        answer: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let question = waiter.question.as_deref().unwrap_or(&flight.query[12..flight.question_end]);
+        let given = cache.stale(&key.with_question(question), &waiter.view, now, answer);
+        if given {
+            count(&self.shared.counters.cache_stale);
+        }
+        given
+    }
+}
+
+/// How long a client waits for upstreams while there is a stale answer (RFC 8767 section 5, the client response timer).
+pub(super) const CLIENT_RESPONSE: Duration = Duration::from_millis(1800);
