@@ -3,6 +3,8 @@
 
 use std::process::{Command, ExitCode, Stdio};
 
+use crate::instructions;
+
 /// One step: its name and how it is run.
 struct Step {
     name: &'static str,
@@ -58,6 +60,15 @@ pub(crate) fn main() -> ExitCode {
         }
         if !command.status().is_ok_and(|status| status.success()) {
             failed.push(step.name);
+        }
+    }
+    match instructions::lacks() {
+        Some(lack) => println!("== instructions: SKIPPED, {lack}"),
+        None => {
+            println!("== instructions");
+            if !instructions::pass(&instructions::Options::all()) {
+                failed.push("instructions");
+            }
         }
     }
     if failed.is_empty() {

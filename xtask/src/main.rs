@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["check"] => check::main(),
         ["instructions", rest @ ..] if let Some(options) = instructions::Options::parse(rest) => {
-            instructions::main(&options)
+            if instructions::pass(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         _ => {
             println!(

@@ -21,7 +21,9 @@ pub(super) struct Process {
 
 /// Which of its two streams is listened to.
 pub(super) enum Stream {
+    /// Standard output.
     Output,
+    /// Standard error.
     Error,
 }
 
@@ -31,21 +33,20 @@ impl Process {
     /// # Errors
     /// When it cannot be started, or the stream is not piped.
     pub(super) fn start(name: &'static str, command: &mut Command, stream: &Stream) -> anyhow::Result<Process> {
-        let mut child = command.spawn().with_context(|| format!("start {name}"))?;
-        let stream: Option<Box<dyn Read + Send>> = match stream {
-            Stream::Output => child.stdout.take().map(|stream| Box::new(stream) as _),
-            Stream::Error => child.stderr.take().map(|stream| Box::new(stream) as _),
-        };
         let (sender, lines) = mpsc::channel();
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut process = Process { name, child, lines, said: Vec::new() };
-        let stream = stream.with_context(|| format!("the stream of {} is not piped", process.name))?;
+        let stream: Option<Box<dyn Read + Send>> = match stream {
+            Stream::Output => process.child.stdout.take().map(|stream| Box::new(stream) as _),
+            Stream::Error => process.child.stderr.take().map(|stream| Box::new(stream) as _),
+        };
+        let stream = stream.with_context(|| format!("listen to {name}: its stream is not piped"))?;
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 // Nobody listens any more: read on all the same, or the process would block on a full pipe.
                 let _ = sender.send(line);
             }
         });
-        process.said.reserve(WORDS_MAX);
         Ok(process)
     }
 
