@@ -135,16 +135,17 @@ fn count(program: &FilePath, path: &Path, queries: u32, scratch: &FilePath) -> a
     for _ in 0..REPEATS_MAX {
         let lab = Lab::start(program, scratch)?;
         let daemon = Daemon::start(program, path, &lab, scratch)?;
-        load::ask(path.client, daemon.address, queries)
+        load::ask(path, daemon.address, queries)
             .with_context(|| format!("ask {queries} queries over the path {}", path.name))?;
         let instructions = daemon.stop()?;
         asked = lab.stop(path.upstream)?;
         // A machine so busy that the daemon lost patience with the lab has counted the wrong thing.
-        if asked == u64::from(queries) {
+        if asked == u64::from(path.names(queries)) {
             return Ok(instructions);
         }
     }
-    bail!("path {}: {queries} queries of clients became {asked} of ours, {REPEATS_MAX} times over", path.name)
+    let names = path.names(queries);
+    bail!("path {}: the upstream was asked {asked} times for {names} names, {REPEATS_MAX} runs in a row", path.name)
 }
 
 /// How counts become the baseline.

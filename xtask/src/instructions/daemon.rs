@@ -83,7 +83,7 @@ listen = ["127.0.0.1:0"]
 strategy = "sequential"
 timeout = "30s"
 [dns.cache]
-size = "0"
+size = "{}"
 [dns.pool]
 acquire_timeout = "30s"
 [[dns.upstream]]
@@ -91,6 +91,7 @@ name = "lab"
 address = {}
 "#,
         text(&lab.ca.to_string_lossy()),
+        if path.hot_names.is_some() { "64MiB" } else { "0" },
         text(lab.address(path.upstream)?),
     );
     if matches!(path.upstream, "tls" | "https") {

@@ -9,27 +9,28 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::path::Client;
+use super::path::{Client, Path};
 
-/// Asks so many queries, each for a name of its own: one alone, which makes the daemon connect, and the others in windows
+/// Asks so many queries, each for a name of its own or for the hot names in turn: one alone, which makes the daemon connect, and the others in windows
 /// of [`WINDOW`]. A window starts when all of the one before are answered.
 ///
 /// # Errors
 /// When a query is not answered within [`PATIENCE`], or not as it has to be.
-pub(super) fn ask(client: Client, daemon: SocketAddr, queries: u32) -> anyhow::Result<()> {
-    let mut link = Link::open(client, daemon)?;
-    window(&mut link, 0..1)?;
+pub(super) fn ask(path: &Path, daemon: SocketAddr, queries: u32) -> anyhow::Result<()> {
+    let mut link = Link::open(path.client, daemon)?;
+    window(&mut link, path, 0..1)?;
     let mut first = 1;
     while first < queries {
         let end = queries.min(first + WINDOW);
-        window(&mut link, first..end)?;
+        window(&mut link, path, first..end)?;
         first = end;
     }
     Ok(())
 }
 
-fn window(link: &mut Link, numbers: Range<u32>) -> anyhow::Result<()> {
-    let mut waiting = numbers.map(query).collect::<anyhow::Result<Vec<_>>>()?;
+fn window(link: &mut Link, path: &Path, numbers: Range<u32>) -> anyhow::Result<()> {
+    let mut waiting =
+        numbers.map(|number| query(number, number % path.names(u32::MAX))).collect::<anyhow::Result<Vec<_>>>()?;
     link.send(&waiting)?;
     let mut answer = Vec::new();
     while !waiting.is_empty() {
@@ -41,11 +42,11 @@ fn window(link: &mut Link, numbers: Range<u32>) -> anyhow::Result<()> {
 }
 
 /// A query as stub resolvers send it: one question for an address, recursion desired, EDNS with 1232 bytes (RFC 6891).
-fn query(number: u32) -> anyhow::Result<Vec<u8>> {
+fn query(number: u32, name: u32) -> anyhow::Result<Vec<u8>> {
     let id = u16::try_from(number).context("more queries than ids")?;
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
-    for label in [format!("n{number:05}").as_str(), "instructions", "example"] {
+    for label in [format!("n{name:05}").as_str(), "instructions", "example"] {
         message.push(u8::try_from(label.len()).context("a label is too long")?);
         message.extend_from_slice(label.as_bytes());
     }
@@ -159,27 +160,27 @@ mod tests {
 
     #[test]
     fn an_answer_to_the_query_is_taken() {
-        let query = query(7).unwrap();
+        let query = query(7, 7).unwrap();
         check(&query, &answer(&query)).unwrap();
     }
 
     #[test]
     fn an_answer_with_an_error_without_records_or_to_another_question_is_not() {
-        let asked = query(7).unwrap();
+        let asked = query(7, 7).unwrap();
         let mut refused = answer(&asked);
         refused[3] |= 5;
         let mut empty = answer(&asked);
         empty[7] = 0;
         let mut echo = answer(&asked);
         echo[2] &= 0x7f;
-        for wrong in [refused, empty, echo, answer(&query(8).unwrap()), vec![0; HEADER]] {
+        for wrong in [refused, empty, echo, answer(&query(7, 8).unwrap()), vec![0; HEADER]] {
             assert!(check(&asked, &wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn queries_of_all_numbers_differ_in_id_and_name_alone() {
-        let (first, second) = (query(0).unwrap(), query(59_999).unwrap());
+        let (first, second) = (query(0, 0).unwrap(), query(59_999, 59_999).unwrap());
         assert_eq!(first.len(), second.len());
         assert_eq!((first[0], first[1]), (0, 0));
         assert_eq!((second[0], second[1]), (0xea, 0x5f));
