@@ -69,8 +69,9 @@ pub struct Plan {
 
 #[derive(Debug, Clone, Copy)]
 struct Try {
-    index: usize,
-    try_timeout: Duration,
+    index: u16,
+    /// Microseconds. The plan is part of every query in flight, so it is kept small.
+    try_timeout: u32,
     rank: Rank,
     state: State,
 }
@@ -105,7 +106,7 @@ impl Plan {
         deadline: Instant,
         racing_delay: Duration,
     ) -> Plan {
-        let unused = Try { index: 0, try_timeout: Duration::ZERO, rank: Rank::Open, state: State::Failed };
+        let unused = Try { index: 0, try_timeout: 0, rank: Rank::Open, state: State::Failed };
         let mut plan = Plan {
             strategy,
             tries: [unused; CANDIDATES_MAX],
@@ -131,8 +132,10 @@ impl Plan {
     }
 
     fn add(&mut self, candidate: &Candidate, rank: Rank) {
-        if let Some(place) = self.tries.get_mut(usize::from(self.len)) {
-            *place = Try { index: candidate.index, try_timeout: candidate.try_timeout, rank, state: State::Waiting };
+        // Whoever has more than 65,536 upstreams asks the first ones.
+        if let (Some(place), Ok(index)) = (self.tries.get_mut(usize::from(self.len)), u16::try_from(candidate.index)) {
+            let try_timeout = u32::try_from(candidate.try_timeout.as_micros()).unwrap_or(u32::MAX);
+            *place = Try { index, try_timeout, rank, state: State::Waiting };
             self.len += 1;
         }
     }
@@ -156,7 +159,7 @@ impl Plan {
     /// [`Step::Send`].
     pub fn next(&mut self, now: Instant) -> Step {
         if let Some(winner) = self.winner {
-            return Step::Use(self.tries[usize::from(winner)].index);
+            return Step::Use(self.tries[usize::from(winner)].index.into());
         }
         if now >= self.deadline {
             return self.give_up();
@@ -216,12 +219,13 @@ impl Plan {
         sent.state = State::Live;
         // A try has as long as its answers take, but no more than its share of what is left.
         let share = self.deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1).max(1);
-        let patience = sent.try_timeout.min(share).max(PATIENCE_MIN);
+        let try_timeout = Duration::from_micros(sent.try_timeout.into());
+        let patience = try_timeout.min(share).max(PATIENCE_MIN);
         let join = match self.strategy {
-            Strategy::Racing => sent.try_timeout.min(self.racing_delay),
+            Strategy::Racing => try_timeout.min(self.racing_delay),
             Strategy::Sequential | Strategy::Parallel | Strategy::RoundRobin => patience,
         };
-        let index = sent.index;
+        let index = sent.index.into();
         self.last = Some(place);
         self.next_at = now + join;
         self.silent_at = now + patience;
@@ -234,7 +238,7 @@ impl Plan {
             return self.send(place, now);
         }
         self.tries[usize::from(place)].state = State::Live;
-        Step::Send(self.tries[usize::from(place)].index)
+        Step::Send(self.tries[usize::from(place)].index.into())
     }
 
     fn give_up(&self) -> Step {
@@ -251,7 +255,7 @@ impl Plan {
     }
 
     fn place(&self, index: usize) -> Option<u8> {
-        self.position(|each| each.index == index)
+        self.position(|each| usize::from(each.index) == index)
     }
 
     fn position(&self, is: impl Fn(&Try) -> bool) -> Option<u8> {

@@ -17,9 +17,7 @@ pub(super) fn daemon(scratch: &Path) -> anyhow::Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--release", "--locked", "--package", "keepwarm", "--bin", "keepwarm"])
-        // rustix asks the kernel where the vDSO is, and valgrind (seen with 3.19) has not mapped it there: the daemon
-        // would die of SIGSEGV at its start. libc knows what valgrind says.
-        .args(["--features", "rustix/use-libc-auxv", "--message-format", "json-render-diagnostics"])
+        .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("run cargo build")?;

@@ -186,6 +186,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ten_thousand_flights_take_ten_megabytes() {
+        assert!(size_of::<Flight>() <= 1024, "{}", size_of::<Flight>());
+    }
+
+    #[test]
     fn tokens_unpack_to_what_was_packed() {
         let last = Token {
             index: Token::FLIGHTS_MAX - 1,
