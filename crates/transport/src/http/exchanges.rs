@@ -18,8 +18,9 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::{Request, Response, request};
 use slab::Slab;
+use tokio::sync::watch;
 
-use super::{HttpConnection, HttpDriver, HttpEnd, Peer, Protocol, h2};
+use super::{HttpConnection, HttpDriver, HttpEnd, HttpStatus, Peer, Protocol, h2};
 use crate::error::{Error, ErrorKind};
 
 /// A request's `context` as it was given, and what came of the request.
@@ -28,11 +29,12 @@ pub type Finished<T> = (T, Result<Response<Bytes>, Error>);
 /// The requests under way on a connection, and the connection's driver.
 ///
 /// Requests differ in their body alone; `T` is what the caller wants back with the answer. The number of requests under
-/// way is the caller's to limit; see [`HttpStatus::max_streams`](super::HttpStatus::max_streams).
+/// way is the caller's to limit; see [`HttpStatus::max_streams`].
 pub struct HttpExchanges<T> {
     sender: Option<Sender>,
     driver: Option<HttpDriver>,
     peer: Peer,
+    status: watch::Receiver<HttpStatus>,
     head: request::Parts,
     max_body: usize,
     under_way: Slab<(T, Exchange)>,
@@ -70,7 +72,7 @@ impl<T> HttpExchanges<T> {
         max_body: usize,
     ) -> Result<HttpExchanges<T>, Error> {
         let (mut head, ()) = head.into_parts();
-        let peer = connection.peer.clone();
+        let (peer, status) = (connection.peer.clone(), connection.status.clone());
         let sender = match &connection.protocol {
             Protocol::Http2(handle) => {
                 head.uri = peer.absolute(head.uri)?;
@@ -83,6 +85,7 @@ impl<T> HttpExchanges<T> {
         let driver_waker = Waker::from(Arc::new(Bell { signal: signal.clone(), place: None }));
         Ok(HttpExchanges {
             peer,
+            status,
             sender: Some(sender),
             driver: Some(driver),
             head,
@@ -105,9 +108,17 @@ impl<T> HttpExchanges<T> {
         self.under_way.is_empty()
     }
 
-    /// Starts a request; it leaves with the next [`poll`](Self::poll).
+    /// Requests that may be under way at a time, as the server says now; see
+    /// [`HttpStatus::max_streams`].
+    pub fn max_streams(&self) -> usize {
+        self.status.borrow().max_streams
+    }
+
+    /// Starts a request. It leaves with the next [`poll`](Self::poll), which is the caller's to see to: this wakes nobody.
     pub fn start(&mut self, body: Bytes, context: T) {
+        self.signal.busy.store(true, Ordering::SeqCst);
         let exchange = self.begin(body);
+        self.signal.busy.store(false, Ordering::SeqCst);
         let place = self.under_way.insert((context, exchange));
         if place == self.wakers.len() {
             let bell = Bell { signal: self.signal.clone(), place: Some(place) };
