@@ -4,10 +4,12 @@ use std::{sync::atomic::AtomicUsize, task::Wake};
 
 use super::*;
 
+type Told = Result<Vec<u8>, ErrorKind>;
+
 /// Keeps what it is told, and counts how often it is told.
 #[derive(Default)]
 struct Asking {
-    told: Mutex<Vec<(u64, Result<Vec<u8>, ErrorKind>)>>,
+    told: Mutex<Vec<(u64, Told)>>,
     calls: AtomicUsize,
 }
 
