@@ -25,8 +25,11 @@ use tokio::{
 
 use crate::error::{Error, ErrorKind, Phase};
 
+mod exchanges;
 mod h1;
 mod h2;
+
+pub use exchanges::{Finished, HttpExchanges};
 
 /// One HTTP connection. Clones are handles of the same connection, which closes once the last one is gone and what is
 /// under way has ended.

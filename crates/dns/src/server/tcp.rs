@@ -2,31 +2,37 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io,
     net::SocketAddr,
+    pin::{Pin, pin},
     rc::Rc,
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Notify,
-    time::{Instant as Clock, sleep_until},
+    time::{Instant as Clock, sleep},
 };
 
 use super::{access::Permit, flight::Client, worker::Worker};
 use crate::{
-    framing::{next_frame, push_frame},
+    framing::{Frames, push_frame},
     upstream::count,
 };
 
 /// A client's connection, as those see it who answer.
 #[derive(Default)]
 pub(crate) struct TcpClient {
-    output: RefCell<BytesMut>,
+    output: RefCell<Vec<u8>>,
     in_flight: Cell<usize>,
     closing: Cell<bool>,
-    wake: Notify,
+    /// A query of this connection ended since the task looked last.
+    answered: Cell<bool>,
+    /// The connection's task, while it waits. Taken by the first of many who answer: a batch of answers costs one wake.
+    waker: Cell<Option<Waker>>,
 }
 
 impl TcpClient {
@@ -36,15 +42,21 @@ impl TcpClient {
         if !push_frame(&mut self.output.borrow_mut(), message) {
             self.closing.set(true);
         }
-        self.in_flight.set(self.in_flight.get() - 1);
-        self.wake.notify_one();
+        self.over();
     }
 
     /// Ends the connection: its bytes are not DNS.
     pub(crate) fn close(&self) {
-        self.in_flight.set(self.in_flight.get() - 1);
         self.closing.set(true);
-        self.wake.notify_one();
+        self.over();
+    }
+
+    fn over(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        self.answered.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 
@@ -67,68 +79,163 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
                 // EMFILE and the like: the connection stays in the backlog, so give others time to end.
                 count(&worker.shared.counters.local_errors);
                 tracing::warn!(%error, "cannot accept a client: local shortage");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
 /// One client until it leaves, idles too long or misbehaves.
-async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let limits = worker.shared.config.clients;
-    let client = Rc::new(TcpClient::default());
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let allowed = worker.shared.access.allows(peer.ip());
     let _ = stream.set_nodelay(true);
-    let (mut reader, mut writer) = stream.split();
-    let mut input = BytesMut::with_capacity(INPUT);
-    let mut writing = BytesMut::new();
-    let mut active = Clock::now();
-    let mut ended = false;
-    loop {
-        while client.in_flight.get() < limits.tcp_max_in_flight && !client.closing.get() {
-            let Some(query) = next_frame(&mut input) else { break };
-            client.in_flight.set(client.in_flight.get() + 1);
-            worker.ask(&query, Client::Tcp(client.clone()), allowed, Clock::now().into_std());
+    let idle_timeout = worker.shared.config.clients.tcp_idle_timeout;
+    let mut stopping = pin!(worker.stop_listening.notified().fuse());
+    // One timer for the whole connection, which is set anew only when it fires: activity is much more frequent.
+    let mut idle = pin!(sleep(idle_timeout));
+    let mut session = Session::new(&worker, stream, allowed);
+    poll_fn(|cx| {
+        let now = Clock::now();
+        // Registers for the wake-up; that it happened shows in `listening`.
+        let _ = stopping.as_mut().poll(cx);
+        if session.poll(cx, now).is_ready() {
+            return Poll::Ready(());
         }
-        if !writing.has_remaining() {
-            writing = client.output.take();
+        while idle.as_mut().poll(cx).is_ready() {
+            let until = if session.is_idle() { session.active + idle_timeout } else { now + idle_timeout };
+            if until <= now {
+                return Poll::Ready(());
+            }
+            idle.as_mut().reset(until);
         }
-        let in_flight = client.in_flight.get();
-        let quiet = in_flight == 0 && writing.is_empty();
-        if quiet && (ended || client.closing.get() || !worker.listening.get()) {
-            break;
-        }
-        // A client that does not read its answers gets no more of them.
-        let reads = !ended
-            && !client.closing.get()
-            && in_flight < limits.tcp_max_in_flight
-            && client.output.borrow().len() + writing.len() < OUTPUT_MAX;
-        tokio::select! {
-            biased;
-            written = writer.write_buf(&mut writing), if writing.has_remaining() => match written {
-                Ok(_) => active = Clock::now(),
-                Err(_) => break,
-            },
-            () = client.wake.notified() => active = Clock::now(),
-            read = reader.read_buf(&mut input), if reads => match read {
-                // RFC 7766 section 6.2.4: a half-closed client still gets its answers.
-                Ok(0) => ended = true,
-                Ok(_) => active = Clock::now(),
-                Err(_) => break,
-            },
-            () = worker.stop_listening.notified() => {}
-            () = sleep_until(active + limits.tcp_idle_timeout), if in_flight == 0 || writing.has_remaining() => break,
-        }
-    }
-    let _ = writer.shutdown().await;
+        Poll::Pending
+    })
+    .await;
+    let _ = session.stream.shutdown().await;
     // Queries still in flight answer into the void.
     drop(permit);
+}
+
+/// One client's connection and what is under way on it.
+struct Session<'a> {
+    worker: &'a Rc<Worker>,
+    stream: TcpStream,
+    client: Rc<TcpClient>,
+    allowed: bool,
+    input: Frames,
+    /// Answers on their way out, and how much of them is written.
+    writing: Vec<u8>,
+    written: usize,
+    /// When something was read, written or answered last.
+    active: Clock,
+    /// The client sends no more.
+    ended: bool,
+}
+
+impl<'a> Session<'a> {
+    fn new(worker: &'a Rc<Worker>, stream: TcpStream, allowed: bool) -> Session<'a> {
+        Session {
+            worker,
+            stream,
+            client: Rc::default(),
+            allowed,
+            input: Frames::new(INPUT),
+            writing: Vec::new(),
+            written: 0,
+            active: Clock::now(),
+            ended: false,
+        }
+    }
+
+    /// Reads, asks and answers until there is nothing more to do. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>, now: Clock) -> Poll<()> {
+        // Who answers at once, out of `ask`, need not wake anybody.
+        let waker = self.client.waker.take();
+        if self.client.answered.take() {
+            self.active = now;
+        }
+        loop {
+            self.ask(now);
+            if self.writing.is_empty() {
+                std::mem::swap(&mut self.writing, &mut self.client.output.borrow_mut());
+            }
+            let over = self.ended || self.client.closing.get() || !self.worker.listening.get();
+            if over && self.is_quiet() {
+                return Poll::Ready(());
+            }
+            match (self.poll_write(cx), self.poll_read(cx)) {
+                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
+                (Poll::Pending, Poll::Pending) => break,
+                _ => self.active = now,
+            }
+        }
+        let waker = waker.filter(|waker| waker.will_wake(cx.waker())).unwrap_or_else(|| cx.waker().clone());
+        self.client.waker.set(Some(waker));
+        Poll::Pending
+    }
+
+    /// Asks what was read, as far as the limit allows.
+    fn ask(&mut self, now: Clock) {
+        let in_flight = &self.client.in_flight;
+        while in_flight.get() < self.in_flight_max() && !self.client.closing.get() {
+            let Some(query) = self.input.next() else { return };
+            in_flight.set(in_flight.get() + 1);
+            self.worker.ask(query, Client::Tcp(self.client.clone()), self.allowed, now.into_std());
+        }
+    }
+
+    /// Ready when something was written; pending also when there is nothing to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writing.is_empty() {
+            return Poll::Pending;
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]))?;
+        self.written += written;
+        if self.written == self.writing.len() {
+            self.written = 0;
+            self.writing.clear();
+            self.writing.shrink_to(OUTPUT_KEPT);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when something was read, or the client's end; pending also while nothing is to be read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A client that does not read its answers gets no more of them.
+        let reads = !self.ended
+            && !self.client.closing.get()
+            && self.client.in_flight.get() < self.in_flight_max()
+            && self.client.output.borrow().len() + self.writing.len() - self.written < OUTPUT_MAX;
+        if !reads {
+            return Poll::Pending;
+        }
+        // RFC 7766 section 6.2.4: a half-closed client still gets its answers.
+        self.ended = ready!(self.input.poll_fill(&mut self.stream, cx))? == 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing is under way and nothing is to be written.
+    fn is_quiet(&self) -> bool {
+        self.client.in_flight.get() == 0 && self.writing.is_empty()
+    }
+
+    /// Only the client keeps the connection from being closed: it neither asks nor reads its answers.
+    fn is_idle(&self) -> bool {
+        self.client.in_flight.get() == 0 || !self.writing.is_empty()
+    }
+
+    fn in_flight_max(&self) -> usize {
+        self.worker.shared.config.clients.tcp_max_in_flight
+    }
 }
 
 const INPUT: usize = 4096;
 
 /// Answers that may wait for a client that reads slowly.
 const OUTPUT_MAX: usize = 256 * 1024;
+
+/// Bytes of an empty output buffer that are kept for the next answers.
+const OUTPUT_KEPT: usize = 16 * 1024;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,17 +1,18 @@
-//! Drives one HTTPS connection (RFC 8484): each query a stream of its own, all polled by one task.
+//! Drives one HTTPS connection (RFC 8484): each query a stream of its own, all moved by one task.
 
 use std::{
-    future::Future,
+    future::poll_fn,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use keepwarm_pool::{CloseReason, Slot};
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
-    http::{HttpConnection, HttpDriver, HttpEnd, HttpStatus},
+    http::{Finished, HttpConnection, HttpDriver, HttpEnd, HttpExchanges, HttpStatus},
 };
 use tokio::{
     sync::watch,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    exchange::{Batch, Item, Pipe, closed},
+    exchange::{Asked, Askers, Batch, Driven, Pipe, closed},
     message,
 };
 
@@ -48,87 +49,171 @@ pub(super) async fn drive(
     slot: Slot<DnsConnector>,
     endpoint: Arc<Endpoint>,
 ) {
-    let mut driver = driver;
-    let mut status = http.subscribe();
-    let latest = http.subscribe();
-    let mut streams = FuturesUnordered::new();
-    let mut batch = Batch::default();
-    let uri = format!("https://{}{}", authority(&endpoint), endpoint.path);
+    let pipe = Driven(pipe);
     let mut check = tokio::time::interval(CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut oldest = None;
-    let mut draining = false;
-    let mut offered = 0;
-    let (reason, how) = loop {
-        if !pipe.take(&mut batch) {
-            break (CloseReason::Drained, "the connection was let go");
+    let mut session = Session::new(http, driver, &slot, &endpoint);
+    let (reason, how) = poll_fn(|cx| {
+        let now = Clock::now().into_std();
+        let end = session.poll(cx, &pipe, now);
+        if end.is_ready() {
+            return end;
         }
-        let mut at = 0;
-        for item in batch.items.drain(..) {
-            // RFC 8484 section 4.1: id 0, so that HTTP caches can work. The message comes in with id 0.
-            let query = Bytes::copy_from_slice(&batch.bytes[at..at + item.len]);
-            at += item.len;
-            let request = Request::builder()
-                .method(Method::POST)
-                .uri(&uri)
-                .header(header::CONTENT_TYPE, DNS_MESSAGE)
-                .header(header::ACCEPT, DNS_MESSAGE)
-                .body(query.clone())
-                .expect("the URL was checked when the config was read");
-            streams.push(exchange(item, query, http.send(request, ANSWER_MAX), &endpoint, &slot, &latest));
-            oldest.get_or_insert_with(|| Clock::now().into_std());
-        }
-        tokio::select! {
-            biased;
-            Some(progress) = streams.next(), if !streams.is_empty() => {
-                let now = Clock::now().into_std();
-                match progress {
-                    Progress::Answered => pipe.hear(now),
-                    Progress::Mixed => slot.drain(),
-                    Progress::Failed => {}
-                }
-                oldest = (!streams.is_empty()).then_some(now);
-            }
-            end = &mut driver => break match end {
-                HttpEnd::GoAway => (CloseReason::GoAway, "the upstream said goodbye"),
-                HttpEnd::Closed | HttpEnd::Released => (CloseReason::PeerClosed, "the upstream closed the connection"),
-                HttpEnd::Error(_) => (CloseReason::PeerReset, "the connection broke"),
-            },
-            () = pipe.changed() => {}
-            Ok(()) = status.changed() => {
-                let now = *status.borrow_and_update();
-                draining |= now.going_away;
-                note(now, &endpoint, &slot);
-            }
-            _ = check.tick() => {
-                let now = Clock::now().into_std();
-                let streams = http.max_streams();
-                if streams != offered && !draining {
-                    // The guess was wrong, and SETTINGS with the protocol's default are no change to be told of.
-                    offered = streams;
-                    slot.set_capacity(capacity(&endpoint, streams));
-                }
-                if let Some(oldest) = oldest {
-                    let silence = now.saturating_duration_since(pipe.heard().max(oldest));
-                    if silence >= STALLED && !draining {
-                        draining = true;
-                        slot.drain();
-                    }
-                    if silence >= endpoint.timeout.max(STALLED * 2) {
-                        break (CloseReason::PeerClosed, "nothing came back");
-                    }
-                }
+        while check.poll_tick(cx).is_ready() {
+            if session.silent(pipe.heard(), now) {
+                return Poll::Ready((CloseReason::PeerClosed, "nothing came back"));
             }
         }
-    };
+        Poll::Pending
+    })
+    .await;
     slot.closed(reason);
     // GOAWAY may have come with answers still due, and what was reset has its own error: let the streams end, since
     // with the connection gone each of them is ready at once.
-    drop(driver);
-    drop(http);
-    let error = closed(&endpoint.url(), how);
-    pipe.end(&error);
-    while streams.next().await.is_some() {}
+    session.exchanges.disconnect();
+    pipe.end(&closed(&endpoint.url(), how));
+    poll_fn(|cx| session.poll_rest(cx, &pipe)).await;
+}
+
+/// How a connection ended, for the pool and for those who wait.
+type End = (CloseReason, &'static str);
+
+/// The queries on one connection.
+struct Session<'a> {
+    exchanges: HttpExchanges<Asked>,
+    finished: Vec<Finished<Asked>>,
+    batch: Batch,
+    askers: Askers,
+    slot: &'a Slot<DnsConnector>,
+    endpoint: &'a Endpoint,
+    status: watch::Receiver<HttpStatus>,
+    /// Since when queries wait, or when one of them ended last.
+    oldest: Option<Instant>,
+    draining: bool,
+    /// The streams that the pool was last offered at a check.
+    offered: usize,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        http: HttpConnection,
+        driver: HttpDriver,
+        slot: &'a Slot<DnsConnector>,
+        endpoint: &'a Endpoint,
+    ) -> Session<'a> {
+        let status = http.subscribe();
+        let head = Request::post(format!("https://{}{}", authority(endpoint), endpoint.path))
+            .header(header::CONTENT_TYPE, DNS_MESSAGE)
+            .header(header::ACCEPT, DNS_MESSAGE)
+            .body(())
+            .expect("the URL was checked when the config was read");
+        let exchanges =
+            HttpExchanges::new(http, driver, head, ANSWER_MAX).expect("the URL has its scheme and authority");
+        Session {
+            exchanges,
+            finished: Vec::new(),
+            batch: Batch::default(),
+            askers: Askers::default(),
+            slot,
+            endpoint,
+            status,
+            oldest: None,
+            draining: false,
+            offered: 0,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, pipe: &Pipe, now: Instant) -> Poll<End> {
+        if !pipe.take(cx, &mut self.batch, &mut self.askers) {
+            return Poll::Ready((CloseReason::Drained, "the connection was let go"));
+        }
+        self.send(now);
+        let end = self.exchanges.poll(cx, &mut self.finished);
+        if self.status.has_changed().unwrap_or(false) {
+            let status = *self.status.borrow_and_update();
+            self.draining |= status.going_away;
+            note(status, self.endpoint, self.slot);
+        }
+        self.receive(pipe, now);
+        end.map(|end| match end {
+            HttpEnd::GoAway => (CloseReason::GoAway, "the upstream said goodbye"),
+            HttpEnd::Closed | HttpEnd::Released => (CloseReason::PeerClosed, "the upstream closed the connection"),
+            HttpEnd::Error(_) => (CloseReason::PeerReset, "the connection broke"),
+        })
+    }
+
+    /// Gives what is left its end, once the connection is gone.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, pipe: &Pipe) -> Poll<()> {
+        let rest = self.exchanges.poll_rest(cx, &mut self.finished);
+        self.receive(pipe, Clock::now().into_std());
+        rest
+    }
+
+    /// Starts a request for each query that was handed over.
+    fn send(&mut self, now: Instant) {
+        if self.batch.items.is_empty() {
+            return;
+        }
+        self.oldest.get_or_insert(now);
+        // One buffer for all bodies; the connection lets go of it once they are written.
+        let bytes = Bytes::copy_from_slice(&self.batch.bytes);
+        let mut at = 0;
+        for item in self.batch.items.drain(..) {
+            // RFC 8484 section 4.1: id 0, so that HTTP caches can work. The message comes in with id 0.
+            let query = bytes.slice(at..at + item.len);
+            at += item.len;
+            let asked = item.asked(&query);
+            self.exchanges.start(query, asked);
+        }
+    }
+
+    /// Hands on what came of the requests that have ended.
+    fn receive(&mut self, pipe: &Pipe, now: Instant) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let mut heard = false;
+        for (asked, result) in self.finished.drain(..) {
+            let result = judge(&asked, result, self.endpoint, self.slot, &self.status);
+            match result {
+                Ok(answer) => {
+                    heard = true;
+                    self.askers.answer(asked.asker, asked.token, &answer);
+                }
+                Err(error) => {
+                    heard |= error.kind() == ErrorKind::Http;
+                    if error.kind() == ErrorKind::Mismatch {
+                        count(&self.endpoint.counters.wrong_answers);
+                        self.slot.drain();
+                    }
+                    self.askers.fail(&asked.asker, asked.token, error);
+                }
+            }
+        }
+        if heard {
+            pipe.hear(now);
+        }
+        self.oldest = (!self.exchanges.is_empty()).then_some(now);
+        self.askers.deliver();
+    }
+
+    /// Whether the server has gone silent: queries wait and nothing came of any for long. A little earlier the connection
+    /// gets no new ones.
+    fn silent(&mut self, heard: Instant, now: Instant) -> bool {
+        let streams = self.status.borrow().max_streams;
+        if streams != self.offered && !self.draining {
+            // The guess was wrong, and SETTINGS with the protocol's default are no change to be told of.
+            self.offered = streams;
+            self.slot.set_capacity(capacity(self.endpoint, streams));
+        }
+        let Some(oldest) = self.oldest else { return false };
+        let silence = now.saturating_duration_since(heard.max(oldest));
+        if silence >= STALLED && !self.draining {
+            self.draining = true;
+            self.slot.drain();
+        }
+        silence >= self.endpoint.timeout.max(STALLED * 2)
+    }
 }
 
 /// Tells the pool what the server allows now.
@@ -141,43 +226,25 @@ fn note(status: HttpStatus, endpoint: &Endpoint, slot: &Slot<DnsConnector>) {
     }
 }
 
-/// How a stream ended.
-enum Progress {
-    Answered,
-    Mixed,
-    Failed,
-}
-
-async fn exchange(
-    item: Item,
-    query: Bytes,
-    response: impl Future<Output = Result<Response<Bytes>, TransportError>>,
+/// What a request's end means for its query.
+fn judge(
+    asked: &Asked,
+    result: Result<Response<Bytes>, TransportError>,
     endpoint: &Endpoint,
     slot: &Slot<DnsConnector>,
-    latest: &watch::Receiver<HttpStatus>,
-) -> Progress {
-    let result = match response.await {
-        Ok(response) => answer(&query[..item.question_end], response, endpoint),
+    status: &watch::Receiver<HttpStatus>,
+) -> Result<Bytes, Error> {
+    match result {
+        Ok(response) => answer(&asked.head, response, endpoint),
         // A query may be repeated safely: what lost its connection goes over a fresh one.
         Err(error) if matches!(error.kind(), TransportKind::Protocol | TransportKind::TimedOut(_)) => Err(error.into()),
         Err(error) if error.is_retryable() => {
             // Before the query goes elsewhere, the pool knows why this connection did not take it.
-            note(*latest.borrow(), endpoint, slot);
+            note(*status.borrow(), endpoint, slot);
             Err(error.into())
         }
         Err(error) => Err(Error::from(error).or_fresh()),
-    };
-    let progress = match &result {
-        Ok(_) => Progress::Answered,
-        Err(error) if error.kind() == ErrorKind::Mismatch => {
-            count(&endpoint.counters.wrong_answers);
-            Progress::Mixed
-        }
-        Err(error) if error.kind() == ErrorKind::Http => Progress::Answered,
-        Err(_) => Progress::Failed,
-    };
-    item.replies.reply(item.token, result);
-    progress
+    }
 }
 
 /// RFC 8484 section 4.2.1: only a 2xx status with the right content type is an answer.

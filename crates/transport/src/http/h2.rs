@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     sync::{Arc, Weak},
@@ -15,9 +15,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::{
     Ping, PingPong, Reason, RecvStream,
-    client::{self, SendRequest},
+    client::{self, ResponseFuture, SendRequest},
 };
-use http::{Request, Response};
+use http::{Request, Response, response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Mutex, watch},
@@ -34,6 +34,12 @@ pub(super) struct Handle {
     pinger: Arc<Mutex<Pinger>>,
 }
 
+/// Sends requests from one place, without a handle of h2's own for each.
+pub(super) struct Sender {
+    origin: Arc<SendRequest<Bytes>>,
+    current: SendRequest<Bytes>,
+}
+
 struct Pinger {
     pings: PingPong,
     /// A ping was sent and its pong not seen yet; h2 allows one at a time.
@@ -45,6 +51,8 @@ struct Driver<S> {
     connection: client::Connection<S>,
     sender: Weak<SendRequest<Bytes>>,
     status: watch::Sender<HttpStatus>,
+    /// What `status` was told last.
+    told: HttpStatus,
     peer: Peer,
 }
 
@@ -70,8 +78,9 @@ where
         .map_err(|error| explain(error, peer))?;
     let pings = connection.ping_pong().expect("taken once, right after the handshake");
     let sender = Arc::new(sender);
-    status.send_modify(|status| status.max_streams = STREAMS_INITIAL);
-    let driver = Driver { connection, sender: Arc::downgrade(&sender), status, peer: peer.clone() };
+    let told = HttpStatus { max_streams: STREAMS_INITIAL, going_away: false };
+    status.send_replace(told);
+    let driver = Driver { connection, sender: Arc::downgrade(&sender), status, told, peer: peer.clone() };
     let pinger = Arc::new(Mutex::new(Pinger { pings, outstanding: false }));
     Ok((Protocol::Http2(Handle { sender, pinger }), Box::pin(driver)))
 }
@@ -88,18 +97,15 @@ impl Handle {
         parts.version = http::Version::HTTP_2;
         let unsent = |error| explain(error, peer).not_processed();
         let mut sender = (*self.sender).clone().ready().await.map_err(unsent)?;
-        let bodyless = body.is_empty();
-        let (response, mut stream) = sender.send_request(Request::from_parts(parts, ()), bodyless).map_err(unsent)?;
+        let mut exchange = Exchange::start(&mut sender, Request::from_parts(parts, ()), body, peer)?;
         // Only the stream is held while the answer is awaited: an answer must not keep a released connection open.
         drop((sender, self));
-        if !bodyless {
-            // This fails only on a stream that has ended meanwhile; why it did, the answer's future says below.
-            let _ = stream.send_data(body, true);
-        }
-        let (parts, body) = response.await.map_err(|error| explain(error, peer))?.into_parts();
-        let expected = peer.expected_size(&parts.headers, max_body)?;
-        let body = collect(body, expected, max_body, peer).await?;
-        Ok(Response::from_parts(parts, body))
+        poll_fn(|cx| exchange.poll(cx, max_body, peer)).await
+    }
+
+    /// A sender for many requests from one place.
+    pub(super) fn sender(&self) -> Sender {
+        Sender { origin: self.sender.clone(), current: (*self.sender).clone() }
     }
 
     pub(super) async fn ping(&self, peer: &Peer, deadline: Instant) -> Result<(), Error> {
@@ -109,6 +115,25 @@ impl Handle {
             Ok(result) => result.map_err(|error| explain(error, peer)),
             Err(_) => Err(Error::timed_out(Phase::Read, format!("ping {}", peer.authority), start.elapsed())),
         }
+    }
+}
+
+impl Sender {
+    /// Starts a request whose URI and version are as HTTP/2 wants them. `cx` is the driver's.
+    pub(super) fn start(
+        &mut self,
+        request: Request<()>,
+        body: Bytes,
+        peer: &Peer,
+        cx: &mut Context<'_>,
+    ) -> Result<Exchange, Error> {
+        match self.current.poll_ready(cx) {
+            Poll::Ready(result) => result.map_err(|error| explain(error, peer).not_processed())?,
+            // A sender whose last request waits in line for a stream takes no other before it. A clone does, and its
+            // request waits in the same line.
+            Poll::Pending => self.current = (*self.origin).clone(),
+        }
+        Exchange::start(&mut self.current, request, body, peer)
     }
 }
 
@@ -124,7 +149,7 @@ impl Pinger {
     }
 
     async fn pong(&mut self) -> Result<(), h2::Error> {
-        std::future::poll_fn(|cx| self.pings.poll_pong(cx)).await?;
+        poll_fn(|cx| self.pings.poll_pong(cx)).await?;
         self.outstanding = false;
         Ok(())
     }
@@ -155,9 +180,12 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HttpEnd> {
         let polled = Pin::new(&mut self.connection).poll(cx);
-        let going_away = self.goes_away(cx) || self.status.borrow().going_away;
+        let going_away = self.told.going_away || self.goes_away(cx);
         let now = HttpStatus { max_streams: self.connection.max_concurrent_send_streams(), going_away };
-        self.status.send_if_modified(|status| std::mem::replace(status, now) != now);
+        if self.told != now {
+            self.told = now;
+            self.status.send_replace(now);
+        }
         let result = ready!(polled);
         Poll::Ready(match result.map_err(|error| explain(error, &self.peer)) {
             Err(error) if error.kind() != ErrorKind::Eof && !going_away => HttpEnd::Error(error),
@@ -168,26 +196,81 @@ where
     }
 }
 
-/// Reads the body to its end and gives the flow-control window back as it goes. On an early return the stream is
-/// dropped, upon which h2 resets it and gives back what was buffered.
-async fn collect(mut body: RecvStream, expected: usize, max_body: usize, peer: &Peer) -> Result<Bytes, Error> {
-    let mut all = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.map_err(|error| explain(error, peer))?;
-        let released = body.flow_control().release_capacity(chunk.len());
-        released.map_err(|error| explain(error, peer))?;
-        if all.len() + chunk.len() > max_body {
-            return Err(peer.too_large(max_body));
+/// One request on its stream.
+pub(super) enum Exchange {
+    /// Sent. -> `Body` with the answer's head.
+    Head(ResponseFuture),
+    /// The answer's head came. -> over with the end of its body.
+    Body { head: response::Parts, body: RecvStream, all: BytesMut, expected: usize },
+    /// Given out.
+    Over,
+}
+
+impl Exchange {
+    fn start(
+        sender: &mut SendRequest<Bytes>,
+        request: Request<()>,
+        body: Bytes,
+        peer: &Peer,
+    ) -> Result<Exchange, Error> {
+        let bodyless = body.is_empty();
+        let unsent = |error| explain(error, peer).not_processed();
+        let (response, mut stream) = sender.send_request(request, bodyless).map_err(unsent)?;
+        if !bodyless {
+            // This fails only on a stream that has ended meanwhile; why it did, the answer's future says.
+            let _ = stream.send_data(body, true);
         }
-        if all.is_empty() && body.is_end_stream() {
-            return Ok(chunk);
-        }
-        if all.is_empty() {
-            all.reserve(expected.max(chunk.len()));
-        }
-        all.extend_from_slice(&chunk);
+        Ok(Exchange::Head(response))
     }
-    Ok(all.freeze())
+
+    /// Collects the answer and gives the flow-control window back as it goes. On an early return the stream is dropped,
+    /// upon which h2 resets it and gives back what was buffered.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_body: usize,
+        peer: &Peer,
+    ) -> Poll<Result<Response<Bytes>, Error>> {
+        let result = ready!(self.poll_body(cx, max_body, peer));
+        let over = std::mem::replace(self, Exchange::Over);
+        Poll::Ready(result.and_then(|body| match over {
+            Exchange::Body { head, .. } => Ok(Response::from_parts(head, body)),
+            Exchange::Head(_) | Exchange::Over => Err(given_out(peer)),
+        }))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, max_body: usize, peer: &Peer) -> Poll<Result<Bytes, Error>> {
+        if let Exchange::Head(response) = self {
+            let response = ready!(Pin::new(response).poll(cx)).map_err(|error| explain(error, peer))?;
+            let (head, body) = response.into_parts();
+            let expected = peer.expected_size(&head.headers, max_body)?;
+            *self = Exchange::Body { head, body, all: BytesMut::new(), expected };
+        }
+        let Exchange::Body { body, all, expected, .. } = self else {
+            return Poll::Ready(Err(given_out(peer)));
+        };
+        while let Some(chunk) = ready!(body.poll_data(cx)) {
+            let chunk = chunk.map_err(|error| explain(error, peer))?;
+            if all.len() + chunk.len() > max_body {
+                return Poll::Ready(Err(peer.too_large(max_body)));
+            }
+            if all.is_empty() && body.is_end_stream() {
+                // The usual way: one frame. Its window is given back when the stream is dropped, which is now.
+                return Poll::Ready(Ok(chunk));
+            }
+            let released = body.flow_control().release_capacity(chunk.len());
+            released.map_err(|error| explain(error, peer))?;
+            if all.is_empty() {
+                all.reserve((*expected).max(chunk.len()));
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Poll::Ready(Ok(std::mem::take(all).freeze()))
+    }
+}
+
+fn given_out(peer: &Peer) -> Error {
+    peer.error(ErrorKind::Other, "the answer was given out before")
 }
 
 fn explain(error: h2::Error, peer: &Peer) -> Error {

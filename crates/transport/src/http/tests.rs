@@ -11,6 +11,7 @@ use tokio::{io::DuplexStream, task::JoinHandle};
 use super::*;
 use crate::testing::soon;
 
+mod exchanges;
 mod http1;
 mod http2;
 mod script;

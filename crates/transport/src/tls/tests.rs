@@ -1,10 +1,14 @@
 //! Handshakes with loopback servers: resumption, and each way in which a certificate or a peer can be wrong.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use rustls::version::{TLS12, TLS13};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpListener,
 };
 
@@ -166,4 +170,61 @@ async fn a_peer_that_leaves_during_the_handshake_is_an_end_not_a_tls_error() {
     let error = dial_peer(peer(b"", false).await, Duration::from_secs(10)).await;
     assert_eq!((error.kind(), error.phase()), (ErrorKind::Eof, Phase::Tls));
     assert!(error.to_string().ends_with("connection closed by peer during the tls handshake"), "{error}");
+}
+
+/// Remembers what came in.
+struct Recording(TcpStream, Vec<u8>);
+
+impl AsyncRead for Recording {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.0).poll_read(cx, into))?;
+        self.1.extend_from_slice(&into.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Recording {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Records of application data (RFC 8446 section 5.1: one byte of type 23, two of version, two of length).
+fn application_records(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(([kind, _, _, high, low], rest)) = bytes.split_first_chunk() {
+        count += usize::from(*kind == 23);
+        bytes = &rest[usize::from(u16::from_be_bytes([*high, *low]))..];
+    }
+    count
+}
+
+#[tokio::test]
+async fn one_write_is_one_record() {
+    let ca = Ca::new();
+    // In TLS 1.3 the end of the handshake is wrapped as application data too.
+    for (version, handshake) in [(&TLS12, 0), (&TLS13, 1)] {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(ca.server(&["dns.example"], VALID, &[version])));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(Recording(tcp, Vec::new())).await.unwrap();
+            stream.read_exact(&mut [0; 16_000]).await.unwrap();
+            application_records(&stream.get_ref().0.1)
+        });
+        let client = TlsClient::new(&TlsRoots::only([ca.der()]), &[]).unwrap();
+        let (mut stream, _) = dial(&client, addr, "dns.example").await.unwrap();
+        stream.write_all(&[7; 16_000]).await.unwrap();
+        assert_eq!(tokio::time::timeout_at(soon().into(), server).await.unwrap().unwrap() - handshake, 1);
+    }
 }

@@ -27,6 +27,12 @@ impl Worker {
     pub(crate) fn handle(self: &Rc<Worker>, event: Event, now: Instant) -> bool {
         match event {
             Event::Granted { token, result } => self.granted(token, result, now),
+            Event::Answered(answers) => {
+                for (token, answer) in answers.iter() {
+                    self.answered(token, answer, now);
+                }
+                self.address.inbox.recycle(answers);
+            }
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
             Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), true, now),

@@ -10,6 +10,7 @@ pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
