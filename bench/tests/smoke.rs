@@ -1,5 +1,6 @@
 //! The stub, the relay and the load generator together, as processes.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{
     io::{BufRead as _, BufReader},

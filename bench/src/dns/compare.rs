@@ -44,12 +44,13 @@ pub(super) fn run(args: &DnsArgs) -> anyhow::Result<()> {
         return memory::soak(&mut workshop, &found, args.threads, minutes);
     }
     let plan = plan(args, &found);
-    eprintln!("about {} minutes, for {} servers", plan.expected().as_secs() / 60 + 1, plan.kinds.len());
+    let names: Vec<&str> = plan.kinds.iter().map(|kind| kind.name()).collect();
+    eprintln!("{}: about {} min, more where others disturb", names.join(", "), plan.expected().as_secs() / 60 + 1);
     let mut tables = Vec::new();
     for row in plan.rows.iter().copied() {
         tables.push(table(&mut workshop, &plan, &found, row)?);
     }
-    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let command = shown(std::env::args().skip(1));
     let report = Report {
         machine,
         command,
@@ -65,6 +66,27 @@ pub(super) fn run(args: &DnsArgs) -> anyhow::Result<()> {
         Some(directory) => write(&report, &directory),
         None => Ok(()),
     }
+}
+
+/// The command line without the paths of this machine.
+fn shown(mut arguments: impl Iterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    while let Some(argument) = arguments.next() {
+        let (option, value) = match argument.split_once('=').filter(|(option, _)| option.starts_with("--")) {
+            Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
+            None => (argument.clone(), None),
+        };
+        match option.as_str() {
+            "--keepwarm" | "--out" => drop(value.or_else(|| arguments.next())),
+            "--peer" => {
+                let named = value.or_else(|| arguments.next()).unwrap_or_default();
+                let name = named.split('=').next().unwrap_or_default();
+                words.push(format!("--peer {name}=PROGRAM"));
+            }
+            _ => words.push(argument),
+        }
+    }
+    words.join(" ")
 }
 
 fn plan(args: &DnsArgs, peers: &[Peer]) -> Plan {
@@ -171,5 +193,18 @@ fn name(contender: Contender, row: Row, threads: u32) -> String {
         (Kind::Floor, _) => "*relay (floor)*".to_owned(),
         (kind, _) if contender.threads == threads => kind.name().to_owned(),
         (kind, _) => format!("{}, {} thread", kind.name(), contender.threads),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_command_has_no_paths() {
+        let given =
+            ["dns", "--peer", "dnsdist=/a/b", "--keepwarm=/c", "--out", "/d", "--peer=unbound=/e", "--reps", "5"];
+        let shown = shown(given.into_iter().map(str::to_owned));
+        assert_eq!(shown, "dns --peer dnsdist=PROGRAM --peer unbound=PROGRAM --reps 5");
     }
 }

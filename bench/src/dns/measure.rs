@@ -9,7 +9,7 @@ use super::{
     blast::{BlastArgs, Client},
     cpu,
     figures::{Reading, Rep},
-    peers::{Cache, Peer, Setup, Transport},
+    peers::{Cache, Peer, Setup, Task, Transport},
     plan::{Contender, Row},
     process::{Launch, Process},
     tools::{Workshop, free_address},
@@ -23,16 +23,10 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it and waits until it answers.
-    pub(super) fn start(
-        workshop: &mut Workshop,
-        peer: &Peer,
-        threads: u32,
-        transport: Transport,
-        cache: Cache,
-    ) -> anyhow::Result<Server> {
+    pub(super) fn start(workshop: &mut Workshop, peer: &Peer, task: Task) -> anyhow::Result<Server> {
         let (listening, dir, ca) = (workshop.upstream()?, workshop.server_dir()?, workshop.ca());
         let listen = free_address()?;
-        let upstream = match transport {
+        let upstream = match task.transport {
             Transport::Udp | Transport::Tcp => listening.plain,
             Transport::Tls => listening.tls,
             Transport::Https => listening.https,
@@ -40,10 +34,8 @@ impl Server {
         let setup = Setup {
             listen,
             control: free_address()?,
-            transport,
             upstream,
-            cache,
-            threads,
+            task,
             ca: &ca,
             dir: &dir,
             is_root: nix::unistd::geteuid().is_root(),
@@ -124,7 +116,8 @@ pub(super) fn repetition(
     length: Duration,
 ) -> anyhow::Result<Rep> {
     let cache = if row == Row::Cache { HOT_CACHE } else { Cache::Off };
-    let server = Server::start(workshop, peer, contender.threads, row.upstream(), cache)?;
+    let task = Task { transport: row.upstream(), cache, threads: contender.threads, in_flight: Task::IN_FLIGHT };
+    let server = Server::start(workshop, peer, task)?;
     let rss_idle = server.rss();
     let load = BlastArgs { client: row.client(), hot: (row == Row::Cache).then_some(HOT_NAMES), ..server.load(length) };
     warm_up(workshop, &load)?;

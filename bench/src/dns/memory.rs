@@ -6,7 +6,7 @@ use super::{
     blast::BlastArgs,
     figures::{Percent, mebibytes, whole},
     measure::Server,
-    peers::{Cache, Kind, Peer, Transport},
+    peers::{Cache, Kind, Peer, Task, Transport},
     plan::Contender,
     process::pause,
     tools::Workshop,
@@ -30,7 +30,7 @@ pub(super) struct Held {
 
 /// Measures a server's memory.
 pub(super) fn held(workshop: &mut Workshop, peer: &Peer, contender: Contender, name: String) -> anyhow::Result<Held> {
-    let server = Server::start(workshop, peer, contender.threads, Transport::Udp, CACHE)?;
+    let server = Server::start(workshop, peer, task(contender.threads))?;
     pause(Duration::from_millis(500), || {})?;
     let idle = server.rss();
     let fill = BlastArgs { queries: Some(FILL), outstanding: 200, ..server.load(Duration::from_secs(10)) };
@@ -39,7 +39,8 @@ pub(super) fn held(workshop: &mut Workshop, peer: &Peer, contender: Contender, n
 
     workshop.delay(Duration::from_secs(1))?;
     let mut in_flight = full;
-    let load = BlastArgs { rate: Some(10_000), outstanding: 10_000, ..server.load(Duration::from_secs(3)) };
+    let load =
+        BlastArgs { rate: Some(IN_FLIGHT), outstanding: IN_FLIGHT as usize, ..server.load(Duration::from_secs(3)) };
     let outcome = workshop.blast(load, || in_flight = in_flight.max(server.rss()));
     let reached = workshop.seen()?.in_flight_max;
     workshop.delay(Duration::ZERO)?;
@@ -52,13 +53,17 @@ pub(super) fn held(workshop: &mut Workshop, peer: &Peer, contender: Contender, n
 pub(super) fn soak(workshop: &mut Workshop, peers: &[Peer], threads: u32, minutes: u32) -> anyhow::Result<()> {
     let keepwarm = peers.iter().find(|peer| peer.kind == Kind::Keepwarm);
     let keepwarm = keepwarm.ok_or_else(|| anyhow::anyhow!("--soak is about keepwarm, which --names leaves out"))?;
-    let server = Server::start(workshop, keepwarm, threads, Transport::Udp, CACHE)?;
+    let server = Server::start(workshop, keepwarm, task(threads))?;
     println!("keepwarm {}, 10,000 new names a second over UDP, cache 16 MiB", keepwarm.version);
     println!("{:>8}  {:>9}  {:>12}  failed", "seconds", "RSS MiB", "queries/s");
     println!("{:>8}  {:>9}", 0, mebibytes(server.rss()));
     let (start, mut samples) = (Instant::now(), Vec::new());
     for _ in 0..minutes.max(1) * 6 {
-        let load = BlastArgs { rate: Some(10_000), outstanding: 10_000, ..server.load(Duration::from_secs(10)) };
+        let load = BlastArgs {
+            rate: Some(IN_FLIGHT),
+            outstanding: IN_FLIGHT as usize,
+            ..server.load(Duration::from_secs(10))
+        };
         let outcome = workshop.blast(load, || {})?;
         let (rss, failed) = (server.rss(), Percent(outcome.failed() as f64 / outcome.sent.max(1) as f64));
         println!("{:>8}  {:>9}  {:>12}  {failed}", start.elapsed().as_secs(), mebibytes(rss), whole(outcome.rate));
@@ -70,6 +75,11 @@ pub(super) fn soak(workshop: &mut Workshop, peers: &[Peer], threads: u32, minute
     Ok(())
 }
 
+fn task(threads: u32) -> Task {
+    Task { transport: Transport::Udp, cache: CACHE, threads, in_flight: IN_FLIGHT }
+}
+
+const IN_FLIGHT: u32 = 10_000;
 /// Small enough to fill in seconds.
 const CACHE: Cache = Cache::MiB(16);
 /// More names than 16 MiB hold, at less than 90 octets each.

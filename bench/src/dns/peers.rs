@@ -16,7 +16,7 @@ use super::{
 
 mod config;
 
-pub(super) use config::{Cache, Setup};
+pub(super) use config::{Cache, Setup, Task};
 
 /// How a server asks its upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,9 @@ impl Kind {
     pub(super) fn upstreams(self) -> &'static [Transport] {
         use Transport::{Https, Tcp, Tls, Udp};
         match self {
-            Kind::Keepwarm | Kind::Dnsdist | Kind::Smartdns | Kind::Oxidns | Kind::Hickory => &[Udp, Tcp, Tls, Https],
-            Kind::Unbound => &[Udp, Tcp, Tls],
+            Kind::Keepwarm | Kind::Dnsdist | Kind::Oxidns | Kind::Hickory => &[Udp, Tcp, Tls, Https],
+            // smartdns asks over HTTPS too, but as of version 46 with HTTP/1.1 only.
+            Kind::Unbound | Kind::Smartdns => &[Udp, Tcp, Tls],
             Kind::Floor => &[Udp],
         }
     }

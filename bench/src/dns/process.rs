@@ -116,7 +116,10 @@ impl Process {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
-        let words = lines.into_iter().rev().collect::<Vec<_>>().join(" | ");
+        let words = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
+        // The directory of the run means nothing to a reader of the report.
+        let dir = self.log.parent().unwrap_or(Path::new("")).display().to_string();
+        let words = if dir.is_empty() { words } else { words.replace(&dir, "DIR") };
         if words.is_empty() { "it said nothing".to_owned() } else { words }
     }
 

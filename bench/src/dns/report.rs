@@ -80,7 +80,7 @@ impl Report {
              - {versions}; {threads} threads each unless the name says otherwise\n\
              - loopback; upstream and load generator on one core, the server on another; every answer checked for id, \
              question, rcode and address\n\
-             - {reps} repetitions of {length} s, servers in turn within each; median (lowest..highest)\n{missed}\n\
+             - {repetitions} of {length} s, servers in turn within each; median (lowest..highest)\n{missed}\n\
              CPU is the server's user and system time per right answer, in microseconds, at its highest rate. It tells more \
              than the rate, which follows the other load of the machine. At a fixed 20,000 queries a second each wake-up \
              serves fewer queries, so those figures compare with each other only. Latencies are what a client sees, in \
@@ -88,7 +88,7 @@ impl Report {
             command = self.command,
             versions = versions.join(", "),
             threads = self.threads,
-            reps = self.reps,
+            repetitions = if self.reps == 1 { "1 repetition".to_owned() } else { format!("{} repetitions", self.reps) },
             length = self.length.as_secs_f64(),
         )
     }
@@ -203,7 +203,7 @@ fn notes(row: Row, line: &Line) -> Vec<String> {
     let asked = line.spread(|rep| Some(rep.most.upstream)).map_or(1.0, |asked| asked.median);
     let is_floor = name.starts_with('*');
     if row == Row::Cache && asked > 0.01 && !is_floor {
-        notes.push(format!("{name}: {} of the queries went to the upstream, so these are not hits", Percent(asked)));
+        notes.push(format!("{name}: {} of the queries went to the upstream, so those are no hits", Percent(asked)));
     }
     if row != Row::Cache && !(0.98..=1.02).contains(&asked) {
         notes.push(format!("{name}: the upstream saw {asked:.2} queries for each of a client"));

@@ -9,7 +9,7 @@ use super::{
     blast::BlastArgs,
     figures::{Reading, Spread},
     measure::{HOT_CACHE, HOT_NAMES, Server},
-    peers::{Cache, Peer, Transport},
+    peers::{Cache, Peer, Task, Transport},
     process::check_interrupt,
     tools::{Cores, Workshop},
 };
@@ -32,14 +32,15 @@ impl Scaled {
         let median = |figure: fn(&Reading) -> f64| self.spread(figure).map_or(0.0, |spread| spread.median);
         let (server, tools) = (median(|reading| reading.server_cores), median(|reading| reading.load_cores));
         let foreign = median(|reading| reading.foreign_cores);
+        let of_whom = format!("server {server:.2}, upstream and load generator {tools:.2}, others {foreign:.2}");
         if self.workers == 1 && server > 0.93 {
             "its core is full".to_owned()
         } else if server + tools + foreign > 1.86 {
-            format!("both cores are full, {tools:.2} of them with upstream and load generator")
+            format!("both cores are full: {of_whom}")
         } else if self.workers == 1 && tools > 0.93 {
             "upstream and load generator fill their core".to_owned()
         } else {
-            format!("nothing is full: {server:.2} cores for the server, {tools:.2} for the tools")
+            format!("no core is full: {of_whom}")
         }
     }
 }
@@ -67,7 +68,8 @@ pub(super) fn scaled(workshop: &mut Workshop, peer: &Peer, reps: u32, length: Du
 fn reading(workshop: &mut Workshop, peer: &Peer, scaled: &Scaled, length: Duration) -> anyhow::Result<Reading> {
     let hits = scaled.load == HITS;
     let cache = if hits { HOT_CACHE } else { Cache::Off };
-    let server = Server::start(workshop, peer, scaled.workers, Transport::Udp, cache)?;
+    let task = Task { transport: Transport::Udp, cache, threads: scaled.workers, in_flight: Task::IN_FLIGHT };
+    let server = Server::start(workshop, peer, task)?;
     let load = BlastArgs { outstanding: 400, hot: hits.then_some(HOT_NAMES), ..server.load(length) };
     let fill = BlastArgs { queries: Some(2 * HOT_NAMES), rate: Some(20_000), ..load.clone() };
     workshop.blast(BlastArgs { seconds: 3.0, ..fill }, || {})?;

@@ -73,7 +73,9 @@ pub(super) fn run(args: &StubArgs) -> anyhow::Result<()> {
                     false => return Ok(()),
                 },
                 UDP => stub.datagrams(),
-                token @ FIRST_LISTENER..FIRST_CONNECTION => stub.accept((token - FIRST_LISTENER) as usize)?,
+                token @ FIRST_LISTENER..FIRST_CONNECTION => {
+                    stub.accept(usize::try_from(token - FIRST_LISTENER).unwrap_or(0))?
+                }
                 _ => stub.connection_ready(*ready)?,
             }
         }

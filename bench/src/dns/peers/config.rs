@@ -5,16 +5,29 @@ use std::{ffi::OsString, fmt::Write as _, net::SocketAddr, path::Path};
 
 use super::{super::stub::SERVER_NAME, Kind, Transport};
 
-/// What a server is to do.
+/// What a server is to be able to do.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Task {
+    pub(in super::super) transport: Transport,
+    pub(in super::super) cache: Cache,
+    pub(in super::super) threads: u32,
+    /// Queries in flight that it has to hold. Limits are raised for it where the usual ones are lower.
+    pub(in super::super) in_flight: u32,
+}
+
+impl Task {
+    /// As the usual limits of all servers allow.
+    pub(in super::super) const IN_FLIGHT: u32 = 1_000;
+}
+
+/// A server's task and surroundings.
 pub(in super::super) struct Setup<'a> {
     /// UDP and TCP.
     pub(in super::super) listen: SocketAddr,
     /// For servers that have an admin side.
     pub(in super::super) control: SocketAddr,
-    pub(in super::super) transport: Transport,
     pub(in super::super) upstream: SocketAddr,
-    pub(in super::super) cache: Cache,
-    pub(in super::super) threads: u32,
+    pub(in super::super) task: Task,
     pub(in super::super) ca: &'a Path,
     /// The server's own directory.
     pub(in super::super) dir: &'a Path,
@@ -45,7 +58,7 @@ impl Cache {
 
 impl Setup<'_> {
     fn caches(&self) -> bool {
-        self.cache != Cache::Off
+        self.task.cache != Cache::Off
     }
 
     /// The command of the floor: the relay, or the echo in place of a cache.
@@ -70,7 +83,7 @@ pub(super) fn file_name(kind: Kind) -> &'static str {
 /// The arguments after the program.
 pub(super) fn arguments(kind: Kind, setup: &Setup<'_>, file: &Path) -> Vec<String> {
     let file = file.display().to_string();
-    let threads = setup.threads.to_string();
+    let threads = setup.task.threads.to_string();
     let dir = setup.dir.display().to_string();
     let words: Vec<&str> = match kind {
         Kind::Keepwarm => vec!["run", "-c", &file],
@@ -98,18 +111,25 @@ pub(super) fn text(kind: Kind, setup: &Setup<'_>) -> String {
 }
 
 fn keepwarm(setup: &Setup<'_>) -> String {
-    let Setup { listen, control, upstream, threads, ca, .. } = setup;
+    let Setup { listen, control, upstream, ca, task: Task { threads, in_flight, .. }, .. } = setup;
     let ca = ca.display();
-    let (address, tls) = match setup.transport {
+    let (address, tls) = match setup.task.transport {
         Transport::Udp => (format!("udp://{upstream}"), false),
         Transport::Tcp => (format!("tcp://{upstream}"), false),
         Transport::Tls => (format!("tls://{upstream}"), true),
         Transport::Https => (format!("https://{upstream}/dns-query"), true),
     };
     let server_name = if tls { format!("server_name = \"{SERVER_NAME}\"\n") } else { String::new() };
-    let cache = match setup.cache {
+    let cache = match setup.task.cache {
         Cache::Off => "0".to_owned(),
         Cache::MiB(size) => format!("{size}MiB"),
+    };
+    // A socket's share is not even: each worker has its own, and clients are spread over workers by chance.
+    let per_socket = in_flight / 4;
+    let pool = if *in_flight > Task::IN_FLIGHT {
+        format!("[dns.pool]\nmax_in_flight = {per_socket}\n\n")
+    } else {
+        String::new()
     };
     format!(
         r#"version = 1
@@ -127,7 +147,7 @@ strategy = "sequential"
 [dns.cache]
 size = "{cache}"
 
-[[dns.upstream]]
+{pool}[[dns.upstream]]
 name = "bench"
 address = "{address}"
 {server_name}
@@ -138,7 +158,7 @@ listen = "{control}"
 }
 
 fn dnsdist(setup: &Setup<'_>) -> String {
-    let Setup { listen, upstream, threads, ca, .. } = setup;
+    let Setup { listen, upstream, ca, task: Task { threads, .. }, .. } = setup;
     let mut text = format!(
         "setMaxUDPOutstanding(65535)\nsetUDPMultipleMessagesVectorSize(32)\nsetMaxTCPClientThreads({threads})\n\
          setVerboseHealthChecks(false)\nsetSecurityPollSuffix(\"\")\nsetMaxTCPQueuedConnections(10000)\n\
@@ -153,7 +173,7 @@ fn dnsdist(setup: &Setup<'_>) -> String {
         "tls=\"openssl\", caStore=\"{}\", subjectName=\"{SERVER_NAME}\", validateCertificates=true",
         ca.display()
     );
-    let how = match setup.transport {
+    let how = match setup.task.transport {
         Transport::Udp => "sockets=4".to_owned(),
         Transport::Tcp => "tcpOnly=true, maxInFlight=1000".to_owned(),
         Transport::Tls => format!("{tls}, maxInFlight=1000"),
@@ -164,17 +184,18 @@ fn dnsdist(setup: &Setup<'_>) -> String {
         "newServer({{address=\"{upstream}\", {how}, checkName=\"health.bench.lab.\", checkInterval=1, maxCheckFailures=2}})"
     );
     if setup.caches() {
-        let entries = setup.cache.entries();
+        let entries = setup.task.cache.entries();
         let _ = writeln!(text, "getPool(\"\"):setCache(newPacketCache({entries}, {{numberOfShards=8}}))");
     }
     text
 }
 
 fn unbound(setup: &Setup<'_>) -> String {
-    let Setup { listen, upstream, threads, ca, .. } = setup;
+    let Setup { listen, upstream, ca, task: Task { threads, in_flight, .. }, .. } = setup;
     let (ip, port) = (listen.ip(), listen.port());
+    let queries = *in_flight.max(&4_096);
     // Half for messages and half for the records in them.
-    let half = (setup.cache.octets() / 2).max(4 << 20);
+    let half = (setup.task.cache.octets() / 2).max(4 << 20);
     let mut text = format!(
         r#"server:
   interface: {ip}@{port}
@@ -192,8 +213,8 @@ fn unbound(setup: &Setup<'_>) -> String {
   so-reuseport: yes
   so-rcvbuf: 4m
   so-sndbuf: 4m
-  outgoing-range: 8192
-  num-queries-per-thread: 4096
+  outgoing-range: {ports}
+  num-queries-per-thread: {queries}
   outgoing-num-tcp: 200
   incoming-num-tcp: 1000
   max-reuse-tcp-queries: 100000
@@ -210,13 +231,14 @@ fn unbound(setup: &Setup<'_>) -> String {
 "#,
         dir = setup.dir.display(),
         ca = ca.display(),
+        ports = 2 * queries,
     );
-    if setup.transport == Transport::Tcp {
+    if setup.task.transport == Transport::Tcp {
         text.push_str("  tcp-upstream: yes\n");
     }
     text.push_str("remote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n");
     let (ip, port) = (upstream.ip(), upstream.port());
-    match setup.transport {
+    match setup.task.transport {
         Transport::Tls => {
             let _ = writeln!(text, "  forward-addr: {ip}@{port}#{SERVER_NAME}\n  forward-tls-upstream: yes");
         }
@@ -231,7 +253,7 @@ fn unbound(setup: &Setup<'_>) -> String {
 fn smartdns(setup: &Setup<'_>) -> String {
     let Setup { listen, upstream, ca, .. } = setup;
     let names = format!("-host-name {SERVER_NAME} -tls-host-verify {SERVER_NAME}");
-    let server = match setup.transport {
+    let server = match setup.task.transport {
         Transport::Udp => format!("server {upstream}"),
         Transport::Tcp => format!("server-tcp {upstream}"),
         Transport::Tls => format!("server-tls {upstream} {names}"),
@@ -242,17 +264,17 @@ fn smartdns(setup: &Setup<'_>) -> String {
         "bind {listen}\nbind-tcp {listen}\n{server}\ncache-size {entries}\ncache-persist no\nspeed-check-mode none\n\
          response-mode fastest-response\ndualstack-ip-selection no\nprefetch-domain no\nserve-expired no\n\
          log-level fatal\nlog-size 0\naudit-enable no\nca-file {ca}\nmax-query-limit 65535\nmax-reply-ip-num 8\n{user}",
-        entries = setup.cache.entries(),
+        entries = setup.task.cache.entries(),
         ca = ca.display(),
     )
 }
 
 fn oxidns(setup: &Setup<'_>) -> String {
-    let Setup { listen, upstream, threads, .. } = setup;
+    let Setup { listen, upstream, task: Task { threads, .. }, .. } = setup;
     let (ip, port) = (upstream.ip(), upstream.port());
     // It knows no other roots than those of the web, so the certificate goes unchecked.
     let tls = format!("          dial_addr: \"{ip}\"\n          insecure_skip_verify: true\n");
-    let server = match setup.transport {
+    let server = match setup.task.transport {
         Transport::Udp => format!("        - addr: \"udp://{upstream}\"\n"),
         Transport::Tcp => format!("        - addr: \"tcp://{upstream}\"\n          enable_pipeline: true\n"),
         Transport::Tls => {
@@ -261,7 +283,7 @@ fn oxidns(setup: &Setup<'_>) -> String {
         Transport::Https => format!("        - addr: \"https://{SERVER_NAME}:{port}/dns-query\"\n{tls}"),
     };
     let (plugin, step) = if setup.caches() {
-        let size = setup.cache.entries();
+        let size = setup.task.cache.entries();
         (
             format!("  - tag: cache\n    type: cache\n    args:\n      size: {size}\n      short_circuit: true\n"),
             "      - exec: $cache\n",
@@ -300,7 +322,7 @@ plugins:
 
 fn hickory(setup: &Setup<'_>) -> String {
     let Setup { listen, upstream, .. } = setup;
-    let protocol = match setup.transport {
+    let protocol = match setup.task.transport {
         Transport::Udp => "type = \"udp\"".to_owned(),
         Transport::Tcp => "type = \"tcp\"".to_owned(),
         Transport::Tls => format!("type = \"tls\", server_name = \"{SERVER_NAME}\""),
@@ -323,7 +345,7 @@ type = "forward"
 [zones.stores.options]
 cache_size = {entries}
 edns0 = false
-max_active_requests = 4096
+max_active_requests = {requests}
 num_concurrent_reqs = 1
 
 [[zones.stores.name_servers]]
@@ -334,7 +356,8 @@ connections = [{{ port = {up_port}, protocol = {{ {protocol} }} }}]
         ip = listen.ip(),
         port = listen.port(),
         dir = setup.dir.display(),
-        entries = setup.cache.entries(),
+        requests = setup.task.in_flight.max(4_096),
+        entries = setup.task.cache.entries(),
         up_ip = upstream.ip(),
         up_port = upstream.port(),
     )
@@ -348,10 +371,8 @@ mod tests {
         Setup {
             listen: "127.0.0.1:5300".parse().unwrap(),
             control: "127.0.0.1:9180".parse().unwrap(),
-            transport,
             upstream: "127.0.0.1:8530".parse().unwrap(),
-            cache,
-            threads: 2,
+            task: Task { transport, cache, threads: 2, in_flight: Task::IN_FLIGHT },
             ca: Path::new("ca.pem"),
             dir: Path::new("dir"),
             is_root: true,
@@ -360,7 +381,7 @@ mod tests {
 
     #[test]
     fn keepwarm_is_set_up_as_its_reference_says() {
-        insta::assert_snapshot!(keepwarm(&setup(Transport::Https, Cache::MiB(64))), @"");
+        insta::assert_snapshot!(keepwarm(&setup(Transport::Https, Cache::MiB(64))));
     }
 
     #[test]

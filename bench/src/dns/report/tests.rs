@@ -81,7 +81,7 @@ fn what_cannot_be_trusted_is_said() {
         (rep.most.upstream, rep.most.server_cores) = (1.3, 0.5);
     }
     insta::assert_snapshot!(notes(Row::Udp, &bad).join("\n"));
-    assert!(notes(Row::Cache, &bad).iter().any(|note| note.contains("not hits")));
+    assert!(notes(Row::Cache, &bad).iter().any(|note| note.contains("no hits")));
     assert!(notes(Row::Udp, &line("dnsdist", [10.0, 10.0, 10.0])).is_empty());
 }
 
