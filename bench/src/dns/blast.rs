@@ -79,6 +79,8 @@ pub(super) struct Outcome {
     /// Of right answers; in microseconds.
     pub(super) p50: f64,
     pub(super) p99: f64,
+    /// How long questions were asked; answers to the last ones may have come later.
+    pub(super) seconds: f64,
     /// CPU time of the load generator.
     pub(super) cpu_nanos: u64,
 }
@@ -177,7 +179,7 @@ impl<'a> Generator<'a> {
             }
         };
         let counted = if self.args.queries.is_some() { self.flights.right() } else { right_in_time };
-        Ok(self.flights.outcome(counted as f64 / (asked_until as f64 / 1e9)))
+        Ok(self.flights.outcome(counted, asked_until as f64 / 1e9))
     }
 
     /// Sends so many queries, spread over the sockets.

@@ -83,7 +83,8 @@ impl Server {
         let outcome = workshop.blast(load.clone(), || {})?;
         let (stub_after, server_after, busy_after) =
             (workshop.stub_usage()?, self.process.usage(), cpu::machine_busy());
-        let wall = start.elapsed().as_secs_f64();
+        // Two spans: while questions were asked, and until the last of them was answered or given up.
+        let (asked, wall) = (outcome.seconds.max(1e-3), start.elapsed().as_secs_f64());
         let seen = workshop.seen()?;
 
         let server = server_after.cpu.saturating_sub(server_before.cpu).as_secs_f64();
@@ -99,8 +100,8 @@ impl Server {
             failed: outcome.failed(),
             wrong: outcome.wrong,
             upstream: seen.queries as f64 / outcome.sent.max(1) as f64,
-            server_cores: server / wall,
-            load_cores: tools / wall,
+            server_cores: server / asked,
+            load_cores: tools / asked,
             foreign_cores: ((busy - server - tools) / wall).max(0.0),
             rss: server_after.rss,
         })

@@ -73,9 +73,7 @@ pub(super) fn run(args: &StubArgs) -> anyhow::Result<()> {
                     false => return Ok(()),
                 },
                 UDP => stub.datagrams(),
-                token @ FIRST_LISTENER..FIRST_CONNECTION => {
-                    stub.accept(usize::try_from(token - FIRST_LISTENER).unwrap_or(0))?
-                }
+                token @ FIRST_LISTENER..FIRST_CONNECTION => stub.accept(index(token - FIRST_LISTENER))?,
                 _ => stub.connection_ready(*ready)?,
             }
         }
@@ -217,7 +215,7 @@ impl Stub {
     }
 
     fn connection_ready(&mut self, ready: Ready) -> io::Result<()> {
-        let index = usize::try_from(ready.token - FIRST_CONNECTION).unwrap_or(usize::MAX);
+        let index = index(ready.token - FIRST_CONNECTION);
         let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
         let mut open = true;
         if ready.readable {
@@ -358,6 +356,11 @@ impl Desk {
         let first = self.waiting.front()?;
         Some(Duration::from_nanos(first.at.saturating_sub(self.clock.nanos())))
     }
+}
+
+/// The place in a list that a token stands for.
+fn index(token: u64) -> usize {
+    usize::try_from(token).unwrap_or(usize::MAX)
 }
 
 /// UDP and TCP on one port.

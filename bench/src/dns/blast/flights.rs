@@ -116,9 +116,10 @@ impl Flights {
         self.outcome.right
     }
 
-    pub(super) fn outcome(self, rate: f64) -> Outcome {
+    /// The sum of it, of which so many right answers came in the seconds that were asked for.
+    pub(super) fn outcome(self, counted: u64, seconds: f64) -> Outcome {
         let micros = |share| self.latency.percentile(share).map_or(0.0, |latency| latency.as_secs_f64() * 1e6);
-        Outcome { rate, p50: micros(0.5), p99: micros(0.99), ..self.outcome }
+        Outcome { rate: counted as f64 / seconds, seconds, p50: micros(0.5), p99: micros(0.99), ..self.outcome }
     }
 }
 
@@ -154,7 +155,7 @@ mod tests {
         let id = flights.open(0, NAME, 10).unwrap();
         flights.close(0, &answer(id, NAME), 110);
         flights.close(0, &answer(id, NAME), 120);
-        let outcome = flights.outcome(0.0);
+        let outcome = flights.outcome(0, 1.0);
         assert_eq!((outcome.sent, outcome.right, outcome.wrong, outcome.failed()), (1, 1, 0, 0));
         assert!((outcome.p50 - 0.1).abs() < 0.01, "{outcome:?}");
     }
@@ -167,7 +168,7 @@ mod tests {
         flights.close(0, &answer(a, other), 1);
         flights.close(0, &answer(b, NAME), 1);
         assert_eq!(flights.outstanding(), 0);
-        let outcome = flights.outcome(0.0);
+        let outcome = flights.outcome(0, 1.0);
         assert_eq!((outcome.right, outcome.wrong, outcome.failed()), (0, 2, 2));
     }
 
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(flights.outstanding(), 1);
         flights.expire(1_000);
         assert_eq!(flights.outstanding(), 0);
-        assert_eq!(flights.outcome(0.0).timeouts, 1);
+        assert_eq!(flights.outcome(0, 1.0).timeouts, 1);
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
             flights.open(socket, NAME, 0).unwrap();
         }
         flights.abandon(0);
-        assert_eq!((flights.outstanding(), flights.outcome(0.0).closed), (1, 2));
+        assert_eq!((flights.outstanding(), flights.outcome(0, 1.0).closed), (1, 2));
     }
 
     #[test]
