@@ -68,10 +68,11 @@ impl Kind {
         match self {
             Kind::Keepwarm | Kind::Floor => Source::Ours,
             Kind::Dnsdist | Kind::Unbound | Kind::Smartdns => Source::System(self.name()),
-            Kind::Oxidns => Source::Registry { package: "oxidns", features: None },
+            Kind::Oxidns => Source::Registry { package: "oxidns", version: "^1.6", features: None },
             // The features that forwarding needs, and one TLS library instead of two.
             Kind::Hickory => Source::Registry {
                 package: "hickory-dns",
+                version: "^0.26",
                 features: Some("resolver,tls-ring,https-ring,rustls-platform-verifier"),
             },
         }
@@ -83,9 +84,10 @@ enum Source {
     Ours,
     /// A package of the system, of the program's name.
     System(&'static str),
-    /// A package of the Cargo registry.
+    /// A package of the Cargo registry, in the versions that its configuration here is written for.
     Registry {
         package: &'static str,
+        version: &'static str,
         features: Option<&'static str>,
     },
 }
@@ -143,9 +145,9 @@ fn program(kind: Kind, args: &DnsArgs) -> anyhow::Result<Result<PathBuf, Option<
         Source::Ours => Ok(args.keepwarm.as_deref().map_or_else(build_keepwarm, checked)?),
         Source::System(package) => on_path(package)
             .ok_or_else(|| Some(format!("not installed; `apt-get install {package}`, or --peer {package}=PROGRAM"))),
-        Source::Registry { package, features } => {
+        Source::Registry { package, version, features } => {
             let wanted = args.with.contains(&kind) || args.names.contains(&kind);
-            if wanted { Ok(install(package, features)?) } else { Err(None) }
+            if wanted { Ok(install(package, version, features)?) } else { Err(None) }
         }
     })
 }
@@ -162,14 +164,14 @@ fn build_keepwarm() -> anyhow::Result<PathBuf> {
     checked(&target_dir()?.join("release/keepwarm"))
 }
 
-fn install(package: &str, features: Option<&str>) -> anyhow::Result<PathBuf> {
+fn install(package: &str, version: &str, features: Option<&str>) -> anyhow::Result<PathBuf> {
     let root = target_dir()?.join("bench-peers");
     let installed = root.join("bin").join(package);
     if let Some(found) = on_path(package).or_else(|| is_program(&installed).then(|| installed.clone())) {
         return Ok(found);
     }
     let root = root.to_string_lossy().into_owned();
-    let mut arguments = vec!["install", "--locked", "--root", &root, package];
+    let mut arguments = vec!["install", "--locked", "--root", &root, "--version", version, package];
     if let Some(features) = features {
         arguments.extend(["--no-default-features", "--features", features]);
     }
