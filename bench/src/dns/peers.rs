@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Smartdns,
     Oxidns,
     Hickory,
-    /// The bench's own relay, and the echo for cache hits.
+    // The bench's own relay, and the echo for cache hits.
     Floor,
 }
 
