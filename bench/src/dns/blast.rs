@@ -163,11 +163,12 @@ impl<'a> Generator<'a> {
         let asked_until = loop {
             let now = self.clock.nanos();
             self.flights.expire(now);
-            let done = now >= end || self.args.queries.is_some_and(|queries| self.flights.sent() >= queries);
+            let left = self.args.queries.map(|queries| queries.saturating_sub(self.flights.sent()));
+            let done = now >= end || left == Some(0);
             if !done {
                 right_in_time = self.flights.right();
-                let wanted = pace.due(now, self.flights.outstanding(), right_in_time);
-                self.ask(wanted, now)?;
+                let due = pace.due(now, self.flights.outstanding(), right_in_time);
+                self.ask(left.map_or(due, |left| due.min(usize::try_from(left).unwrap_or(usize::MAX))), now)?;
             } else if self.flights.outstanding() == 0 {
                 break now.min(end);
             }

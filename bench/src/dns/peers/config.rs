@@ -124,10 +124,9 @@ fn keepwarm(setup: &Setup<'_>) -> String {
         Cache::Off => "0".to_owned(),
         Cache::MiB(size) => format!("{size}MiB"),
     };
-    // A socket's share is not even: each worker has its own, and clients are spread over workers by chance.
-    let per_socket = in_flight / 4;
+    // Room in each socket for all of them: a query that waits long is repeated over another socket.
     let pool = if *in_flight > Task::IN_FLIGHT {
-        format!("[dns.pool]\nmax_in_flight = {per_socket}\n\n")
+        format!("[dns.pool]\nmax_in_flight = {in_flight}\n\n")
     } else {
         String::new()
     };
