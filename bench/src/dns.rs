@@ -1,0 +1,134 @@
+//! The commands, and the order of a run.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+mod blast;
+mod compare;
+mod cpu;
+mod figures;
+mod floor;
+mod histogram;
+mod machine;
+mod measure;
+mod memory;
+mod net;
+mod peers;
+mod pin;
+mod plan;
+mod process;
+mod report;
+mod scaling;
+mod stream;
+mod stub;
+mod tools;
+mod wire;
+
+/// Measures keepwarm beside other DNS forwarders.
+#[derive(Parser)]
+#[command(name = "dns-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare keepwarm with its peers and write docs/dns-bench.md and docs/dns-bench.svg.
+    #[command(after_help = DNS_HELP)]
+    Dns(DnsArgs),
+    /// Answer DNS queries over UDP, TCP, DoT and DoH, as the upstream of a comparison.
+    #[command(hide = true)]
+    Stub(stub::StubArgs),
+    /// Ask a server many questions, check every answer, and print what was measured as JSON.
+    #[command(hide = true)]
+    Blast(blast::BlastArgs),
+    /// Forward datagrams and nothing else: the least that a UDP forwarder can cost.
+    #[command(hide = true)]
+    Relay(floor::RelayArgs),
+    /// Answer datagrams and nothing else: the least that a cache hit can cost.
+    #[command(hide = true)]
+    Echo(floor::EchoArgs),
+    /// Run a program on some cores only, and end it when this one ends.
+    #[command(hide = true)]
+    Pin(pin::PinArgs),
+}
+
+/// What is compared, and how long.
+#[derive(Args)]
+pub(crate) struct DnsArgs {
+    /// Measure once and briefly, and print the tables; files are written with --out only.
+    #[arg(long)]
+    quick: bool,
+    /// Measure each server so often; the median and the range are shown [default: 3, with --quick 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    reps: Option<u32>,
+    /// Length of one measurement [default: 1.5, with --quick 0.5].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// Threads of every server.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: u32,
+    /// Servers to measure: keepwarm, dnsdist, unbound, smartdns, oxidns, hickory, floor [default: all that are installed].
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    names: Vec<peers::Kind>,
+    /// Rows to measure [default: all].
+    #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
+    only: Vec<plan::Row>,
+    /// Peers from the Cargo registry to measure too: oxidns, hickory. Built on first use, which takes minutes.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    with: Vec<peers::Kind>,
+    /// Use this program for a peer, for example dnsdist=/opt/dnsdist/bin/dnsdist.
+    #[arg(long, value_name = "NAME=PROGRAM", value_parser = peers::named_program)]
+    peer: Vec<(peers::Kind, PathBuf)>,
+    /// Use this keepwarm [default: `cargo build --release` makes it].
+    #[arg(long, value_name = "PROGRAM")]
+    keepwarm: Option<PathBuf>,
+    /// Directory for dns-bench.md and dns-bench.svg [default: docs].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Instead of comparing: load keepwarm for so long and show its memory every 10 s.
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u32>,
+}
+
+const DNS_HELP: &str = "\
+Rows: udp, tcp, dot, doh (that upstream, cache off), tcp-client (TCP client, UDP upstream), cache (10,000 hot names),
+memory, scaling (one worker against two).
+The figure to compare is the CPU time per query: it moves little where the rate follows the machine's other load.
+Upstream and load generator share one core, the server has another. Ctrl-C stops everything.";
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds, for example 1.5".to_owned())?;
+    if (0.1..=60.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err("0.1 to 60".to_owned()) }
+}
+
+/// Parses the command line and runs the command.
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Dns(args) => compare::run(&args),
+        Command::Stub(args) => stub::run(&args),
+        Command::Blast(args) => blast::run(&args),
+        Command::Relay(args) => floor::relay(&args),
+        Command::Echo(args) => floor::echo(&args),
+        Command::Pin(args) => pin::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
