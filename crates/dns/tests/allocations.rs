@@ -168,11 +168,14 @@ async fn queries_and_hits_allocate_nothing() {
     TRACES.lock().unwrap().take();
     let forwarded = measure("udp to udp", Transport::Udp, 0, usize::MAX).await;
     let hits = measure("cache hits", Transport::Udp, 64 << 20, 100).await;
-    measure("udp to udp, answers kept", Transport::Udp, 64 << 20, usize::MAX).await;
+    let kept = measure("udp to udp, answers kept", Transport::Udp, 64 << 20, usize::MAX).await;
     measure("udp to tcp", Transport::Tcp, 0, usize::MAX).await;
     // A socket upstream serves 2,000 queries; opening the next one costs some.
     assert!(forwarded <= COUNT / 20, "{forwarded} allocations for {COUNT} queries");
-    assert!(hits <= COUNT / 1000, "{hits} allocations for {COUNT} hits");
+    // What is kept has to be allocated; making it takes two more.
+    assert!(kept <= 3 * COUNT + COUNT / 20, "{kept} allocations for {COUNT} answers that are kept");
+    // On a slow machine a socket may reach its age meanwhile.
+    assert!(hits <= COUNT / 100, "{hits} allocations for {COUNT} hits");
 }
 
 /// Allocates a thousand times on a thread of this name.

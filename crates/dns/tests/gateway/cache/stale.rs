@@ -223,3 +223,19 @@ async fn a_stale_nxdomain_says_that_it_is_one() {
     assert!(ttl(&answer) <= 30);
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn those_who_wait_when_the_stale_answer_is_flushed_get_the_upstreams() {
+    let bench = with_expired(&["flushed.example"], |_| {}).await;
+    bench.labs[0].set_faults(Faults { delay: Duration::from_millis(2500), ..Faults::default() });
+    let query = query("flushed.example", 1);
+    let (waiting, asked_for) = (query.clone(), bench.address);
+    let client = tokio::spawn(async move { exchange_udp(asked_for, &waiting).await });
+    until("the upstream is asked", async || asked(&bench) > 1).await;
+    assert_eq!(bench.server.flush_cache(None), Some(1));
+    let answer = client.await.unwrap().unwrap();
+    assert_eq!(answer_matches(&query, &answer), Ok(()));
+    assert_eq!(extended_error(&Message::from_vec(&answer).unwrap()), None);
+    assert_eq!(bench.server.status().cache_stale, 0);
+    bench.stop().await;
+}
