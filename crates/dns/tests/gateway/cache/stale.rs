@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use keepwarm_dns::config::DnsConfig;
-use keepwarm_lab::{Faults, answer_matches};
+use keepwarm_dns::{
+    config::{CacheSettings, DnsConfig, Transport},
+    server::Server,
+};
+use keepwarm_lab::{Ca, Faults, Lab, LabSpec, answer_matches};
 
 use super::*;
 
@@ -238,4 +241,38 @@ async fn those_who_wait_when_the_stale_answer_is_flushed_get_the_upstreams() {
     assert_eq!(extended_error(&Message::from_vec(&answer).unwrap()), None);
     assert_eq!(bench.server.status().cache_stale, 0);
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_truncated_answer_that_tcp_does_not_complete_is_a_failure_too() {
+    let ca = Ca::new();
+    // Over TCP nobody is there, so that nothing better comes before the client response timer.
+    let lab = Lab::start_with_ca(LabSpec { tcp: None, ..LabSpec::default() }, &ca).await.unwrap();
+    let mut config = config(std::slice::from_ref(&lab), &ca, Transport::Udp);
+    config.cache = CacheSettings::default();
+    short_lived(&mut config);
+    let server = Server::start(config).unwrap();
+    let bench = Bench { labs: vec![lab], address: server.listening()[0].address, server };
+    answer(&bench, &query("cut.example", 1)).await;
+    one_second_passes().await;
+    bench.labs[0].set_faults(Faults { truncate: 1.0, ..Faults::default() });
+    assert_stale(&answer(&bench, &query("cut.example", 1)).await);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_extended_error_code_is_a_failure_too() {
+    const BADVERS: u8 = 16;
+    let bench = with_expired(&["version.example"], |_| {}).await;
+    bench.labs[0].set_faults(Faults { rcode: Some(BADVERS), ..Faults::default() });
+    assert_stale(&answer(&bench, &query("version.example", 1)).await);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_any_more_is_not_cut_off_by_the_end() {
+    let bench = with_expired(&["last.example"], |_| {}).await;
+    bench.labs[0].set_faults(silent());
+    assert_stale(&answer(&bench, &query("last.example", 1)).await);
+    assert_eq!(bench.server.stop(Duration::from_millis(500)).await, 0, "every client has its answer");
 }
