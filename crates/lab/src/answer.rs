@@ -118,7 +118,8 @@ impl Answer<'_> {
         let recursion_desired = u8::from(self.query.recursion_desired);
         out.extend_from_slice(&self.id.to_be_bytes());
         out.push(0x80 | u8::from(truncated) << 1 | recursion_desired);
-        out.push(0x80 | code_bytes[1] & 0x0f);
+        // RFC 4035 section 3.2.2: CD is copied.
+        out.push(0x80 | u8::from(self.query.checking_disabled) << 4 | code_bytes[1] & 0x0f);
         let answers = u16::try_from(records.len()).expect("a handful of records");
         for count in [1, answers, u16::from(soa), u16::from(self.query.edns.is_some())] {
             out.extend_from_slice(&count.to_be_bytes());
@@ -131,7 +132,7 @@ impl Answer<'_> {
             self.record(&mut out, TYPE_SOA, &soa_data(self.ttl));
         }
         if self.query.edns.is_some() {
-            write_opt(&mut out, extended, self.keepalive);
+            write_opt(&mut out, extended, self.query.dnssec_ok, self.keepalive);
         }
         out
     }
@@ -240,11 +241,12 @@ fn soa_data(minimum: u32) -> Vec<u8> {
     data
 }
 
-fn write_opt(out: &mut Vec<u8>, extended: u8, keepalive: Option<Duration>) {
+fn write_opt(out: &mut Vec<u8>, extended: u8, dnssec_ok: bool, keepalive: Option<Duration>) {
     out.push(0);
     out.extend_from_slice(&TYPE_OPT.to_be_bytes());
     out.extend_from_slice(&UDP_SIZE.to_be_bytes());
-    out.extend_from_slice(&[extended, 0, 0, 0]);
+    // RFC 3225 section 3: DO is copied.
+    out.extend_from_slice(&[extended, 0, u8::from(dnssec_ok) << 7, 0]);
     let Some(keepalive) = keepalive else { return out.extend_from_slice(&[0, 0]) };
     // RFC 7828 section 3.1: option 11, two bytes, in units of 100 milliseconds.
     let units = u16::try_from(keepalive.as_millis() / 100).unwrap_or(u16::MAX);
@@ -307,6 +309,19 @@ mod tests {
         let answer = plain(&query, 512).write();
         let opt = answer.len() - 11;
         assert_eq!((answer[3] & 15, answer[opt + 5]), (0, 1));
+    }
+
+    #[test]
+    fn cd_and_do_are_copied_and_nothing_else() {
+        let plain_query = build_query(9, "a.test", TYPE_A, Some(1232));
+        let mut marked = plain_query.clone();
+        marked[3] |= 0x10;
+        let opt_flags = marked.len() - 4;
+        marked[opt_flags] |= 0x80;
+        let [bare, marked] = [plain_query, marked].map(|query| plain(&Query::parse(&query).unwrap(), 512).write());
+        let differing: Vec<_> =
+            (0..bare.len()).filter(|at| bare[*at] != marked[*at]).map(|at| (at, marked[at] ^ bare[at])).collect();
+        assert_eq!(differing, [(3, 0x10), (bare.len() - 4, 0x80)]);
     }
 
     #[test]

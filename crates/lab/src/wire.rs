@@ -21,10 +21,12 @@ pub(crate) struct Query {
     pub(crate) id: u16,
     pub(crate) question: Question,
     pub(crate) recursion_desired: bool,
+    pub(crate) checking_disabled: bool,
     /// The client's UDP payload size, when the query has an OPT record.
     pub(crate) edns: Option<u16>,
     /// The EDNS version asked for; anything but 0 is answered BADVERS.
     pub(crate) edns_version: u8,
+    pub(crate) dnssec_ok: bool,
 }
 
 /// A question as it stands on the wire.
@@ -64,7 +66,7 @@ impl Query {
         }
         let (question, mut at) = Question::read(message, HEADER)?;
         let mut edns = None;
-        let mut edns_version = 0;
+        let (mut edns_version, mut dnssec_ok) = (0, false);
         for _ in 0..counts[3] {
             let record = Record::read(message, at)?;
             at = record.end;
@@ -73,15 +75,18 @@ impl Query {
                 if edns.replace(record.class).is_some() {
                     return None;
                 }
-                edns_version = record.ttl.to_be_bytes()[1];
+                let [_, version, flags, _] = record.ttl.to_be_bytes();
+                (edns_version, dnssec_ok) = (version, flags & 0x80 != 0);
             }
         }
         (at == message.len()).then_some(Self {
             id,
             question,
             recursion_desired: flags & 0x0100 != 0,
+            checking_disabled: flags & 0x0010 != 0,
             edns,
             edns_version,
+            dnssec_ok,
         })
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod cache;
 mod clients;
 mod crossed;
 mod families;

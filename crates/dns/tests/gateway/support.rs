@@ -102,6 +102,15 @@ impl Bench {
         Bench { labs, server, address }
     }
 
+    /// As [`with`](Self::with), over UDP and with the cache on.
+    pub async fn cached(faults: impl IntoIterator<Item = Faults>, change: impl FnOnce(&mut DnsConfig)) -> Bench {
+        Bench::with(Transport::Udp, faults, |config| {
+            config.cache = CacheSettings::default();
+            change(config);
+        })
+        .await
+    }
+
     /// Asks over UDP and checks the answer.
     pub async fn ask(&self, name: &str) -> Result<(), String> {
         ask(self.address, name).await
