@@ -49,6 +49,15 @@ pub enum Lookup {
     Miss,
 }
 
+/// What became of an answer that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    /// For how long it is fresh.
+    pub lifetime: Duration,
+    /// A TTL differs from the upstream's because of the limits, or of RFC 2308.
+    pub clamped: bool,
+}
+
 impl Cache {
     /// An empty cache, which takes memory as answers come in; `None` when `size` is 0.
     ///
@@ -119,24 +128,24 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer, if it may be kept, in place of the one before it; returns for how long it is fresh.
+    /// Keeps an answer, if it may be kept, in place of the one before it; `None` when it is not kept.
     ///
     /// `query` is [normalised](crate::message::normalise), or as a client sent it; `answer` is what an upstream sent, whose id
     /// does not matter. Kept are answers with data, NXDOMAIN and NODATA with a SOA (RFC 2308 section 5), and for one second
     /// SERVFAIL (RFC 9520 section 3.2), which never takes the place of an answer that may still serve. Truncated
     /// answers, those to another question, other errors, referrals, those with a TTL of 0 and those that would take more
     /// than a small share of the cache are not kept.
-    pub fn insert(&self, query: &[u8], answer: &[u8], now: Instant) -> Option<Duration> {
+    pub fn insert(&self, query: &[u8], answer: &[u8], now: Instant) -> Option<Inserted> {
         let parsed = Query::parse(query).ok()?;
         let key = self.key(query, &parsed)?;
         let entry = Entry::new(&key, query, answer, &self.policy, now)?;
-        let lifetime = entry.lifetime();
+        let inserted = Inserted { lifetime: entry.lifetime(), clamped: entry.is_clamped() };
         let kept = if entry.is_failure() {
             self.store.insert_unless(&key, entry, |old| !old.is_failure() && old.serves(old.age(now), self.stale))
         } else {
             self.store.insert(&key, entry)
         };
-        kept.then_some(lifetime)
+        kept.then_some(inserted)
     }
 
     /// Forgets the answers to all questions about `name`, which is in wire form and any case, or all answers; returns how

@@ -11,7 +11,6 @@ mod query;
 mod text;
 pub(crate) mod wire;
 
-pub(crate) use answer::rcode;
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
 pub use client::{ClientView, build_error, build_query_error, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
@@ -19,7 +18,7 @@ pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,
 };
-pub(crate) use query::{TYPE_SIG, TYPE_TSIG, copy_options, hash_parts};
+pub(crate) use query::{TYPE_SIG, TYPE_TSIG, hash_parts, kept_options};
 pub use text::{Rendered, render};
 
 /// No error.

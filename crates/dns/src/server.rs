@@ -292,7 +292,8 @@ fn run_worker(
         for Sockets { udp, tcp } in sockets {
             if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
                 let listener = udp::Listener::new(socket, &worker.outbox);
-                tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+                worker.readers.borrow_mut().push(reader.abort_handle());
             }
             if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
                 tokio::task::spawn_local(tcp::accept(worker.clone(), listener));

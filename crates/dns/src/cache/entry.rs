@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     policy::{Kind, Policy},
 };
 use crate::message::{
-    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, copy_options, ede, push_opt, shorten,
+    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, ede, kept_options, push_opt, shorten,
     verify_answer,
     wire::{Records, plain_name_end, put_u16, question_end, u16_at},
 };
@@ -41,6 +42,7 @@ struct Head {
     /// Of OPT, DO among them.
     opt_flags: u16,
     kind: Kind,
+    clamped: bool,
     /// Hits so far, up to the number that makes it popular.
     hits: AtomicU8,
     /// The refresh ahead of the end was asked for.
@@ -66,13 +68,15 @@ impl Entry {
         let kind = Policy::kind(answer, header, verify_answer(answer).ok()?)?;
         let layout = Layout::of(answer, header, kind, policy)?;
         let lifetime = Policy::lifetime(kind, layout.ttls.iter().map(|(_, ttl)| *ttl).min())?;
-        let mut bytes = Vec::with_capacity(answer.len() + 2 * layout.ttls.len() + key.subnet().len());
+        // On the stack as a rule, so that an entry costs one allocation.
+        let mut bytes: SmallVec<[u8; 1024]> =
+            SmallVec::with_capacity(answer.len() + 2 * layout.ttls.len() + key.subnet().len());
         layout.copy(answer, &mut bytes);
         for (at, _) in &layout.ttls {
             bytes.extend_from_slice(&at.to_be_bytes());
         }
         let (options, opt_flags) = match &layout.opt {
-            Some((flags, rdata)) => (copy_options(answer, rdata, &mut bytes), *flags),
+            Some((flags, rdata)) => (kept_options(answer, rdata, |option| bytes.extend_from_slice(option)), *flags),
             None => (0, key.edns_flags() & DO),
         };
         bytes.extend_from_slice(key.subnet());
@@ -88,6 +92,7 @@ impl Entry {
             key_edns_flags: key.edns_flags(),
             opt_flags,
             kind,
+            clamped: layout.clamped,
             hits: AtomicU8::new(0),
             prefetched: AtomicBool::new(false),
         };
@@ -126,6 +131,11 @@ impl Entry {
 
     pub(super) fn is_same(&self, other: &Entry) -> bool {
         std::ptr::eq(self.0.ptr(), other.0.ptr())
+    }
+
+    /// Whether a TTL was changed when it was kept.
+    pub(super) fn is_clamped(&self) -> bool {
+        self.head().clamped
     }
 
     pub(super) fn is_failure(&self) -> bool {
@@ -242,7 +252,9 @@ struct Layout {
     /// Records of the additional section that are kept.
     additionals: u16,
     /// Where a TTL is, and what it is to be.
-    ttls: Vec<(u16, u32)>,
+    ttls: SmallVec<[(u16, u32); 16]>,
+    /// One of them is not the upstream's.
+    clamped: bool,
     /// Flags and data of OPT.
     opt: Option<(u16, std::ops::Range<usize>)>,
 }
@@ -253,7 +265,8 @@ impl Layout {
         let answers = usize::from(header.answers());
         let others = answers + usize::from(header.authorities());
         let mut at = question_end(answer, Header::LEN)?;
-        let mut layout = Layout { end: 0, additional: 0, additionals: 0, ttls: Vec::new(), opt: None };
+        let mut layout =
+            Layout { end: 0, additional: 0, additionals: 0, ttls: SmallVec::new(), clamped: false, opt: None };
         if others == 0 {
             layout.additional = u16::try_from(at).ok()?;
         }
@@ -270,6 +283,7 @@ impl Layout {
             }
             at = record.end();
             let ttl = policy.ttl(kind, answer, &record, (answers..others).contains(&number))?;
+            layout.clamped |= ttl != record.ttl;
             layout.ttls.push((u16::try_from(record.name_end + 4).ok()?, ttl));
             if number + 1 == others {
                 layout.additional = u16::try_from(at).ok()?;
@@ -283,7 +297,7 @@ impl Layout {
     }
 
     /// Appends what is kept of the message to the empty `out`.
-    fn copy(&self, answer: &[u8], out: &mut Vec<u8>) {
+    fn copy(&self, answer: &[u8], out: &mut SmallVec<[u8; 1024]>) {
         out.extend_from_slice(&answer[..self.end.into()]);
         put_u16(out, 0, 0);
         put_u16(out, 10, self.additionals);

@@ -59,7 +59,7 @@ impl Bed {
 
     /// Keeps an answer at the start; for how many seconds it is fresh.
     fn keep(&self, query: &[u8], answer: &[u8]) -> Option<u64> {
-        self.cache.insert(query, answer, self.start).map(|lifetime| lifetime.as_secs())
+        self.cache.insert(query, answer, self.start).map(|inserted| inserted.lifetime.as_secs())
     }
 
     fn ask_within(&self, query: &[u8], max: u16, seconds: f64) -> (Lookup, Vec<u8>) {

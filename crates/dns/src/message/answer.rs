@@ -104,11 +104,6 @@ fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
     Ok(AnswerInfo { rcode, tc: header.tc(), answer_count, is_nodata: rcode == NOERROR && !header.tc() && !data })
 }
 
-/// The rcode of an answer, without the bits that EDNS may add; NOERROR of bytes that are no message.
-pub(crate) fn rcode(answer: &[u8]) -> u16 {
-    Header::read(answer).map_or(NOERROR, Header::rcode)
-}
-
 /// Whether the TC bit is set.
 pub fn is_truncated(answer: &[u8]) -> bool {
     Header::read(answer).is_some_and(Header::tc)

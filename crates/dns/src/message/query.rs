@@ -173,13 +173,19 @@ pub(super) fn options_kept(message: &[u8], rdata: &Range<usize>) -> usize {
 
 /// Appends the options that go on to the next hop; returns their length.
 pub(crate) fn copy_options(message: &[u8], rdata: &Range<usize>, out: &mut Vec<u8>) -> u16 {
-    let start = out.len();
+    kept_options(message, rdata, |option| out.extend_from_slice(option))
+}
+
+/// Shows the options that go on to the next hop; returns their length.
+pub(crate) fn kept_options(message: &[u8], rdata: &Range<usize>, mut each: impl FnMut(&[u8])) -> u16 {
+    let mut length = 0;
     for (code, option) in Options::new(message, rdata.clone()).flatten() {
         if !is_hop_by_hop(code) {
-            out.extend_from_slice(&message[option]);
+            length += option.len();
+            each(&message[option]);
         }
     }
-    u16::try_from(out.len() - start).expect("part of 16 bits of options")
+    u16::try_from(length).expect("part of 16 bits of options")
 }
 
 /// A hash of a [normalised](normalise) query that does not depend on the case of its name.

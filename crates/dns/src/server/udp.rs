@@ -4,7 +4,7 @@
 //! behind all readers that the same wake-up of the worker woke. So a round of events costs one call a socket to receive
 //! and one to send, and under a light load each datagram leaves at once.
 
-use std::{cell::RefCell, collections::VecDeque, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use keepwarm_pool::CloseReason;
 use keepwarm_transport::{
@@ -79,16 +79,9 @@ impl Outbox {
     }
 }
 
-/// Reads a listener until the worker stops listening.
+/// Reads a listener until the task is aborted, which is how a worker stops listening.
 pub(crate) async fn read_clients(worker: Rc<Worker>, listener: Rc<Listener>) {
-    let mut stop = pin!(worker.stop_listening.notified());
-    while worker.listening.get() {
-        tokio::select! {
-            ready = DatagramBatch::ready(&listener.socket) => if ready.is_err() {
-                return;
-            },
-            () = &mut stop => return,
-        }
+    while DatagramBatch::ready(&listener.socket).await.is_ok() {
         // An error is the ICMP answer to an earlier answer: that client is gone, the listener is not.
         let received = worker.receive_clients(&listener).unwrap_or(0);
         if received == BATCH {
@@ -98,16 +91,9 @@ pub(crate) async fn read_clients(worker: Rc<Worker>, listener: Rc<Listener>) {
     }
 }
 
-/// Reads an upstream socket until its pool lets it go.
+/// Reads an upstream socket until the task is aborted, which is how its pool lets it go.
 pub(crate) async fn read_upstream(worker: Rc<Worker>, connection: Arc<UdpConnection>) {
-    let mut released = pin!(connection.released.notified());
-    loop {
-        tokio::select! {
-            ready = DatagramBatch::ready(&connection.socket) => if ready.is_err() {
-                return;
-            },
-            () = &mut released => return,
-        }
+    while DatagramBatch::ready(&connection.socket).await.is_ok() {
         if worker.receive_upstream(&connection) == BATCH {
             tokio::task::yield_now().await;
         }
@@ -125,32 +111,27 @@ pub(crate) async fn send_queued(worker: Rc<Worker>) {
 impl Worker {
     fn receive_clients(self: &Rc<Worker>, listener: &Rc<Listener>) -> io::Result<usize> {
         let mut batch = self.batch.borrow_mut();
-        let received = batch.receive_from(&listener.socket, listener.ipv6)?;
+        let received = batch.receive_from(&listener.socket, listener.ipv6);
         let now = Clock::now().into_std();
         for (datagram, peer) in batch.datagrams() {
             let Some(peer) = peer else { continue };
             let client = Client::Udp { listener: listener.clone(), peer };
             self.ask(datagram, client, self.shared.access.allows(peer.ip()), now);
         }
-        Ok(received)
+        received
     }
 
     fn receive_upstream(self: &Rc<Worker>, connection: &Arc<UdpConnection>) -> usize {
         let mut batch = self.batch.borrow_mut();
         let received = batch.receive(&connection.socket);
         let now = Clock::now().into_std();
-        match received {
-            Ok(received) => {
-                for (datagram, _) in batch.datagrams() {
-                    self.received(connection, datagram, now);
-                }
-                received
-            }
-            Err(error) => {
-                self.socket_failed(connection, &error, now);
-                0
-            }
+        for (datagram, _) in batch.datagrams() {
+            self.received(connection, datagram, now);
         }
+        received.unwrap_or_else(|error| {
+            self.socket_failed(connection, &error, now);
+            0
+        })
     }
 
     /// Sends everything that is queued.

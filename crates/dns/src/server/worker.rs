@@ -20,7 +20,7 @@ use hashbrown::HashTable;
 use keepwarm_transport::udp::DatagramBatch;
 use slab::Slab;
 use smallvec::SmallVec;
-use tokio::time::Instant as Clock;
+use tokio::{task::AbortHandle, time::Instant as Clock};
 
 use self::kept::{CLIENT_RESPONSE, Kept};
 use super::{
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     /// Receives and sends the datagrams of all sockets in turn.
     pub(super) batch: RefCell<DatagramBatch>,
     pub(crate) outbox: Rc<Outbox>,
+    /// The tasks that read the UDP listeners.
+    pub(crate) readers: RefCell<Vec<AbortHandle>>,
     state: RefCell<WorkerState>,
     /// Told when a timer is due earlier than the one that is slept for.
     pub(crate) sooner: tokio::sync::Notify,
@@ -83,6 +85,7 @@ impl Worker {
             address,
             batch: RefCell::default(),
             outbox: Rc::default(),
+            readers: RefCell::default(),
             state: RefCell::new(WorkerState {
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
@@ -105,7 +108,8 @@ impl Worker {
 
     /// Queries whose clients still wait.
     pub(crate) fn in_flight(&self) -> usize {
-        self.state.borrow().flights.iter().filter(|(_, flight)| !flight.answered).count()
+        let waited_for = |(_, flight): &(usize, &Flight)| !flight.answered && !flight.waiters.is_empty();
+        self.state.borrow().flights.iter().filter(waited_for).count()
     }
 
     /// A client's message came in. Answers at once what needs no upstream.
@@ -262,18 +266,14 @@ impl Worker {
         answer: Option<(&Best, &[u8])>,
         now: Instant,
     ) {
-        match answer {
-            Some((_, answer)) if matches!(message::rcode(answer), message::NOERROR | message::NXDOMAIN) => {
-                self.keep(&state.flights[index], answer, now);
-            }
-            _ => {
-                if state.flights[index].stale_at.is_some() {
-                    self.serve_stale(state, index, now);
-                }
-                if let Some((_, answer)) = answer {
-                    self.keep(&state.flights[index], answer, now);
-                }
-            }
+        let flight = &state.flights[index];
+        let sound = answer.is_some_and(|(best, _)| flight.exchanges[best.number].has_resolved());
+        if !sound && flight.stale_at.is_some() {
+            self.serve_stale(state, index, now);
+        }
+        let mut clamped = false;
+        if let Some((_, answer)) = answer {
+            clamped = self.keep(&state.flights[index], answer, now);
         }
         let flight = &mut state.flights[index];
         flight.answered = true;
@@ -289,8 +289,14 @@ impl Worker {
         for Waiter { client, view, question } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
             match answer {
-                Some((_, answer)) => {
+                Some((best, answer)) => {
                     let question = question.as_deref().unwrap_or(own);
+                    // Whoever asks first sees the limits of the TTLs like all who come later.
+                    if clamped && self.render_kept(flight, question, &view, &mut state.answer, now) {
+                        let trace = || self.trace(flight, Some(best), &state.answer, now);
+                        client.deliver(&state.answer, Some(&trace));
+                        continue;
+                    }
                     message::prepare_answer(answer, &view, question, &mut state.answer);
                 }
                 None => {

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 use keepwarm_pool::{CloseReason, Slot};
 use keepwarm_transport::udp::SendQueue;
 use parking_lot::Mutex;
-use tokio::{net::UdpSocket, sync::Notify};
+use tokio::{net::UdpSocket, task::AbortHandle};
 
 use super::{connector::DnsConnector, endpoint::Family};
 
@@ -27,7 +27,9 @@ pub(crate) struct UdpOwner(pub(super) Arc<UdpConnection>);
 
 impl Drop for UdpOwner {
     fn drop(&mut self) {
-        self.0.released.notify_one();
+        if let Some(reader) = self.0.reader.get() {
+            reader.abort();
+        }
     }
 }
 
@@ -47,10 +49,10 @@ pub(crate) struct UdpConnection {
     pub(crate) opened: Instant,
     pub(crate) resolve: Duration,
     slot: Slot<DnsConnector>,
-    read: AtomicBool,
+    /// The task that reads it, begun with the first query.
+    reader: OnceLock<AbortHandle>,
     closed: AtomicBool,
     state: Mutex<State>,
-    pub(crate) released: Notify,
 }
 
 #[derive(Default)]
@@ -95,16 +97,15 @@ impl UdpConnection {
             opened,
             resolve,
             slot,
-            read: AtomicBool::new(false),
+            reader: OnceLock::new(),
             closed: AtomicBool::new(false),
             state: Mutex::new(State::default()),
-            released: Notify::new(),
         }
     }
 
-    /// `true` once: the caller becomes the reader.
-    pub(crate) fn claim_reader(&self) -> bool {
-        !self.read.swap(true, Ordering::Relaxed)
+    /// Has `begin` begin the task that reads it, the first time that it is called.
+    pub(crate) fn read_by(&self, begin: impl FnOnce() -> AbortHandle) {
+        self.reader.get_or_init(begin);
     }
 
     /// A random id that no query of this socket has, or `None` when too many are taken.

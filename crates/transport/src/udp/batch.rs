@@ -78,7 +78,8 @@ impl DatagramBatch {
     /// `ipv6` says of which family the socket is. Nothing there is 0, and so is a socket that tokio holds for not readable.
     ///
     /// # Errors
-    /// What the system reports, such as the ICMP answer to an earlier datagram; datagrams may wait behind it.
+    /// What the system reports, such as the ICMP answer to an earlier datagram. [`datagrams`](Self::datagrams) has what came
+    /// before it, and more may wait behind it.
     pub fn receive_from(&mut self, socket: &UdpSocket, ipv6: bool) -> io::Result<usize> {
         self.receive_as(socket, if ipv6 { Kind::Ipv6 } else { Kind::Ipv4 })
     }

@@ -183,8 +183,9 @@ fn a_failure_never_takes_the_place_of_what_still_serves() {
     }
     assert!(bed.stale(&query, 159.0).is_some());
     let second = Some(Duration::from_secs(1));
-    assert_eq!(bed.cache.insert(&query, &failure, bed.at(160.0)), second);
-    assert_eq!(bed.cache.insert(&query, &failure, bed.at(160.5)), second, "a failure gives way to a failure");
-    assert_eq!(bed.cache.insert(&query, &good, bed.at(161.0)), Some(Duration::from_secs(60)));
+    let kept = |answer: &[u8], at| bed.cache.insert(&query, answer, bed.at(at)).map(|inserted| inserted.lifetime);
+    assert_eq!(kept(&failure, 160.0), second);
+    assert_eq!(kept(&failure, 160.5), second, "a failure gives way to a failure");
+    assert_eq!(kept(&good, 161.0), Some(Duration::from_secs(60)));
     assert_eq!(bed.hit(&query, 161.0).answers.len(), 1);
 }

@@ -67,11 +67,25 @@ impl Worker {
         }
     }
 
-    /// Keeps an upstream's answer.
-    pub(super) fn keep(&self, flight: &Flight, answer: &[u8], now: Instant) {
-        if let Some(cache) = &self.shared.cache {
-            cache.insert(&flight.query, answer, now);
-        }
+    /// Keeps an upstream's answer; whether its TTLs were changed by the limits.
+    pub(super) fn keep(&self, flight: &Flight, answer: &[u8], now: Instant) -> bool {
+        let cache = self.shared.cache.as_ref();
+        cache.and_then(|cache| cache.insert(&flight.query, answer, now)).is_some_and(|inserted| inserted.clamped)
+    }
+
+    /// Renders the answer that was just kept.
+    pub(super) fn render_kept(
+        &self,
+        flight: &Flight,
+        question: &[u8],
+        view: &ClientView,
+        answer: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let Some(cache) = &self.shared.cache else { return false };
+        let Ok(parsed) = Query::parse(&flight.query) else { return false };
+        let Some(key) = cache.key(&flight.query, &parsed) else { return false };
+        matches!(cache.answer(&key.with_question(question), view, now, answer), Lookup::Hit { .. })
     }
 
     /// Upstreams failed, or take longer than clients wait: those who wait get the answer past its end, if there is one.

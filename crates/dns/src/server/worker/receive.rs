@@ -39,6 +39,7 @@ impl Worker {
             Event::StopListening => {
                 self.listening.set(false);
                 self.stop_listening.notify_waiters();
+                self.readers.borrow_mut().drain(..).for_each(|reader| reader.abort());
             }
             Event::Exit => return false,
         }
@@ -230,7 +231,7 @@ impl Worker {
         let tries_max = if error.retry() == Retry::Anywhere { REFUSED_TRIES_MAX } else { FRESH_TRIES_MAX };
         if repeat && !flight.answered && flight.tries(upstream) <= tries_max {
             count(&path.endpoint.counters.resends);
-            flight.exchanges[number].outcome = Some((Outcome::Failed(error), now));
+            flight.exchanges[number].outcome = Some((Outcome::Failed(error.into()), now));
             self.start(state, index, upstream, over_tcp, opened_after, now);
         } else {
             self.lose(flight, number, error, now);

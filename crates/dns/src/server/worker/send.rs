@@ -114,9 +114,7 @@ impl Worker {
         token: u64,
         now: Instant,
     ) -> Result<Option<u16>, Error> {
-        if socket.claim_reader() {
-            tokio::task::spawn_local(read_upstream(self.clone(), socket.clone()));
-        }
+        socket.read_by(|| tokio::task::spawn_local(read_upstream(self.clone(), socket.clone())).abort_handle());
         if socket.is_closed() {
             let text = format!("query to {}: the socket was retired", socket.peer);
             self.address.replies.reply(token, Err(Error::new(ErrorKind::Closed, text).or_fresh()));
@@ -177,7 +175,7 @@ impl Worker {
         let exchange = &mut flight.exchanges[number];
         let upstream = exchange.upstream;
         exchange.state = State::Over;
-        exchange.outcome = Some((Outcome::Failed(error.clone()), now));
+        exchange.outcome = Some((Outcome::Failed(error.clone().into()), now));
         flight.last_error = Some(error);
         if !flight.is_live(upstream) {
             flight.plan.failed(upstream, now);

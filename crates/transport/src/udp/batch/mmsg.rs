@@ -82,6 +82,8 @@ impl Headers {
     }
 }
 
+/// A few datagrams first, and the rest of a batch only when there are more: filling in 64 headers for one datagram costs
+/// more than all else that is done with it here.
 fn receive<A: SockaddrLike + Copy>(
     socket: &UdpSocket,
     headers: &mut MultiHeaders<A>,
@@ -89,11 +91,35 @@ fn receive<A: SockaddrLike + Copy>(
     peer: impl Fn(A) -> Option<SocketAddr>,
     mut each: impl FnMut(usize, Option<SocketAddr>),
 ) -> io::Result<()> {
+    let (few, more) = buffer.split_at_mut(FEW * DATAGRAM_MAX);
+    let mut received = 0;
+    receive_up_to::<A, FEW>(socket, headers, few, |length, address| {
+        received += 1;
+        each(length, address.and_then(&peer));
+    })?;
+    if received < FEW {
+        return Ok(());
+    }
+    let rest = receive_up_to::<A, { BATCH - FEW }>(socket, headers, more, |length, address| {
+        each(length, address.and_then(&peer));
+    });
+    match rest {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        rest => rest,
+    }
+}
+
+fn receive_up_to<A: SockaddrLike + Copy, const N: usize>(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<A>,
+    buffer: &mut [u8],
+    mut each: impl FnMut(usize, Option<A>),
+) -> io::Result<()> {
     let mut slots = buffer.chunks_exact_mut(DATAGRAM_MAX);
-    let mut slices: [_; BATCH] = array::from_fn(|_| [IoSliceMut::new(slots.next().unwrap_or_default())]);
+    let mut slices: [_; N] = array::from_fn(|_| [IoSliceMut::new(slots.next().unwrap_or_default())]);
     let received = recvmmsg(socket.as_raw_fd(), headers, &mut slices, MsgFlags::empty(), None)?;
     for message in received {
-        each(message.bytes, message.address.and_then(&peer));
+        each(message.bytes, message.address);
     }
     Ok(())
 }
@@ -105,18 +131,29 @@ fn send<A: SockaddrLike + Copy>(
     messages: &[Message],
     peer: impl Fn(SocketAddr) -> Option<A>,
 ) -> io::Result<usize> {
+    match messages.len() {
+        0..=1 => send_up_to::<A, 1>(socket, headers, bytes, messages, peer),
+        2..=FEW => send_up_to::<A, FEW>(socket, headers, bytes, messages, peer),
+        _ => send_up_to::<A, BATCH>(socket, headers, bytes, messages, peer),
+    }
+}
+
+fn send_up_to<A: SockaddrLike + Copy, const N: usize>(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<A>,
+    bytes: &[u8],
+    messages: &[Message],
+    peer: impl Fn(SocketAddr) -> Option<A>,
+) -> io::Result<usize> {
     const NO_CONTROL: [ControlMessage<'static>; 0] = [];
     let message = |number: usize| messages.get(number);
-    let slices: [_; BATCH] =
+    let slices: [_; N] =
         array::from_fn(|number| [IoSlice::new(message(number).map_or(&[][..], |one| &bytes[one.start..one.end]))]);
-    let peers: [_; BATCH] = array::from_fn(|number| message(number)?.peer.and_then(&peer));
-    let sent = sendmmsg(
-        socket.as_raw_fd(),
-        headers,
-        &slices[..messages.len()],
-        &peers[..messages.len()],
-        NO_CONTROL,
-        MsgFlags::empty(),
-    )?;
+    let peers: [_; N] = array::from_fn(|number| message(number)?.peer.and_then(&peer));
+    let count = messages.len().min(N);
+    let sent = sendmmsg(socket.as_raw_fd(), headers, &slices[..count], &peers[..count], NO_CONTROL, MsgFlags::empty())?;
     Ok(sent.count())
 }
+
+/// Datagrams of a small batch.
+const FEW: usize = 8;

@@ -28,8 +28,7 @@ impl Headers {
             };
             match received {
                 Ok((length, peer)) => each(length, peer),
-                // What came before an error counts; the rest shows at the next call.
-                Err(_) if number > 0 => break,
+                Err(error) if number > 0 && error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
