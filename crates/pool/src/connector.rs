@@ -63,6 +63,13 @@ pub trait Connector: Sized + Send + Sync + 'static {
         let _ = key;
         None
     }
+
+    /// Returns whether `min_idle` connections to `key` are kept open while nobody asks. The default is yes; a key that is only
+    /// a fallback for another one says no.
+    fn keeps_idle(&self, key: &Self::Key) -> bool {
+        let _ = key;
+        true
+    }
 }
 
 /// A dial's result: the connection and what may be done with it.

@@ -136,6 +136,8 @@ pub(crate) struct HostState<K: Kinds> {
     leases: usize,
     /// `max_per_host`, or what was open when it was lowered.
     allowance: usize,
+    /// Nothing is kept open for this host while nobody asks: `min_idle` is 0 here.
+    on_demand: bool,
     capacity_hint: Option<u32>,
     capacity_seen: Option<u32>,
     health: Health<K::Fault>,
@@ -181,6 +183,7 @@ impl<K: Kinds> HostState<K> {
             idle: 0,
             leases: 0,
             allowance: limits.max_per_host,
+            on_demand: false,
             capacity_hint,
             capacity_seen: None,
             health: Health::new(),
@@ -204,6 +207,16 @@ impl<K: Kinds> HostState<K> {
             options,
             limits,
         }
+    }
+
+    /// Keeps nothing open for this host while nobody asks.
+    pub(crate) fn on_demand(mut self) -> Self {
+        self.on_demand = true;
+        self
+    }
+
+    fn min_idle(&self) -> usize {
+        if self.on_demand { 0 } else { self.limits.min_idle }
     }
 
     // --- the hot path: no effect, no second look
@@ -412,7 +425,7 @@ impl<K: Kinds> HostState<K> {
         if slot.in_flight > 0 {
             return Usable::Good;
         }
-        if now >= slot.idle_deadline && (slot.idle_deadline_is_peers || self.live() > self.limits.min_idle) {
+        if now >= slot.idle_deadline && (slot.idle_deadline_is_peers || self.live() > self.min_idle()) {
             return Usable::Expired(CloseReason::IdleTimeout);
         }
         match self.options.check_interval {

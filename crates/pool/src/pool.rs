@@ -154,11 +154,15 @@ impl<C: Connector> Inner<C> {
             return Arc::clone(host);
         }
         let (hint, seed, now) = (self.connector.capacity_hint(key), rand::random(), self.clock.now());
+        let keeps_idle = self.connector.keeps_idle(key);
         let mut hosts = self.hosts.write();
         if let Some(host) = hosts.by_key.get(key) {
             return Arc::clone(host);
         }
-        let core = HostState::new(Arc::clone(&self.options), hosts.limits, hint, seed, now);
+        let mut core = HostState::new(Arc::clone(&self.options), hosts.limits, hint, seed, now);
+        if !keeps_idle {
+            core = core.on_demand();
+        }
         let watch = hosts.limits.max_idle < hosts.limits.max_total;
         let host = Shared::new(self, key.clone(), self.next_id(), watch, core, now);
         let (paused, closed) = (hosts.paused, hosts.closed);

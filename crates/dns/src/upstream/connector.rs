@@ -131,6 +131,11 @@ impl Connector for DnsConnector {
         (!key.endpoint.settings.reuse).then_some(1)
     }
 
+    /// An upstream over UDP is asked over TCP now and then: no connection is kept open for that.
+    fn keeps_idle(&self, key: &EndpointKey) -> bool {
+        !key.endpoint.is_fallback
+    }
+
     fn side(&self, error: &Error) -> Side {
         match error.side() {
             TransportSide::Local => Side::Local,

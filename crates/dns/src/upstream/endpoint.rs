@@ -31,6 +31,8 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) path: Arc<str>,
     pub(crate) server_name: Arc<str>,
+    /// Asked only when another endpoint of the same upstream cannot answer.
+    pub(crate) is_fallback: bool,
     /// Exact case of the question is demanded of answers (0x20).
     pub(crate) case_randomization: bool,
     pub(crate) settings: PoolSettings,
@@ -124,6 +126,7 @@ impl Endpoint {
             port: config.port,
             path: config.path.clone(),
             server_name: config.server_name.clone().unwrap_or_else(|| config.host.clone()),
+            is_fallback: transport != config.transport,
             case_randomization: config.case_randomization,
             settings: dns.pool,
             timeout: dns.timeout,

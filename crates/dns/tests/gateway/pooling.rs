@@ -46,6 +46,16 @@ async fn one_handshake_serves_many_queries() {
 }
 
 #[tokio::test]
+async fn no_tcp_connection_is_kept_to_an_upstream_over_udp() {
+    let bench = Bench::with(Transport::Udp, [Faults::default()], |config| config.pool.min_idle = 1).await;
+    assert_eq!(storm(bench.address, "plain", 100, 4).await, Vec::<String>::new());
+    let counters = bench.labs[0].counters();
+    assert!(counters.udp.queries >= 100, "{} queries", counters.udp.queries);
+    assert_eq!(counters.tcp.accepted, 0);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn without_reuse_each_query_has_a_connection_of_its_own() {
     for transport in STREAMS {
         let bench = Bench::with(transport, [Faults::default()], |config| {

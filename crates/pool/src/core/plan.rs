@@ -64,7 +64,7 @@ impl<K: Kinds> HostState<K> {
         if self.health.is_unhealthy(self.options.unhealthy_after) || !self.options.keep_alive {
             return 0;
         }
-        self.warm.iter().map(|warm| warm.target).max().unwrap_or(0).max(self.limits.min_idle)
+        self.warm.iter().map(|warm| warm.target).max().unwrap_or(0).max(self.min_idle())
     }
 
     /// Returns how many dials nobody needs.

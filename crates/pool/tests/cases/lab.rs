@@ -164,6 +164,10 @@ impl Connector for Lab {
     fn capacity_hint(&self, _: &Key) -> Option<u32> {
         self.hint
     }
+
+    fn keeps_idle(&self, key: &Key) -> bool {
+        *key != "fallback"
+    }
 }
 
 /// The test's side of the lab.

@@ -25,6 +25,21 @@ async fn case_80_min_idle_is_filled_and_refilled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn min_idle_is_not_kept_for_a_key_that_is_only_a_fallback() {
+    let limits = Limits { min_idle: 2, ..Limits::per_host(4) };
+    let mut bench = build(Mode::Owned, Some(1), limits, Options { idle_timeout: SECOND, ..plain() });
+    let host = bench.pool.host(&"fallback");
+    bench.want_no_dial().await;
+    let lease = tokio::spawn(async move { host.acquire().await.map(drop) });
+    bench.want_dial().await.ok().await;
+    lease.await.unwrap().unwrap();
+    bench.want_open(1).await;
+    pass(600 * SECOND).await;
+    bench.want_open(0).await;
+    bench.want_no_dial().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_80_connections_that_die_unused_are_not_redialled_for_ever() {
     let limits = Limits { min_idle: 1, ..Limits::per_host(4) };
     let mut bench = build(Mode::Owned, Some(1), limits, Options { idle_timeout: 60 * SECOND, ..plain() });
