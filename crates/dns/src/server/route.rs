@@ -29,6 +29,8 @@ pub(crate) struct Path {
     heard: Cell<Option<Instant>>,
     /// Successes not yet told to the shared health, by family.
     pending: Cell<[u32; 2]>,
+    /// When a query was last repeated though nothing at all comes back.
+    repeated: Cell<Option<Instant>>,
     /// The family that this worker's sockets were last turned to.
     turned: Cell<Option<Family>>,
 }
@@ -49,6 +51,7 @@ impl Path {
             latency: RefCell::default(),
             heard: Cell::new(None),
             pending: Cell::new([0; 2]),
+            repeated: Cell::new(None),
             turned: Cell::new(None),
         }
     }
@@ -102,11 +105,25 @@ impl Path {
         self.latency.borrow().try_timeout().max(RESEND_MAX)
     }
 
+    /// Whether a query may be repeated into silence. Until the breaker opens each one may, for it may be the only one that
+    /// was lost. Then one in a while is enough to find out that somebody is there again; repeating all of them would only
+    /// fill the sockets, which the next ones need.
+    pub(super) fn may_repeat(&self, now: Instant) -> bool {
+        let waits = self.repeated.get().is_some_and(|last| now < last + REPEAT) && !self.endpoint.is_well();
+        if !waits {
+            self.repeated.set(Some(now));
+        }
+        !waits
+    }
+
     /// Whether nothing at all came from here since `at`: a slow name is not a silent upstream.
     pub(super) fn silent_since(&self, at: Instant, lease: &Lease<DnsConnector>) -> bool {
         self.heard.get().is_none_or(|heard| heard < at) && lease.heard() <= at
     }
 }
+
+/// Pause between queries repeated into silence, and after which a query looks again whether it may.
+pub(super) const REPEAT: Duration = Duration::from_millis(100);
 
 /// Bounds of the first patience for a datagram.
 pub(super) const RESEND_MIN: Duration = Duration::from_millis(250);

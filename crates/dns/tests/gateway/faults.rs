@@ -92,6 +92,24 @@ async fn silence_that_ends_within_the_deadline_costs_no_query() {
 }
 
 #[tokio::test]
+async fn silence_is_not_flooded_with_repeats_and_all_are_answered_when_it_ends() {
+    let silent = Faults { silent: true, ..Faults::default() };
+    let bench = Bench::with(Transport::Udp, [silent], |_| {}).await;
+    let server = bench.address;
+    let ask = |number: usize| async move { ask(server, &format!("quiet{number}.example")).await };
+    let asked: Vec<_> = (0..200).map(|number| tokio::spawn(ask(number))).collect();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Each once, those that opened the breaker again, and after that one a while and worker.
+    let sent = bench.labs[0].counters().udp.queries;
+    assert!((201..=260).contains(&sent), "{sent} queries into silence");
+    bench.labs[0].update_faults(|faults| faults.silent = false);
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), Ok(()));
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn servfail_is_improved_on_by_the_next_upstream_and_passed_on_when_there_is_none() {
     let servfail = || Faults { rcode: Some(2), ..Faults::default() };
     let bench = Bench::with(Transport::Tcp, [servfail(), Faults::default()], |_| {}).await;

@@ -12,7 +12,7 @@ use crate::{
     message,
     server::{
         flight::{Exchange, Flight, Outcome, State, Token},
-        route::{Path, RESEND_MAX, RESEND_MIN},
+        route::{Path, REPEAT, RESEND_MAX, RESEND_MIN},
         udp::read_upstream,
     },
     upstream::{Connection, DnsConnector, Family, STALLED, UdpConnection, count},
@@ -159,6 +159,10 @@ impl Worker {
                 if !is_stream {
                     path.turn_from(family);
                 }
+            }
+            if !is_stream && silent && !path.may_repeat(now) {
+                exchange.resend = Some((now + REPEAT, patience));
+                continue;
             }
             if is_stream && now < at + patience {
                 exchange.resend = Some((at + patience, patience));
