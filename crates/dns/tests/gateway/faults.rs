@@ -110,6 +110,26 @@ async fn silence_is_not_flooded_with_repeats_and_all_are_answered_when_it_ends()
 }
 
 #[tokio::test]
+async fn an_upstream_that_becomes_slow_is_not_asked_everything_twice() {
+    let bench = Bench::with(Transport::Udp, [Faults::default()], |_| {}).await;
+    let server = bench.address;
+    assert_eq!(storm(server, "fast", 50, 5).await, Vec::<String>::new());
+    bench.labs[0].update_faults(|faults| faults.delay = Duration::from_millis(900));
+    let mut asked = Vec::new();
+    for wave in 0..3 {
+        let ask = |number: usize| async move { ask(server, &format!("slow{wave}-{number}.example")).await };
+        asked.extend((0..100).map(|number| tokio::spawn(ask(number))));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), Ok(()));
+    }
+    let sent = bench.labs[0].counters().udp.queries - 50;
+    assert!((300..=400).contains(&sent), "{sent} queries for 300 questions");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn servfail_is_improved_on_by_the_next_upstream_and_passed_on_when_there_is_none() {
     let servfail = || Faults { rcode: Some(2), ..Faults::default() };
     let bench = Bench::with(Transport::Tcp, [servfail(), Faults::default()], |_| {}).await;

@@ -164,6 +164,12 @@ impl Worker {
                 exchange.resend = Some((now + REPEAT, patience));
                 continue;
             }
+            // The upstream speaks, and may have become slower than it was when this query was sent.
+            let due = at + path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX * 2);
+            if !is_stream && !silent && now < due {
+                exchange.resend = Some((due, patience));
+                continue;
+            }
             if is_stream && now < at + patience {
                 exchange.resend = Some((at + patience, patience));
                 continue;
