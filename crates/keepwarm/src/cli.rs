@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
+// Lines are broken here, not by a feature of clap that another crate of the workspace may turn on.
+#[command(term_width = 0)]
 pub struct Cli {
     /// Log level or filter, such as "debug" or "info,keepwarm_pool=debug"; overrides the config's `log.level`.
     #[arg(long, value_name = "LEVEL", global = true, value_parser = parse_filter)]
