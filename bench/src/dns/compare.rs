@@ -29,6 +29,10 @@ pub(super) fn run(args: &DnsArgs) -> anyhow::Result<()> {
         );
     }
     let machine = Machine::here();
+    if let Some(directory) = directory(args) {
+        // Now, and not after a quarter of an hour.
+        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    }
     let (found, missed) = peers::find(args)?;
     for line in &missed {
         eprintln!("{line}");
