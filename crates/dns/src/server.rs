@@ -174,7 +174,7 @@ impl Server {
                 .map(|handle| datagram_pool(&config, workers, handle))
                 .collect::<Result<_, _>>()?,
             cache: Cache::new(&config.cache, workers, rand::random()),
-            access: Access::new(config.allow.clone(), config.clients),
+            access: Access::new(config.allow.clone(), config.clients.clone()),
             config,
             workers,
             upstreams,

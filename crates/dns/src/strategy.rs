@@ -223,7 +223,7 @@ impl Plan {
         let patience = try_timeout.min(share).max(PATIENCE_MIN);
         let join = match self.strategy {
             Strategy::Racing => try_timeout.min(self.racing_delay),
-            Strategy::Sequential | Strategy::Parallel | Strategy::RoundRobin => patience,
+            _ => patience,
         };
         let index = sent.index.into();
         self.last = Some(place);

@@ -20,14 +20,10 @@ use std::{
 };
 
 use keepwarm_dns::{
-    config::{
-        BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport,
-        UpstreamConfig,
-    },
+    config::{CacheSettings, DnsConfig, Listen, ListenTransport, Strategy, Transport, UpstreamConfig},
     server::Server,
 };
 use keepwarm_lab::{Lab, LabSpec, answer_matches, build_query};
-use keepwarm_transport::tls::TlsRoots;
 use tracking_allocator::{AllocationGroupId, AllocationRegistry, AllocationTracker, Allocator};
 
 #[global_allocator]
@@ -88,29 +84,13 @@ fn allocations(work: impl FnOnce()) -> usize {
 fn config(lab: &Lab, transport: Transport, cache: usize) -> DnsConfig {
     let address = if transport == Transport::Udp { lab.udp_addr() } else { lab.tcp_addr() };
     DnsConfig {
-        listen: vec![Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), udp: true, tcp: false }],
+        listen: vec![Listen::new((Ipv4Addr::LOCALHOST, 0).into(), ListenTransport::Udp)],
         strategy: Strategy::Sequential,
-        timeout: Duration::from_secs(4),
-        racing_delay: Duration::from_millis(100),
-        allow: vec!["127.0.0.0/8".parse().unwrap()],
-        clients: ClientLimits::default(),
-        bootstrap: Vec::new(),
         cache: CacheSettings { size: cache, ..CacheSettings::default() },
-        pool: PoolSettings::default(),
-        breaker: BreakerSettings::default(),
-        upstreams: vec![UpstreamConfig {
-            name: "lab".into(),
-            transport,
-            host: address.ip().to_string().into(),
-            port: address.port(),
-            path: "".into(),
-            addresses: Vec::new(),
-            server_name: None,
-            case_randomization: false,
-        }],
+        upstreams: vec![UpstreamConfig::new("lab", transport, &address.ip().to_string(), address.port())],
         workers: 1,
         max_connections: 64,
-        roots: TlsRoots::system(),
+        ..DnsConfig::default()
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use keepwarm_dns::config::ListenTransport;
+
 use crate::{
     config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema, words::size_words},
     logging::{self, FilterError, LogFilter},
@@ -310,12 +312,16 @@ fn summary(name: &str, config: &Config) -> String {
         .listen
         .iter()
         .map(|listen| {
-            let transports = match (listen.udp, listen.tcp) {
-                (true, false) => "UDP",
-                (false, true) => "TCP",
-                _ => "UDP and TCP",
+            let transport = match listen.transport {
+                ListenTransport::Plain => "UDP and TCP",
+                ListenTransport::Udp => "UDP",
+                ListenTransport::Tcp => "TCP",
+                ListenTransport::Tls => "TLS",
+                ListenTransport::Https => "HTTPS",
+                ListenTransport::H3 => "HTTP/3",
+                ListenTransport::Quic => "QUIC",
             };
-            format!("{} ({transports})", listen.address)
+            format!("{} ({transport})", listen.address)
         })
         .collect();
     let upstreams: Vec<String> =

@@ -148,7 +148,7 @@ mod defaults {
     pub(super) const WORKERS: usize = 0;
 
     pub(super) fn listen() -> Listen {
-        Listen { address: SocketAddr::from(([127, 0, 0, 1], 5300)), udp: true, tcp: true }
+        Listen::plain(SocketAddr::from(([127, 0, 0, 1], 5300)))
     }
 
     pub(super) fn allow() -> Vec<IpNet> {

@@ -38,12 +38,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let cache_size = config.dns.cache.size;
     let server = Server::start(config.dns).map_err(unavailable)?;
     for listen in server.listening() {
-        let transports = match (listen.udp, listen.tcp) {
-            (true, true) => "udp and tcp",
-            (true, false) => "udp",
-            _ => "tcp",
-        };
-        tracing::info!(address = %listen.address, transports, "dns listens");
+        tracing::info!(address = %listen.address, transport = listen.transport.as_str(), "dns listens");
     }
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
     let server = Arc::new(server);

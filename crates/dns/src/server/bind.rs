@@ -24,7 +24,7 @@ pub(super) fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<S
     for listen in listen {
         let mut tries = 0;
         let (address, bound) = loop {
-            match bind_one(*listen, runtimes.len()) {
+            match bind_one(listen, runtimes.len()) {
                 // The port that the system chose for UDP may be taken over TCP: let it choose again.
                 Err(StartError::Listen(error))
                     if listen.address.port() == 0
@@ -37,22 +37,22 @@ pub(super) fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<S
             }
         };
         sockets.iter_mut().zip(bound).for_each(|(own, bound)| own.push(bound));
-        listening.push(Listen { address, ..*listen });
+        listening.push(Listen { address, ..listen.clone() });
     }
     Ok((sockets, listening))
 }
 
-fn bind_one(listen: Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>), StartError> {
+fn bind_one(listen: &Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>), StartError> {
     let mut address = listen.address;
     let mut bound: Vec<Sockets> = (0..workers).map(|_| Sockets { udp: None, tcp: None }).collect();
-    if listen.udp {
+    if listen.transport.over_udp() {
         let group = listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)?;
         for (sockets, socket) in bound.iter_mut().zip(group) {
             address = socket.local_addr().map_err(StartError::Runtime)?;
             sockets.udp = Some(socket.into_std().map_err(StartError::Runtime)?);
         }
     }
-    if listen.tcp {
+    if listen.transport.over_tcp() {
         let group = listen_tcp(address, workers, LISTEN_BACKLOG).map_err(StartError::Listen)?;
         for (sockets, listener) in bound.iter_mut().zip(group) {
             address = listener.local_addr().map_err(StartError::Runtime)?;

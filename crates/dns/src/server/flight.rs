@@ -4,7 +4,7 @@
 //! gone finds nothing. What happens next is decided in `worker`; here is only the state.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -14,8 +14,9 @@ use keepwarm_pool::{Lease, Ticket};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{tcp::TcpClient, trace::Trace, udp::Listener};
+use super::{route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
 use crate::{
+    config::ListenTransport,
     error::Error,
     message::{self, ClientView},
     strategy::Plan,
@@ -69,13 +70,37 @@ pub(crate) enum Client {
     Udp { listener: Rc<Listener>, peer: SocketAddr },
     /// A message on a connection.
     Tcp(Rc<TcpClient>),
+    /// A request of its own, such as one over HTTP or a stream of QUIC.
+    Request(Box<dyn Request>),
     /// The daemon itself.
     Daemon(oneshot::Sender<Trace>),
+}
+
+/// One that waits for a single answer. Dropped without one, it tells its client so itself.
+pub(crate) trait Request {
+    /// Called at most once, on the worker's thread.
+    fn answer(self: Box<Self>, message: &[u8]);
+}
+
+/// Where a query came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The client's address; `None` for the daemon itself.
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) transport: ListenTransport,
+    /// Whether it may ask.
+    pub(crate) allowed: bool,
+}
+
+impl Origin {
+    /// The daemon itself.
+    pub(crate) const DAEMON: Origin = Origin { client: None, transport: ListenTransport::Plain, allowed: true };
 }
 
 /// One client's claim to a flight's answer.
 pub(crate) struct Waiter {
     pub(crate) client: Client,
+    pub(crate) origin: Origin,
     pub(crate) view: ClientView,
     /// The question as this client wrote it, where its case differs from the flight's.
     pub(crate) question: Option<Box<[u8]>>,
@@ -114,8 +139,7 @@ pub(crate) struct Best {
 /// One query to one upstream over one connection.
 pub(crate) struct Exchange {
     pub(crate) upstream: usize,
-    /// Over the TCP endpoint of a UDP upstream.
-    pub(crate) over_tcp: bool,
+    pub(crate) face: Face,
     pub(crate) started: Instant,
     pub(crate) state: State,
     /// When it is sent once more if nothing came, and how patient that was.
@@ -179,6 +203,7 @@ impl Client {
         match self {
             Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
+            Client::Request(request) => request.answer(answer),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
                 let _ = sender.send(trace);
@@ -189,7 +214,7 @@ impl Client {
     /// There is no answer to send.
     pub(super) fn dismiss(self) {
         match self {
-            Client::Udp { .. } | Client::Daemon(_) => {}
+            Client::Udp { .. } | Client::Request(_) | Client::Daemon(_) => {}
             Client::Tcp(client) => client.close(),
         }
     }

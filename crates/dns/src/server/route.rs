@@ -19,6 +19,15 @@ pub(crate) struct Route {
     pub(crate) tcp: Option<Path>,
 }
 
+/// Which of an upstream's endpoints a query goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// The one in the config.
+    Main,
+    /// TCP, for a UDP upstream's truncated or doubtful answers.
+    Tcp,
+}
+
 /// An endpoint as one worker reaches it.
 pub(crate) struct Path {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -36,8 +45,11 @@ pub(crate) struct Path {
 }
 
 impl Route {
-    pub(super) fn path(&self, over_tcp: bool) -> &Path {
-        self.tcp.as_ref().filter(|_| over_tcp).unwrap_or(&self.main)
+    pub(super) fn path(&self, face: Face) -> &Path {
+        match face {
+            Face::Main => &self.main,
+            Face::Tcp => self.tcp.as_ref().unwrap_or(&self.main),
+        }
     }
 }
 

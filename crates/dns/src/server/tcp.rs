@@ -17,8 +17,13 @@ use tokio::{
     time::{Instant as Clock, sleep},
 };
 
-use super::{access::Permit, flight::Client, worker::Worker};
+use super::{
+    access::Permit,
+    flight::{Client, Origin},
+    worker::Worker,
+};
 use crate::{
+    config::ListenTransport,
     framing::{Frames, push_frame},
     upstream::count,
 };
@@ -88,12 +93,13 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
 /// One client until it leaves, idles too long or misbehaves.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let allowed = worker.shared.access.allows(peer.ip());
+    let origin = Origin { client: Some(peer.ip()), transport: ListenTransport::Tcp, allowed };
     let _ = stream.set_nodelay(true);
     let idle_timeout = worker.shared.config.clients.tcp_idle_timeout;
     let mut stopping = pin!(worker.stop_listening.notified().fuse());
     // One timer for the whole connection, which is set anew only when it fires: activity is much more frequent.
     let mut idle = pin!(sleep(idle_timeout));
-    let mut session = Session::new(&worker, stream, allowed);
+    let mut session = Session::new(&worker, stream, origin);
     poll_fn(|cx| {
         let now = Clock::now();
         // Registers for the wake-up; that it happened shows in `listening`.
@@ -121,7 +127,7 @@ struct Session<'a> {
     worker: &'a Rc<Worker>,
     stream: TcpStream,
     client: Rc<TcpClient>,
-    allowed: bool,
+    origin: Origin,
     input: Frames,
     /// Answers on their way out, and how much of them is written.
     writing: Vec<u8>,
@@ -133,12 +139,12 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(worker: &'a Rc<Worker>, stream: TcpStream, allowed: bool) -> Session<'a> {
+    fn new(worker: &'a Rc<Worker>, stream: TcpStream, origin: Origin) -> Session<'a> {
         Session {
             worker,
             stream,
             client: Rc::default(),
-            allowed,
+            origin,
             input: Frames::new(INPUT),
             writing: Vec::new(),
             written: 0,
@@ -180,7 +186,7 @@ impl<'a> Session<'a> {
         while in_flight.get() < self.in_flight_max() && !self.client.closing.get() {
             let Some(query) = self.input.next() else { return };
             in_flight.set(in_flight.get() + 1);
-            self.worker.ask(query, Client::Tcp(self.client.clone()), self.allowed, now.into_std());
+            self.worker.ask(query, Client::Tcp(self.client.clone()), self.origin, now.into_std());
         }
     }
 

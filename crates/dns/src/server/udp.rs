@@ -13,8 +13,12 @@ use keepwarm_transport::{
 };
 use tokio::{net::UdpSocket, sync::Notify, time::Instant as Clock};
 
-use super::{flight::Client, worker::Worker};
+use super::{
+    flight::{Client, Origin},
+    worker::Worker,
+};
 use crate::{
+    config::ListenTransport,
     error::Error,
     upstream::{Found, UdpConnection, count},
 };
@@ -116,7 +120,9 @@ impl Worker {
         for (datagram, peer) in batch.datagrams() {
             let Some(peer) = peer else { continue };
             let client = Client::Udp { listener: listener.clone(), peer };
-            self.ask(datagram, client, self.shared.access.allows(peer.ip()), now);
+            let allowed = self.shared.access.allows(peer.ip());
+            let origin = Origin { client: Some(peer.ip()), transport: ListenTransport::Udp, allowed };
+            self.ask(datagram, client, origin, now);
         }
         received
     }

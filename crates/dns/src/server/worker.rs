@@ -25,9 +25,9 @@ use tokio::{task::AbortHandle, time::Instant as Clock};
 use self::kept::{CLIENT_RESPONSE, Kept};
 use super::{
     Shared,
-    flight::{Best, Client, Flight, State, Token, Waiter},
+    flight::{Best, Client, Flight, Origin, State, Token, Waiter},
     inbox::Address,
-    route::Route,
+    route::{Face, Route},
     trace::Trace,
     udp::Outbox,
 };
@@ -113,7 +113,7 @@ impl Worker {
     }
 
     /// A client's message came in. Answers at once what needs no upstream.
-    pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, allowed: bool, now: Instant) {
+    pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         count(&self.shared.counters.queries);
         let mut state = self.state.borrow_mut();
         let limits = &self.shared.config.clients;
@@ -127,10 +127,10 @@ impl Worker {
         };
         let max = match client {
             Client::Udp { .. } => limits.udp_payload_size,
-            Client::Tcp(_) | Client::Daemon(_) => u16::MAX,
+            Client::Tcp(_) | Client::Request(_) | Client::Daemon(_) => u16::MAX,
         };
         let view = ClientView::new(&parsed, max, limits.udp_payload_size);
-        if !allowed {
+        if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
             return client.deliver(&state.answer, None);
@@ -156,7 +156,7 @@ impl Worker {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
-            flight.waiters.push(Waiter { client, view, question: differs.then(|| question.into()) });
+            flight.waiters.push(Waiter { client, origin, view, question: differs.then(|| question.into()) });
             if stale && flight.stale_at.is_none() {
                 flight.stale_at = Some(now + CLIENT_RESPONSE);
                 self.step(state, index, now);
@@ -171,7 +171,7 @@ impl Worker {
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
-        flight.waiters.push(Waiter { client, view, question: None });
+        flight.waiters.push(Waiter { client, origin, view, question: None });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
     }
@@ -242,7 +242,7 @@ impl Worker {
                     if matches!(endpoint.allowed(now), Allowed::Probe) {
                         endpoint.probe_started(now);
                     }
-                    self.start(state, index, upstream, false, None, now);
+                    self.start(state, index, upstream, Face::Main, None, now);
                 }
                 Step::WaitUntil(at) => return self.arm(state, index, at),
                 // A final answer never gets here: it concludes the flight as it comes.
@@ -286,7 +286,7 @@ impl Worker {
             count(&self.shared.counters.failed);
         }
         let mut waiters = std::mem::take(&mut flight.waiters);
-        for Waiter { client, view, question } in waiters.drain(..) {
+        for Waiter { client, view, question, .. } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
             match answer {
                 Some((best, answer)) => {
@@ -323,11 +323,11 @@ impl Worker {
             match &exchange.state {
                 State::Over => {}
                 State::Queued(ticket) => {
-                    self.routes[exchange.upstream].path(exchange.over_tcp).host.cancel(*ticket);
+                    self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;
                 }
                 State::Sent { at, .. } => {
-                    let patience = self.routes[exchange.upstream].path(exchange.over_tcp).patience();
+                    let patience = self.routes[exchange.upstream].path(exchange.face).patience();
                     let end = *at + patience;
                     if end <= now {
                         self.give_up(exchange, now);

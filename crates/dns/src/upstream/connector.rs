@@ -161,6 +161,7 @@ async fn dial(
         Transport::Tcp | Transport::Tls | Transport::Https => {
             dial_stream(endpoint, &addresses, now, resolve, slot).await
         }
+        Transport::H3 | Transport::Quic => Err(no_address(endpoint)),
     }
 }
 

@@ -113,6 +113,7 @@ impl Endpoint {
             // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
             Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
             Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
+            Transport::H3 | Transport::Quic => None,
         };
         let fixed = match config.host.parse::<IpAddr>() {
             Ok(address) if config.addresses.is_empty() => vec![address],

@@ -24,6 +24,7 @@ async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
                 Transport::Tcp => (counters.tcp.open_max, &counters.tcp),
                 Transport::Tls => (counters.tls.open_max, &counters.tls),
                 Transport::Https => (counters.https.open_max, &counters.https),
+                Transport::H3 | Transport::Quic => unreachable!("not of these transports"),
             };
             assert!(connections <= 10, "{transport:?}: {connections} connections");
             // Not all thousand: who has its answer takes back what still waits for a connection elsewhere.

@@ -7,10 +7,7 @@ use std::{
 };
 
 use keepwarm_dns::{
-    config::{
-        BreakerSettings, CacheSettings, ClientLimits, DnsConfig, Listen, PoolSettings, Strategy, Transport,
-        UpstreamConfig,
-    },
+    config::{CacheSettings, DnsConfig, Listen, Strategy, Transport, UpstreamConfig},
     server::{PoolStatus, Server},
 };
 use keepwarm_lab::{Ca, Faults, Lab, LabSpec, answer_matches, build_query};
@@ -36,20 +33,14 @@ pub struct Bench {
 /// A config for these labs; tests change what they are about.
 pub fn config(labs: &[Lab], ca: &Ca, transport: Transport) -> DnsConfig {
     DnsConfig {
-        listen: vec![Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), udp: true, tcp: true }],
+        listen: vec![Listen::plain((Ipv4Addr::LOCALHOST, 0).into())],
         strategy: Strategy::Sequential,
-        timeout: Duration::from_secs(4),
-        racing_delay: Duration::from_millis(100),
         allow: vec!["127.0.0.0/8".parse().unwrap()],
-        clients: ClientLimits::default(),
-        bootstrap: Vec::new(),
         cache: CacheSettings { size: 0, ..CacheSettings::default() },
-        pool: PoolSettings::default(),
-        breaker: BreakerSettings::default(),
         upstreams: labs.iter().enumerate().map(|(number, lab)| upstream(number, lab, transport)).collect(),
         workers: 2,
-        max_connections: 512,
         roots: TlsRoots::only([ca.root()]),
+        ..DnsConfig::default()
     }
 }
 
@@ -59,16 +50,11 @@ pub fn upstream(number: usize, lab: &Lab, transport: Transport) -> UpstreamConfi
         Transport::Tcp => lab.tcp_addr(),
         Transport::Tls => lab.tls_addr(),
         Transport::Https => lab.https_addr(),
+        Transport::H3 | Transport::Quic => unimplemented!("the lab speaks no QUIC"),
     };
     UpstreamConfig {
-        name: format!("lab{number}").into(),
-        transport,
-        host: address.ip().to_string().into(),
-        port: address.port(),
-        path: if transport == Transport::Https { "/dns-query" } else { "" }.into(),
-        addresses: Vec::new(),
         server_name: Some("upstream.lab".into()),
-        case_randomization: false,
+        ..UpstreamConfig::new(&format!("lab{number}"), transport, &address.ip().to_string(), address.port())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{Listen, Transport};
+use keepwarm_dns::config::{Listen, ListenTransport, Transport};
 
 use super::words::WordsError;
 
@@ -40,17 +40,17 @@ const UPSTREAM_FORMS: &str = "\"udp://1.1.1.1\", \"tcp://[2606:4700:4700::1111]:
 /// # Errors
 /// Says what is wrong and what would be accepted.
 pub fn parse_listen(text: &str) -> Result<Listen, WordsError> {
-    let (udp, tcp, rest) = match text.split_once("://") {
-        None => (true, true, text),
-        Some(("udp", rest)) => (true, false, rest),
-        Some(("tcp", rest)) => (false, true, rest),
+    let (transport, rest) = match text.split_once("://") {
+        None => (ListenTransport::Plain, text),
+        Some(("udp", rest)) => (ListenTransport::Udp, rest),
+        Some(("tcp", rest)) => (ListenTransport::Tcp, rest),
         Some((scheme @ ("tls" | "https" | "quic" | "h3"), _)) => {
             let problem = format!("asks for a `{scheme}://` listener, which is known but not part of this version");
             return Err(refuse(problem, LISTEN_FORMS));
         }
         Some((scheme, _)) => return Err(refuse(format!("has the unknown scheme `{scheme}://`"), LISTEN_FORMS)),
     };
-    Ok(Listen { address: parse_socket(rest, None, LISTEN_FORMS)?, udp, tcp })
+    Ok(Listen::new(parse_socket(rest, None, LISTEN_FORMS)?, transport))
 }
 
 /// Reads a bootstrap resolver: an IP address with an optional port (53).

@@ -17,7 +17,9 @@ use keepwarm_dns::config::{BreakerSettings, ClientLimits, DnsConfig, Listen, Poo
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
-    Config, ControlConfig, defaults,
+    Config, ControlConfig,
+    address::UpstreamAddress,
+    defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
     spec::{BreakerSpec, ClientsSpec, ControlSpec, DnsSpec, FileSpec, LogSpec, PoolSpec, UpstreamSpec},
@@ -142,7 +144,7 @@ impl Check<'_> {
             upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
             workers: defaults::WORKERS,
             max_connections: defaults::MAX_CONNECTIONS,
-            roots: TlsRoots::system(),
+            ..DnsConfig::default()
         }
     }
 
@@ -174,7 +176,8 @@ impl Check<'_> {
         for (index, item) in listen.value.iter().enumerate() {
             let clash = listen.value[..index].iter().find(|earlier| {
                 let same = earlier.value.address == item.value.address && item.value.address.port() != 0;
-                same && ((earlier.value.udp && item.value.udp) || (earlier.value.tcp && item.value.tcp))
+                let (a, b) = (earlier.value.transport, item.value.transport);
+                same && (a.over_udp() && b.over_udp() || a.over_tcp() && b.over_tcp())
             });
             if let Some(earlier) = clash {
                 self.faults.push(
@@ -184,7 +187,7 @@ impl Check<'_> {
                 );
             }
         }
-        listen.value.iter().map(|item| item.value).collect()
+        listen.value.iter().map(|item| item.value.clone()).collect()
     }
 
     fn allow(&mut self, allow: Option<&At<List<IpNet>>>) -> Vec<IpNet> {
@@ -215,6 +218,7 @@ impl Check<'_> {
             tcp_max_in_flight: count(spec.tcp_max_in_flight.as_ref(), default.tcp_max_in_flight),
             max_in_flight: count(spec.max_in_flight.as_ref(), default.max_in_flight),
             udp_payload_size: count(spec.udp_payload_size.as_ref(), default.udp_payload_size),
+            ..default
         }
     }
 
@@ -385,15 +389,13 @@ impl Check<'_> {
         }
         let addresses: Vec<IpAddr> =
             spec.addresses.map(|list| list.value.into_iter().map(|item| item.value.0).collect()).unwrap_or_default();
+        let UpstreamAddress { transport, host, port, path } = address.value;
         Some(UpstreamConfig {
-            name: spec.name?.value.0.into(),
-            transport: address.value.transport,
-            host: address.value.host,
-            port: address.value.port,
-            path: address.value.path,
+            path,
             addresses,
             server_name: spec.server_name.map(|at| at.value.0),
             case_randomization: spec.case_randomization.is_some_and(|at| at.value),
+            ..UpstreamConfig::new(&spec.name?.value.0, transport, &host, port)
         })
     }
 

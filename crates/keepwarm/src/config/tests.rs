@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use keepwarm_dns::config::{BreakerSettings, CacheSettings, ClientLimits, PoolSettings, Strategy, Transport};
+use keepwarm_dns::config::{
+    BreakerSettings, CacheSettings, ClientLimits, ListenTransport, PoolSettings, Strategy, Transport,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -98,8 +100,11 @@ fn every_key_reaches_the_typed_config() {
     assert_eq!((log.filter.as_str(), log.format), ("debug,h2=warn", crate::logging::LogFormat::Json));
     assert_eq!(control.listen.to_string(), "[::1]:9999");
     assert_eq!((dns.max_connections, dns.workers), (99, 3));
-    let listen: Vec<_> = dns.listen.iter().map(|listen| (listen.address.to_string(), listen.udp, listen.tcp)).collect();
-    assert_eq!(listen, [("0.0.0.0:53".to_owned(), true, false), ("[::]:5353".to_owned(), false, true)]);
+    let listen: Vec<_> = dns.listen.iter().map(|listen| (listen.address.to_string(), listen.transport)).collect();
+    assert_eq!(
+        listen,
+        [("0.0.0.0:53".to_owned(), ListenTransport::Udp), ("[::]:5353".to_owned(), ListenTransport::Tcp)]
+    );
     assert_eq!(dns.strategy, Strategy::RoundRobin);
     assert_eq!((dns.timeout, dns.racing_delay), (Duration::from_millis(1500), Duration::from_millis(50)));
     assert_eq!(dns.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.168.1.1/32"]);
@@ -112,6 +117,7 @@ fn every_key_reaches_the_typed_config() {
         tcp_max_in_flight: 4,
         max_in_flight: 3,
         udp_payload_size: 1400,
+        ..ClientLimits::default()
     };
     assert_eq!(dns.clients, clients);
     let breaker = BreakerSettings {

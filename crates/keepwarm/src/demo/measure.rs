@@ -59,6 +59,7 @@ impl Upstreams {
             Transport::Tcp => Lab::tcp_addr,
             Transport::Tls => Lab::tls_addr,
             Transport::Https => Lab::https_addr,
+            Transport::H3 | Transport::Quic => unreachable!("the demo speaks no QUIC"),
         };
         self.labs.iter().map(address).collect()
     }
@@ -78,6 +79,7 @@ impl Upstreams {
                 Transport::Tcp => counters.tcp,
                 Transport::Tls => counters.tls,
                 Transport::Https => counters.https,
+                Transport::H3 | Transport::Quic => unreachable!("the demo speaks no QUIC"),
             }
         })
     }

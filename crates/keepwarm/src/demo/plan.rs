@@ -107,6 +107,8 @@ pub(super) fn label(transport: Transport) -> &'static str {
         Transport::Tcp => "TCP",
         Transport::Tls => "DoT",
         Transport::Https => "DoH",
+        Transport::H3 => "DoH3",
+        Transport::Quic => "DoQ",
     }
 }
 

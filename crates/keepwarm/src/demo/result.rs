@@ -278,12 +278,12 @@ impl RunResult {
         // What was sampled may have missed the moment; what an upstream saw in all cannot be too few.
         let open = match self.transport {
             Transport::Udp => Some(total.seen.sockets_per_upstream),
-            Transport::Tcp | Transport::Tls | Transport::Https => total.seen.open_max,
+            _ => total.seen.open_max,
         };
         checks.push(at_most(CheckName::Connections, open.map(|open| open as f64), per_upstream as f64));
         let answered = total.answered_percent;
         checks.push(self.check(CheckName::Answered, answered >= ANSWERED_MIN, Some(answered), ANSWERED_MIN));
-        if matches!(self.transport, Transport::Tls | Transport::Https) {
+        if self.transport.is_encrypted() {
             let limit = handshakes_max(total.queries, per_upstream);
             checks.push(at_most(CheckName::Handshakes, Some(total.seen.handshakes() as f64), limit as f64));
         }

@@ -170,12 +170,7 @@ impl Watch {
 fn config_text(setup: Setup<'_>, control: SocketAddr) -> String {
     let Setup { transport, reuse, strategy, clients, upstreams, ca } = setup;
     let text = |text: &str| toml::Value::from(text).to_string();
-    let strategy = match strategy {
-        Strategy::Sequential => "sequential",
-        Strategy::Parallel => "parallel",
-        Strategy::Racing => "racing",
-        Strategy::RoundRobin => "round-robin",
-    };
+    let strategy = strategy.as_str();
     let mut config = format!(
         "version = 1\n[log]\nlevel = \"warn\"\nformat = \"text\"\n[control]\nlisten = \"{control}\"\n\
          [tls]\nextra_roots = [{}]\n[dns]\nlisten = [\"udp://127.0.0.1:0\"]\nstrategy = \"{strategy}\"\n\
@@ -196,10 +191,7 @@ fn config_text(setup: Setup<'_>, control: SocketAddr) -> String {
         let _ = writeln!(config, "[[dns.upstream]]\nname = \"lab-{}\"", number + 1);
         let _ = match transport {
             Transport::Udp | Transport::Tcp => writeln!(config, "address = \"{}://{address}\"", transport.as_str()),
-            Transport::Tls => writeln!(config, "address = \"tls://{address}\"\nserver_name = \"upstream.lab\""),
-            Transport::Https => {
-                writeln!(config, "address = \"https://{address}/dns-query\"\nserver_name = \"upstream.lab\"")
-            }
+            _ => writeln!(config, "address = \"{}://{address}\"\nserver_name = \"upstream.lab\"", transport.as_str()),
         };
     }
     config + &limits

@@ -91,7 +91,7 @@ pub(super) fn savings(result: &DemoResult) -> Vec<String> {
         let (what, before, after) = match transport {
             Transport::Udp => ("sockets", naive.seen.sockets, pooled.seen.sockets),
             Transport::Tcp => ("TCP connections", naive.seen.tcp_connects, pooled.seen.tcp_connects),
-            Transport::Tls | Transport::Https => ("TLS handshakes", naive.seen.handshakes(), pooled.seen.handshakes()),
+            _ => ("TLS handshakes", naive.seen.handshakes(), pooled.seen.handshakes()),
         };
         let mut line = format!("{}: {} {what} instead of {}", label(transport), count(after), count(before));
         if let Some((naive, pooled)) = naive.cpu.zip(pooled.cpu) {
@@ -187,7 +187,7 @@ fn transport_once(run: &RunResult) -> String {
 fn handshakes(run: &RunResult) -> String {
     match run.transport {
         Transport::Udp | Transport::Tcp => NONE.into(),
-        Transport::Tls | Transport::Https => {
+        _ => {
             format!("{}/{}", count(run.total.seen.handshakes_full), count(run.total.seen.handshakes_resumed))
         }
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use keepwarm_dns::{
+    config::ListenTransport,
     message,
     server::{Server, Trace},
 };
@@ -75,8 +76,11 @@ impl Snapshots for Daemon {
         };
         let Some(server) = self.server.upgrade() else { return stats };
         for listen in server.listening() {
-            stats.listen.extend(listen.udp.then(|| format!("udp://{}", listen.address)));
-            stats.listen.extend(listen.tcp.then(|| format!("tcp://{}", listen.address)));
+            let schemes: &[&str] = match listen.transport {
+                ListenTransport::Plain => &["udp", "tcp"],
+                other => &[other.as_str()],
+            };
+            stats.listen.extend(schemes.iter().map(|scheme| format!("{scheme}://{}{}", listen.address, listen.path)));
         }
         let totals = server.status();
         stats.counters = BTreeMap::from(

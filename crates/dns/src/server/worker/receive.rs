@@ -15,8 +15,9 @@ use crate::{
     error::{Error, ErrorKind, Retry},
     message::{self, AnswerInfo},
     server::{
-        flight::{Best, Client, Exchange, Outcome, State, Token},
+        flight::{Best, Client, Exchange, Origin, Outcome, State, Token},
         inbox::Event,
+        route::Face,
     },
     strategy::Verdict,
     upstream::{DnsConnector, Found, UdpConnection, count},
@@ -35,7 +36,7 @@ impl Worker {
             }
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
-            Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), true, now),
+            Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), Origin::DAEMON, now),
             Event::StopListening => {
                 self.listening.set(false);
                 self.stop_listening.notify_waiters();
@@ -56,13 +57,13 @@ impl Worker {
         // A lease that came too late is dropped, which passes it on.
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
         let flight = &mut state.flights[index];
-        let Exchange { upstream, over_tcp, .. } = flight.exchanges[number];
+        let Exchange { upstream, face, .. } = flight.exchanges[number];
         flight.exchanges[number].state = State::Over;
         match result {
             Ok(_) if flight.answered => return self.settle(state, index, now),
             Ok(lease) => self.send(state, index, number, lease, now),
             Err(error) => {
-                let error = self.no_connection(self.routes[upstream].path(over_tcp), &error);
+                let error = self.no_connection(self.routes[upstream].path(face), &error);
                 self.lose(flight, number, error, now);
             }
         }
@@ -124,7 +125,7 @@ impl Worker {
         let upstream = flight.exchanges[number].upstream;
         flight.exchanges[number].state = State::Over;
         if !flight.answered {
-            self.start(state, index, upstream, true, None, now);
+            self.start(state, index, upstream, Face::Tcp, None, now);
         }
         self.step(state, index, now);
     }
@@ -144,8 +145,8 @@ impl Worker {
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
         let flight = &mut state.flights[index];
         let exchange = &mut flight.exchanges[number];
-        let Exchange { upstream, over_tcp, .. } = *exchange;
-        let path = self.routes[upstream].path(over_tcp);
+        let Exchange { upstream, face, .. } = *exchange;
+        let path = self.routes[upstream].path(face);
         let State::Sent { lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
         let Ok(info) = message::verify_answer(answer) else {
             let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
@@ -159,13 +160,13 @@ impl Worker {
             drop(lease);
             return self.settle(state, index, now);
         }
-        if info.tc && !over_tcp && self.routes[upstream].tcp.is_some() {
+        if info.tc && face == Face::Main && self.routes[upstream].tcp.is_some() {
             // Behaviour 5: asked again over TCP; the truncated answer serves only if that brings nothing.
             count(&path.endpoint.counters.truncated);
             flight.exchanges[number].outcome = Some((Outcome::Truncated, now));
             let answer = Bytes::copy_from_slice(answer);
             flight.best.get_or_insert(Best { number, answer, lease, at });
-            self.start(state, index, upstream, true, None, now);
+            self.start(state, index, upstream, Face::Tcp, None, now);
             return self.step(state, index, now);
         }
         flight.exchanges[number].outcome = Some((Outcome::Answered(info.rcode), now));
@@ -200,8 +201,8 @@ impl Worker {
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
         let flight = &mut state.flights[index];
         let exchange = &mut flight.exchanges[number];
-        let Exchange { upstream, over_tcp, .. } = *exchange;
-        let path = self.routes[upstream].path(over_tcp);
+        let Exchange { upstream, face, .. } = *exchange;
+        let path = self.routes[upstream].path(face);
         let State::Sent { mut lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
         let exchange_blamed = exchange.blamed;
         let family = lease.family();
@@ -232,7 +233,7 @@ impl Worker {
         if repeat && !flight.answered && flight.tries(upstream) <= tries_max {
             count(&path.endpoint.counters.resends);
             flight.exchanges[number].outcome = Some((Outcome::Failed(error.into()), now));
-            self.start(state, index, upstream, over_tcp, opened_after, now);
+            self.start(state, index, upstream, face, opened_after, now);
         } else {
             self.lose(flight, number, error, now);
         }

@@ -12,7 +12,7 @@ use crate::{
     message,
     server::{
         flight::{Exchange, Flight, Outcome, State, Token},
-        route::{Path, REPEAT, RESEND_MAX, RESEND_MIN},
+        route::{Face, Path, REPEAT, RESEND_MAX, RESEND_MIN},
         udp::read_upstream,
     },
     upstream::{Connection, DnsConnector, Family, STALLED, UdpConnection, count},
@@ -25,7 +25,7 @@ impl Worker {
         state: &mut WorkerState,
         index: usize,
         upstream: usize,
-        over_tcp: bool,
+        face: Face,
         opened_after: Option<Instant>,
         now: Instant,
     ) {
@@ -37,7 +37,7 @@ impl Worker {
         }
         flight.exchanges.push(Exchange {
             upstream,
-            over_tcp,
+            face,
             started: now,
             state: State::Over,
             resend: None,
@@ -45,7 +45,7 @@ impl Worker {
             outcome: None,
             question: None,
         });
-        let path = self.routes[upstream].path(over_tcp);
+        let path = self.routes[upstream].path(face);
         let token = Token { index, generation: flight.generation, exchange: number }.pack();
         let patience = self.shared.config.pool.acquire_timeout;
         let options = AcquireOptions { deadline: Some(flight.deadline), timeout: Some(patience), opened_after };
@@ -70,8 +70,8 @@ impl Worker {
     ) {
         let flight = &mut state.flights[index];
         let token = Token { index, generation: flight.generation, exchange: number }.pack();
-        let Exchange { upstream, over_tcp, .. } = flight.exchanges[number];
-        let path = self.routes[upstream].path(over_tcp);
+        let Exchange { upstream, face, .. } = flight.exchanges[number];
+        let path = self.routes[upstream].path(face);
         count(&path.endpoint.counters.queries);
         let mut id = None;
         let patience = match &*lease {
@@ -142,8 +142,8 @@ impl Worker {
             let exchange = &mut state.flights[index].exchanges[number];
             let Some((_, patience)) = exchange.resend.filter(|(at, _)| *at <= now) else { continue };
             let State::Sent { lease, at, .. } = &exchange.state else { continue };
-            let (at, upstream, over_tcp) = (*at, exchange.upstream, exchange.over_tcp);
-            let path = self.routes[upstream].path(over_tcp);
+            let (at, upstream, face) = (*at, exchange.upstream, exchange.face);
+            let path = self.routes[upstream].path(face);
             let is_stream = matches!(**lease, Connection::Stream(_));
             if is_stream && lease.heard() > at {
                 // The connection lives, the name is slow: look again later.
@@ -176,7 +176,7 @@ impl Worker {
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
-            self.start(state, index, upstream, over_tcp, opened_after, now);
+            self.start(state, index, upstream, face, opened_after, now);
         }
     }
 
@@ -194,7 +194,7 @@ impl Worker {
 
     /// Stops waiting for an exchange; its silence counts against an upstream that said nothing at all since it was sent.
     pub(super) fn give_up(&self, exchange: &mut Exchange, now: Instant) {
-        let path = self.routes[exchange.upstream].path(exchange.over_tcp);
+        let path = self.routes[exchange.upstream].path(exchange.face);
         match std::mem::replace(&mut exchange.state, State::Over) {
             State::Sent { lease, id, at } => {
                 if let (Connection::Udp(socket), Some(id)) = (&*lease, id) {

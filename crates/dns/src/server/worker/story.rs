@@ -18,7 +18,7 @@ impl Worker {
     pub(super) fn trace(&self, flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
         let exchange = best.map(|Best { number, lease, at, .. }| {
             let exchange = &flight.exchanges[*number];
-            let endpoint = &self.routes[exchange.upstream].path(exchange.over_tcp).endpoint;
+            let endpoint = &self.routes[exchange.upstream].path(exchange.face).endpoint;
             ExchangeTrace {
                 upstream: endpoint.name.to_string(),
                 transport: endpoint.transport.as_str(),

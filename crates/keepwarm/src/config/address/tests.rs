@@ -57,9 +57,9 @@ fn upstreams_are_refused_with_the_remedy() {
 #[test]
 fn listeners_are_read_and_refused() {
     let address = "127.0.0.1:5300".parse().unwrap();
-    assert_eq!(parse_listen("127.0.0.1:5300"), Ok(Listen { address, udp: true, tcp: true }));
-    assert_eq!(parse_listen("udp://127.0.0.1:5300"), Ok(Listen { address, udp: true, tcp: false }));
-    assert_eq!(parse_listen("tcp://127.0.0.1:5300"), Ok(Listen { address, udp: false, tcp: true }));
+    assert_eq!(parse_listen("127.0.0.1:5300"), Ok(Listen::plain(address)));
+    assert_eq!(parse_listen("udp://127.0.0.1:5300"), Ok(Listen::new(address, ListenTransport::Udp)));
+    assert_eq!(parse_listen("tcp://127.0.0.1:5300"), Ok(Listen::new(address, ListenTransport::Tcp)));
     assert!(parse_listen("[::1]:0").is_ok());
     for (text, problem) in [
         ("127.0.0.1", "has no port"),
