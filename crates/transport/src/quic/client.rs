@@ -24,7 +24,7 @@ use self::{
     socket::Socket,
 };
 use crate::{
-    error::{Error, ErrorKind, Phase},
+    error::{Error, ErrorKind, Phase, Side},
     tcp::{self, ATTEMPT_DELAY, TcpOptions},
     tls::{self, RootsError, TlsRoots},
 };
@@ -126,6 +126,9 @@ impl QuicClient {
                     }
                 },
                 () = tokio::time::sleep_until(deadline.into()) => {
+                    if let Some((_, shortage)) = failed.into_iter().find(|(_, error)| error.side() == Side::Local) {
+                        return Err(shortage);
+                    }
                     let tried = addrs.first().map_or_else(|| "connect".to_owned(), |addr| tried(*addr));
                     return Err(Error::timed_out(Phase::Quic, tried, start.elapsed()));
                 }
@@ -179,7 +182,11 @@ impl QuicConnection {
 
     /// The error of what was under way when the connection ended.
     pub(crate) fn lost(&self, error: &ConnectionError) -> Error {
-        let (kind, happened) = words(error);
+        let (kind, happened) = match words(error) {
+            // No time-out of the exchange, which may go elsewhere.
+            (ErrorKind::TimedOut(_), happened) => (ErrorKind::Eof, happened),
+            words => words,
+        };
         Error::new(kind, Phase::Read, self.tried(), happened).with_source(error.clone())
     }
 }
@@ -258,7 +265,7 @@ fn words(error: &ConnectionError) -> (ErrorKind, String) {
             (ErrorKind::Tls, format!("tls handshake failed: {}", inner.reason))
         }
         ConnectionError::Reset => (ErrorKind::Reset, "connection reset by peer".to_owned()),
-        ConnectionError::TimedOut => (ErrorKind::TimedOut(Phase::Read), "nothing came for the idle time-out".to_owned()),
+        ConnectionError::TimedOut => (ErrorKind::TimedOut(Phase::Quic), "nothing came for the idle time-out".to_owned()),
         ConnectionError::LocallyClosed => {
             (ErrorKind::Cancelled, "the connection was closed on this side".to_owned())
         }
