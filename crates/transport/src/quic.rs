@@ -8,3 +8,6 @@ mod exchanges;
 
 pub use client::{QuicClient, QuicConnection, QuicInfo};
 pub use exchanges::{Answered, QuicEnd, QuicExchanges};
+
+#[cfg(test)]
+mod tests;

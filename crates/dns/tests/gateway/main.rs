@@ -14,6 +14,7 @@ mod families;
 mod faults;
 mod health;
 mod pooling;
+mod quic;
 mod shortage;
 mod spoofing;
 mod support;

@@ -22,8 +22,7 @@ pub const TRANSPORTS: [Transport; 6] =
     [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
 
 /// The transports with a connection.
-pub const STREAMS: [Transport; 5] =
-    [Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
+pub const STREAMS: [Transport; 5] = [Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
 
 /// The transports with a handshake of TLS.
 pub const ENCRYPTED: [Transport; 4] = [Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];

@@ -74,8 +74,7 @@ impl Gate {
         // It looks like any packet with a short header.
         reset[0] = 0x40 | (reset[0] & 0x3f);
         reset.extend_from_slice(&token[..TOKEN_LENGTH]);
-        let transmit =
-            Transmit { destination: peer, ecn: None, contents: &reset, segment_size: None, src_ip: None };
+        let transmit = Transmit { destination: peer, ecn: None, contents: &reset, segment_size: None, src_ip: None };
         // What the socket has no room for is lost, as on any network; the client's next packet is answered again.
         let _ = self.inner.try_send(&transmit);
     }

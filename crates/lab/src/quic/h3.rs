@@ -67,10 +67,14 @@ struct Session {
 enum Shutdown {
     No,
     /// A GOAWAY that leaves room for what is on its way was sent. -> `Refusing` when it has come.
-    Announced { until: Instant },
+    Announced {
+        until: Instant,
+    },
     /// A GOAWAY that names the last stream was sent; later ones are refused. -> over when all is answered and the client
     /// has left, or when that takes too long.
-    Refusing { until: Instant },
+    Refusing {
+        until: Instant,
+    },
 }
 
 impl Session {
@@ -200,9 +204,7 @@ impl Session {
 }
 
 /// The query of a request, or the status that refuses it. `None` when the client gave it up.
-async fn read(
-    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
-) -> Option<(Result<Vec<u8>, StatusCode>, Stream)> {
+async fn read(resolver: RequestResolver<h3_quinn::Connection, Bytes>) -> Option<(Result<Vec<u8>, StatusCode>, Stream)> {
     let (request, mut stream) = resolver.resolve_request().await.ok()?;
     let mut message = match Asked::of(&request) {
         Asked::Message(message) => return Some((Ok(message), stream)),

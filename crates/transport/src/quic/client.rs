@@ -141,13 +141,9 @@ impl QuicClient {
         let name = tls::parse_name(server_name, &tried(peer))?.to_str().into_owned();
         let socket = Socket::open(peer).await?;
         let fail = |error| Error::from_io(error, Phase::Connect, tried(peer));
-        let endpoint = Endpoint::new_with_abstract_socket(
-            EndpointConfig::default(),
-            None,
-            socket.clone(),
-            Arc::new(TokioRuntime),
-        )
-        .map_err(fail)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket.clone(), Arc::new(TokioRuntime))
+                .map_err(fail)?;
         let handshake = Arc::new(Handshake::default());
         let crypto = Watched::new(self.tls.clone(), handshake.clone());
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -265,10 +261,10 @@ fn words(error: &ConnectionError) -> (ErrorKind, String) {
             (ErrorKind::Tls, format!("tls handshake failed: {}", inner.reason))
         }
         ConnectionError::Reset => (ErrorKind::Reset, "connection reset by peer".to_owned()),
-        ConnectionError::TimedOut => (ErrorKind::TimedOut(Phase::Quic), "nothing came for the idle time-out".to_owned()),
-        ConnectionError::LocallyClosed => {
-            (ErrorKind::Cancelled, "the connection was closed on this side".to_owned())
+        ConnectionError::TimedOut => {
+            (ErrorKind::TimedOut(Phase::Quic), "nothing came for the idle time-out".to_owned())
         }
+        ConnectionError::LocallyClosed => (ErrorKind::Cancelled, "the connection was closed on this side".to_owned()),
         ConnectionError::VersionMismatch => (ErrorKind::Quic, "no common version of quic".to_owned()),
         other => (ErrorKind::Quic, format!("quic failed: {other}")),
     }

@@ -131,7 +131,8 @@ impl<T: Unpin> QuicExchanges<T> {
         self.connection.close(code);
         self.opening = None;
         for request in self.waiting.drain(..) {
-            let error = Error::new(ErrorKind::Eof, Phase::Write, self.connection.tried(), "the connection ended before");
+            let error =
+                Error::new(ErrorKind::Eof, Phase::Write, self.connection.tried(), "the connection ended before");
             finished.push((request.context, Err(error.not_processed())));
         }
         let lost = self.connection.quinn.close_reason().unwrap_or(ConnectionError::LocallyClosed);
