@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod network;
 mod pooling;
+mod quic;
 mod shortage;
 mod spoofing;
 mod support;
