@@ -15,6 +15,8 @@ pub struct ClientView {
     /// The DO bit, if the client speaks EDNS.
     edns: Option<bool>,
     signed: bool,
+    /// Its own client subnet option goes to upstreams, so theirs goes back (RFC 7871 section 7.2.2).
+    subnet: bool,
     /// Largest answer, in bytes.
     max_size: usize,
     /// What we advertise.
@@ -31,6 +33,7 @@ impl ClientView {
             id: query.header.id(),
             edns: query.edns.as_ref().map(|edns| edns.do_bit),
             signed: query.signed,
+            subnet: query.edns.as_ref().is_some_and(|edns| edns.subnet),
             max_size: usize::from(max_size),
             payload_size,
         }
@@ -39,6 +42,17 @@ impl ClientView {
     /// Largest answer that this client takes, in bytes.
     pub fn max_size(&self) -> usize {
         self.max_size
+    }
+
+    /// Says that the subnet upstreams are told of is not the client's own, so it hears nothing of theirs: it would have to
+    /// drop an answer about another subnet (RFC 7871 section 7.3).
+    pub(crate) fn without_subnet(&mut self) {
+        self.subnet = false;
+    }
+
+    /// The client subnet option of an answer is for it.
+    pub(crate) fn hears_subnet(&self) -> bool {
+        self.subnet
     }
 
     /// The client speaks EDNS.
@@ -147,7 +161,7 @@ fn copy_with_opt(
     keep: bool,
     out: &mut Vec<u8>,
 ) {
-    let whole = keep && options_kept(answer, &opt.rdata) == opt.rdata.len();
+    let whole = keep && options_kept(answer, &opt.rdata, view.subnet) == opt.rdata.len();
     if whole {
         out.extend_from_slice(&answer[..layout.end]);
     } else {
@@ -156,7 +170,7 @@ fn copy_with_opt(
         put_u16(out, 10, layout.opt_number + u16::from(keep));
         if keep {
             out.extend_from_slice(&answer[opt.start..opt.rdata.start]);
-            let kept = copy_options(answer, &opt.rdata, out);
+            let kept = copy_options(answer, &opt.rdata, view.subnet, out);
             put_u16(out, opt.rdata.start - 2, kept);
         }
     }
