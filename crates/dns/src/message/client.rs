@@ -18,7 +18,7 @@ pub struct ClientView {
     /// Its own client subnet option goes to upstreams, so theirs goes back (RFC 7871 section 7.2.2).
     subnet: bool,
     /// Largest answer, in bytes.
-    max_size: usize,
+    max_size: u16,
     /// What we advertise.
     payload_size: u16,
 }
@@ -34,14 +34,14 @@ impl ClientView {
             edns: query.edns.as_ref().map(|edns| edns.do_bit),
             signed: query.signed,
             subnet: query.edns.as_ref().is_some_and(|edns| edns.subnet),
-            max_size: usize::from(max_size),
+            max_size,
             payload_size,
         }
     }
 
     /// Largest answer that this client takes, in bytes.
     pub fn max_size(&self) -> usize {
-        self.max_size
+        self.max_size.into()
     }
 
     /// Says that the subnet upstreams are told of is not the client's own, so it hears nothing of theirs: it would have to
@@ -185,9 +185,9 @@ fn copy_with_opt(
 
 /// Cuts an answer that is larger than its client takes, in place: the records from `additional` on, or all of them and TC.
 pub(crate) fn shorten(out: &mut Vec<u8>, question_length: usize, additional: usize, ext_rcode: u8, view: &ClientView) {
-    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size) else { return };
+    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size()) else { return };
     let opt_size = if view.edns.is_some() { OPT_SIZE } else { 0 };
-    if !header.tc() && !view.signed && additional + opt_size <= view.max_size {
+    if !header.tc() && !view.signed && additional + opt_size <= view.max_size() {
         out.truncate(additional);
     } else {
         out.truncate(Header::LEN + question_length);
