@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     BADVERS, FORMERR, Header, NOTIMP, Query, QueryError, REFUSED, TYPE_OPT,
     query::{copy_options, options_kept, question},
-    wire::{OPTION_EDE, Record, put_u16, question_end},
+    wire::{OPTION_EDE, Record, Records, put_u16, question_end},
 };
 
 /// What of a client's query its answer depends on, kept while the query is in flight.
@@ -246,11 +246,21 @@ pub fn build_query_error(message: &[u8], error: &QueryError, payload_size: u16, 
         .filter(|question| header.opcode() == 0 && header.questions() == 1 && question.end <= message.len());
     let question = repeated.map_or(&[][..], |question| &message[Header::LEN..question.end]);
     push_head(header.id(), error_flags(header, rcode), question, out);
-    if rcode == BADVERS {
-        push_opt(out, payload_size, ext(rcode), false);
+    if let Some(do_bit) = edns_of(message) {
+        push_opt(out, payload_size, ext(rcode), do_bit);
         put_u16(out, 10, 1);
     }
     true
+}
+
+/// The DO bit of a message's OPT record, as far as the message can be read; `None` without one. RFC 6891 section 6.1.1: who
+/// sends OPT gets OPT, with an error too, or would take us for a server without EDNS.
+fn edns_of(message: &[u8]) -> Option<bool> {
+    let mut records = Records::of(message).ok()?.flatten();
+    let opt = records.find(|record| record.rtype == TYPE_OPT && record.is_root())?;
+    // An unknown version may mean another thing by its flags.
+    let [_, version, flags, _] = opt.ttl.to_be_bytes();
+    Some(version == 0 && flags & 0x80 != 0)
 }
 
 /// QR and RA are set; opcode, RD and CD are the client's.
