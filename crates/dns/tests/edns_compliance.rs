@@ -160,7 +160,7 @@ fn well_formed() -> Vec<Case> {
         case("nsid", with(0, &[0, 3, 0, 0]), yes(EDNS), Some("RFC 6891 section 6.1.2")),
         case("client subnet", with(0, &[0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2]), yes(EDNS), None),
         case("expire", with(0, &[0, 9, 0, 0]), yes(EDNS), Some("RFC 6891 section 6.1.2")),
-        case("keepalive over udp", with(0, &[0, 11, 0, 0]), yes(EDNS), Some("RFC 7828 section 3.2.1")),
+        case("keepalive over udp", with(0, &[0, 11, 0, 0]), yes(EDNS), Some("RFC 7828 section 3.3.1")),
         case("padding", with(0, &[0, 12, 0, 4, 0, 0, 0, 0]), yes(EDNS), None),
         case("ad", changed(with(0, &[]), |query| query[3] |= 0x20), yes(EDNS), None),
         case("cd", changed(with(0, &[]), |query| query[3] |= 0x10), yes(EDNS), Some("RFC 4035 section 3.2.2")),

@@ -176,11 +176,14 @@ impl Cookies {
             Some(cookie) if cookie.len() > CLIENT || cookie != &self.known.cookie[..CLIENT] => {
                 self.check_present(cookie, renew, now)
             }
-            _ if matches!(self.known.speaks, Speaks::Yes { .. }) && !connection => Verdict::Missing,
-            _ => {
-                self.lacks(now);
-                Verdict::Good
-            }
+            _ => match self.known.speaks {
+                Speaks::Yes { .. } if !connection => Verdict::Missing,
+                Speaks::Yes { .. } | Speaks::Unknown => {
+                    self.lacks(now);
+                    Verdict::Good
+                }
+                Speaks::No { .. } => Verdict::Good,
+            },
         }
     }
 
