@@ -14,6 +14,7 @@ mod edns;
 mod families;
 mod faults;
 mod health;
+mod network;
 mod pooling;
 mod shortage;
 mod spoofing;
