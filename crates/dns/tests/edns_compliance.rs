@@ -4,7 +4,7 @@
 //! `cargo test -p keepwarm-dns --test edns_compliance -- --nocapture` prints both side by side. docs/dns/edns.md tells the
 //! reasons of what differs.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests; the table is printed")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{
     fmt,

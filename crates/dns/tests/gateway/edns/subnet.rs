@@ -8,6 +8,9 @@ const OWN: &[u8] = &[0, 1, 24, 0, 192, 0, 2];
 const NONE: &[u8] = &[0, 1, 0, 0];
 const FIXED: &[u8] = &[0, 1, 24, 0, 203, 0, 113];
 
+/// Policy, what the client sends, what the upstream is told, and whether the client hears of it.
+type Row = (ClientSubnet, Option<&'static [u8]>, Option<&'static [u8]>, bool);
+
 async fn with_policy(policy: ClientSubnet) -> Scripted {
     Scripted::start(|config| {
         config.client_subnet = policy;
@@ -60,9 +63,8 @@ fn scoped(option: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn each_policy_tells_upstreams_and_clients_what_is_theirs() {
     let set = ClientSubnet::Set { v4: 24, v6: 56 };
-    // Policy, what the client sends, what the upstream is told, what the client hears. Clients on loopback have no network
-    // that could be told.
-    let table: [(ClientSubnet, Option<&[u8]>, Option<&[u8]>, bool); 10] = [
+    // Clients on loopback have no network that could be told.
+    let table: [Row; 10] = [
         (ClientSubnet::Pass, None, None, false),
         (ClientSubnet::Pass, Some(OWN), Some(OWN), true),
         (ClientSubnet::Strip, None, None, false),
