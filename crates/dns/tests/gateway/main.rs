@@ -10,6 +10,7 @@ mod answers;
 mod cache;
 mod clients;
 mod crossed;
+mod edns;
 mod families;
 mod faults;
 mod health;
