@@ -82,6 +82,10 @@ pub fn text(report: &QueryReport) -> String {
             let _ = writeln!(text, "connection  {connection}");
             let _ = writeln!(text, "time        {} in all", millis(report.total));
         }
+        None if report.local => {
+            let _ = writeln!(text, "local       answered here");
+            let _ = writeln!(text, "time        {} in all", pools::short(report.total));
+        }
         None => {
             let from = if report.stale { "stale: past its end, served because upstreams failed" } else { "hit" };
             let _ = writeln!(text, "cache       {from}");
@@ -177,6 +181,14 @@ mod tests {
 
         status      NOERROR, 45 bytes
         cache       hit
+        time        12 us in all
+        ");
+        let local = QueryReport { cached: false, local: true, ..hit.clone() };
+        insta::assert_snapshot!(text(&local), @r"
+        www.example. 59 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        local       answered here
         time        12 us in all
         ");
         let took = Duration::from_millis(1800);
