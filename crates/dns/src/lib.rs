@@ -11,6 +11,9 @@ pub mod config;
 pub mod error;
 mod exchange;
 mod framing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod local;
 pub mod message;

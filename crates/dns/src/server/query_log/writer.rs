@@ -130,6 +130,12 @@ impl Writer {
         Ok(())
     }
 
+    /// As after a failure whose pause is over.
+    #[cfg(test)]
+    pub(super) fn retry_now(&mut self) {
+        self.state = State::Failing { retry: Clock::now().into_std() };
+    }
+
     /// The file becomes `FILE.1`, and a new one is begun.
     fn rotate(&mut self) -> io::Result<()> {
         let mut old = self.path.clone().into_os_string();
