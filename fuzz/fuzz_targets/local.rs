@@ -8,15 +8,21 @@ use keepwarm_dns::{
 };
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: (Vec<String>, Vec<u8>, Vec<u8>, Vec<u8>)| {
-    let (lines, hosts, query, upstream) = data;
-    let records: Vec<Record> = lines.iter().filter_map(|line| Record::parse(line).ok()).collect();
-    let Ok(table) = Table::new(&records, &[parse_hosts(&hosts, 60)]) else { return };
+/// Records, one a line; behind a line of two dashes a hosts file; behind another one a byte with the length of a query, the
+/// query, and an upstream's answer to what it leads to.
+fuzz_target!(|data: &[u8]| {
+    let Some((records, rest)) = split(data) else { return };
+    let Some((hosts, messages)) = split(rest) else { return };
+    let Some((length, messages)) = messages.split_first() else { return };
+    let (query, upstream) = messages.split_at(usize::from(*length).min(messages.len()));
+    let lines = String::from_utf8_lossy(records);
+    let records: Vec<Record> = lines.lines().filter_map(|line| Record::parse(line).ok()).collect();
+    let Ok(table) = Table::new(&records, &[parse_hosts(hosts, 60)]) else { return };
     let settings = LocalSettings { filter_aaaa: true, ..LocalSettings::default() };
     let local = Local::new(&settings, &[], table);
-    let Ok(parsed) = Query::parse(&query) else { return };
+    let Ok(parsed) = Query::parse(query) else { return };
     let mut answer = Vec::new();
-    match local.answer(&query, &parsed, &mut answer) {
+    match local.answer(query, &parsed, &mut answer) {
         Verdict::Pass => {}
         Verdict::Answered => {
             assert!(verify_answer(&answer).is_ok());
@@ -26,9 +32,14 @@ fuzz_target!(|data: (Vec<String>, Vec<u8>, Vec<u8>, Vec<u8>)| {
         Verdict::Alias { place, .. } => {
             assert!(verify_answer(&answer).is_ok());
             let mut joined = Vec::new();
-            if join(&answer, place, &upstream, &mut joined) && verify_answer(&upstream).is_ok() {
+            if join(&answer, place, upstream, &mut joined) && verify_answer(upstream).is_ok() {
                 assert!(verify_answer(&joined).is_ok());
             }
         }
     }
 });
+
+fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = data.windows(4).position(|window| window == b"\n--\n")?;
+    Some((&data[..at], &data[at + 4..]))
+}

@@ -100,7 +100,7 @@ impl Local {
         }
         let asked = message.get(Header::LEN..query.question.name_end).and_then(Name::of);
         let Some(asked) = asked.map(Name::lowercase) else { return Verdict::Pass };
-        let verdict = self.from_table(&asked, message, query, out);
+        let verdict = self.look_up(&asked, message, query, out);
         if verdict != Verdict::Pass {
             return verdict;
         }
@@ -117,7 +117,7 @@ impl Local {
     }
 
     /// Looks the name up, and what its aliases lead to (RFC 1034 section 3.6.2).
-    fn from_table(&self, asked: &Name, message: &[u8], query: &Query, out: &mut Vec<u8>) -> Verdict {
+    fn look_up(&self, asked: &Name, message: &[u8], query: &Query, out: &mut Vec<u8>) -> Verdict {
         if !self.names {
             return Verdict::Pass;
         }
@@ -183,14 +183,13 @@ fn special_reply(special: Special, apex: usize, message: &[u8], query: &Query, o
         Special::Data(rtype, data) => {
             reply.record(QUESTION, rtype, special::TTL, data);
         }
-        Special::Empty => reply.no_data(QUESTION + apex, special::TTL),
         Special::Missing => {
             reply.rcode(NXDOMAIN);
             reply.no_data(QUESTION + apex, special::TTL);
         }
         Special::Apex if query.question.qtype == TYPE_SOA => reply.authority(QUESTION + apex, special::TTL),
         Special::Apex if query.question.qtype == TYPE_NS => reply.name_server(QUESTION + apex, special::TTL),
-        Special::Apex => reply.no_data(QUESTION + apex, special::TTL),
+        Special::Empty | Special::Apex => reply.no_data(QUESTION + apex, special::TTL),
     }
     Verdict::Answered
 }

@@ -52,7 +52,7 @@ fn read(line: &str, ttl: u32, records: &mut Vec<Record>) -> bool {
         }
         records.push(Record { owner: name.to_ascii_lowercase(), rtype, ttl, data: data.clone() });
     }
-    understood && !first || understood && address.is_unspecified()
+    understood && !first
 }
 
 /// The name below `in-addr.arpa` (RFC 1035 section 3.5) or `ip6.arpa` (RFC 3596 section 2.5).

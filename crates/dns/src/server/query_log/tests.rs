@@ -153,7 +153,7 @@ fn what_a_failed_attempt_left_does_not_stay_between_the_lines() {
     let mut writer = Writer::open(&path, &settings(&path, 4000), Arc::default()).unwrap();
     write(&mut writer, "first.example");
     let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-    std::io::Write::write_all(&mut file, b"{\"time\":\"20").unwrap();
+    io::Write::write_all(&mut file, b"{\"time\":\"20").unwrap();
     writer.retry_now();
     write(&mut writer, "second.example");
     assert_eq!(read(&path).len(), 2);
