@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Ask { query: Vec<u8>, answer: oneshot::Sender<Trace> },
     /// From now on these names are answered here. Seldom: hosts files changed.
     Local(Local),
+    /// What is known of upstreams no longer holds.
+    NetworkChanged,
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

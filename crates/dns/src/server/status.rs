@@ -103,6 +103,8 @@ pub struct ServerStatus {
     pub local_answers: u64,
     /// Queries that the query log does not tell of, because its queue or its disk was full.
     pub query_log_dropped: u64,
+    /// Times that the network changed, or the machine slept, and everything was given up.
+    pub network_changes: u64,
     /// Answers in the cache.
     pub cache_entries: usize,
     /// Memory of the answers in the cache, in bytes.
@@ -136,6 +138,7 @@ impl Server {
             cache_prefetches: read(&counters.cache_prefetches),
             local_answers: read(&counters.local_answers),
             query_log_dropped: self.shared.query_log.as_ref().map_or(0, QueryLog::dropped),
+            network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
         }

@@ -14,6 +14,7 @@ mod families;
 mod faults;
 mod health;
 mod local;
+mod network;
 mod pooling;
 mod query_log;
 mod shortage;

@@ -101,6 +101,7 @@ impl Snapshots for Daemon {
                 ("cache_prefetches", totals.cache_prefetches),
                 ("local_answers", totals.local_answers),
                 ("query_log_dropped", totals.query_log_dropped),
+                ("network_changes", totals.network_changes),
                 ("cache_entries", totals.cache_entries as u64),
                 ("cache_bytes", totals.cache_bytes as u64),
             ]
