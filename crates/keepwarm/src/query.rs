@@ -6,7 +6,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::Server;
+use keepwarm_dns::{config::QueryLogSettings, server::Server};
 
 use crate::{
     cli::{Exit, QueryArgs, print},
@@ -47,6 +47,8 @@ async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<Q
     config.dns.workers = 1;
     // The upstreams are what is asked here, and an empty cache could only say that it is empty.
     config.dns.cache.size = 0;
+    // The log is the running daemon's, and may not be this user's to write.
+    config.dns.query_log = QueryLogSettings::default();
     let server = Server::start(config.dns).map_err(run::unavailable)?;
     let report = run::ask(&server, request).await;
     server.stop(Duration::ZERO).await;

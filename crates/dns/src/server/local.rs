@@ -250,10 +250,14 @@ impl Watch {
         }
         let (stop, stopped) = mpsc::channel();
         let look = move || {
+            let (mut local, mut before) = (local, None);
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                // Workers let go of it long ago: a large table is freed here, not on the way of a query.
+                drop(before.take());
                 let Some(table) = files.changed() else { continue };
-                let local = local.with_table(table);
-                workers.iter().for_each(|worker| worker.inbox.push(Event::Local(local.clone())));
+                let changed = local.with_table(table);
+                workers.iter().for_each(|worker| worker.inbox.push(Event::Local(changed.clone())));
+                before = Some(std::mem::replace(&mut local, changed));
             }
         };
         let thread = thread::Builder::new().name("dns-hosts".into()).spawn(look)?;
