@@ -8,8 +8,8 @@ use keepwarm_dns::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Records, one a line; behind a line of two dashes a hosts file; behind another one a byte with the length of a query, the
-/// query, and an upstream's answer to what it leads to.
+// Records, one a line; behind a line of two dashes a hosts file; behind another one a byte with the length of a query, the
+// query, and an upstream's answer to what it leads to.
 fuzz_target!(|data: &[u8]| {
     let Some((records, rest)) = split(data) else { return };
     let Some((hosts, messages)) = split(rest) else { return };

@@ -13,7 +13,7 @@ use keepwarm_dns::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Two bytes with the length of the query (the highest bit: over UDP), the query, then what becomes its answer.
+// Two bytes with the length of the query (the highest bit: over UDP), the query, then what becomes its answer.
 fuzz_target!(|data: &[u8]| {
     let Some((head, rest)) = data.split_first_chunk() else { return };
     let head = u16::from_be_bytes(*head);

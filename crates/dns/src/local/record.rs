@@ -49,6 +49,9 @@ impl Record {
     /// none of data.
     pub fn parse(line: &str) -> Result<Record, RecordError> {
         let error = |why: String| RecordError { line: line.to_owned(), why };
+        if !quotes_stand_apart(line) {
+            return Err(error("its quotes do not stand apart from other words, or are not closed".into()));
+        }
         let mut zone = Zonefile::from(format!("{line}\n").as_str());
         zone.set_origin(Name::<Bytes>::root_bytes());
         zone.set_default_class(Class::IN);
@@ -77,6 +80,33 @@ impl Record {
         }
         Ok(Record { owner, rtype: rtype.to_int(), ttl: record.ttl().as_secs().min(TTL_MAX), data })
     }
+}
+
+/// Whether there is a space, a parenthesis or an end around each quoted string, and each is closed. The parser puts strings
+/// together in place: those that touch can make it write beyond what it has read, and panic.
+fn quotes_stand_apart(line: &str) -> bool {
+    let (mut quoted, mut apart) = (false, true);
+    let mut bytes = line.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+                apart = quoted;
+            }
+            b'"' if quoted => {
+                quoted = false;
+                if !matches!(bytes.clone().next(), None | Some(b' ' | b'\t' | b'(' | b')' | b';' | b'\r' | b'\n')) {
+                    return false;
+                }
+            }
+            b'"' if !apart => return false,
+            b'"' => quoted = true,
+            b';' if !quoted => return true,
+            _ if quoted => {}
+            other => apart = matches!(other, b' ' | b'\t' | b'(' | b')' | b'\r' | b'\n'),
+        }
+    }
+    !quoted
 }
 
 /// The place within the line is of little help for one record.

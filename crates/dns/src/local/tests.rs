@@ -110,6 +110,17 @@ fn records_of_every_common_type_are_answered_as_they_were_written() {
 }
 
 #[test]
+fn quoted_strings_may_hold_anything() {
+    let lines = [
+        r#"a.lan. 60 IN TXT "semi;colon" "es\"caped" "" "(" plain"#,
+        r#"a.lan. 60 IN TXT ( "one" "two" ) ; a "comment"#,
+    ];
+    let told = lines.map(|line| Here::records(&[line]).answers("a.lan", "TXT").remove(0));
+    assert_eq!(told[0], r#"a.lan. 60 IN TXT "semi;colon" "es\"caped" "" "(" "plain""#);
+    assert_eq!(told[1], r#"a.lan. 60 IN TXT "one" "two""#);
+}
+
+#[test]
 fn an_answer_is_authoritative_and_keeps_the_bits_and_the_case_of_the_question() {
     let here = Here::records(&["nas.lan. A 192.168.1.10"]);
     let mut query = build_query("NaS.lAn", 1).unwrap();
@@ -263,6 +274,11 @@ fn a_line_that_is_no_record_is_refused_with_a_reason() {
         ("nas.lan. DNAME other.lan.", "DNAME"),
         ("$INCLUDE /etc/passwd", "there is none"),
         (" A 192.0.2.1", ""),
+        ("a.lan. TXT \"x\"y", "stand apart"),
+        ("a.lan. TXT x\"y\"", "stand apart"),
+        ("a.lan. TXT \"x", "not closed"),
+        // Made the parser write beyond its buffer.
+        ("a.lan. TXT \"xn. TXT \"x\" dev.lan. TXT \"xn. TXT0(\\# 3 010203", "stand apart"),
         ("a.lan. A 192.0.2.1\nb.lan. A 192.0.2.1", "more than one"),
     ] {
         let error = Record::parse(line).unwrap_err().to_string();

@@ -74,7 +74,7 @@ impl From<Malformed> for AnswerError {
 /// A truncated answer may end anywhere behind its question: some servers cut records in the middle.
 ///
 /// # Errors
-/// When a name, record or option leaves the message, a name points forwards, or there are two OPT records.
+/// When a name, record or option leaves the message, a name points forwards, or there are two OPT records, or one outside the additional section.
 pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
     let header = Header::read(answer).filter(|header| header.is_answer()).ok_or(AnswerError)?;
     let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false };
@@ -92,7 +92,9 @@ fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
         let record = record?;
         if record.rtype == TYPE_OPT {
             let whole = Options::new(answer, record.rdata.clone()).all(|option| option.is_ok());
-            if edns || !whole || !record.is_root() {
+            // RFC 6891 section 6.1.1: in the additional section, once.
+            let additional = number >= header.records() - usize::from(header.additionals());
+            if edns || !whole || !additional || !record.is_root() {
                 return Err(AnswerError);
             }
             edns = true;

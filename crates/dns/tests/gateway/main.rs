@@ -17,6 +17,7 @@ mod local;
 mod network;
 mod pooling;
 mod query_log;
+mod quic;
 mod shortage;
 mod spoofing;
 mod support;
