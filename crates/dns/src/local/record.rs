@@ -82,7 +82,7 @@ impl Record {
     }
 }
 
-/// Whether there is a space, a parenthesis or an end around each quoted string, and each is closed. The parser puts strings
+/// Whether there is a space, a parenthesis, an equals sign or an end around each quoted string, and each is closed. The parser puts strings
 /// together in place: those that touch can make it write beyond what it has read, and panic.
 fn quotes_stand_apart(line: &str) -> bool {
     let (mut quoted, mut apart) = (false, true);
@@ -103,7 +103,8 @@ fn quotes_stand_apart(line: &str) -> bool {
             b'"' => quoted = true,
             b';' if !quoted => return true,
             _ if quoted => {}
-            other => apart = matches!(other, b' ' | b'\t' | b'(' | b')' | b'\r' | b'\n'),
+            // The parameters of SVCB records are written `key="value"` (RFC 9460 section 2.1).
+            other => apart = matches!(other, b' ' | b'\t' | b'(' | b')' | b'\r' | b'\n' | b'='),
         }
     }
     !quoted

@@ -175,7 +175,7 @@ impl Node {
         };
         // RFC 2181 section 5.2: the records of a set share one TTL.
         set.ttl = set.ttl.min(record.ttl);
-        if !set.data().any(|data| data == record.data) {
+        if set.data.len() < SET_MAX && !set.data().any(|data| data == record.data) {
             set.add(&record.data);
         }
     }
@@ -225,6 +225,9 @@ impl Set {
 
 /// The first label of a wildcard.
 const WILDCARD: &[u8] = b"\x01*";
+
+/// Bytes of the records of one name and type: more than a message holds would never be seen.
+const SET_MAX: usize = 65_535;
 
 /// TTL of an empty answer for a name between others, in seconds.
 const TTL_BETWEEN: u32 = 60;
