@@ -8,8 +8,10 @@ mod bind;
 mod events;
 mod flight;
 mod inbox;
+mod local;
 mod network;
 mod pools;
+mod query_log;
 mod route;
 mod status;
 mod tcp;
@@ -18,6 +20,8 @@ mod udp;
 mod worker;
 
 pub use events::{PoolEvent, PoolEvents};
+pub use local::LocalError;
+pub use query_log::QueryLogError;
 pub use status::{PoolStatus, ServerStatus};
 pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
 
@@ -49,13 +53,16 @@ use tokio::{
 use crate::{
     cache::Cache,
     config::{DnsConfig, Listen, Transport},
+    local::Local,
     message,
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
 };
 use access::Access;
 use bind::{Sockets, bind};
 use inbox::{Address, Event};
+use local::Watch;
 use pools::{datagram_pool, stream_pool};
+use query_log::{LogThread, QueryLog};
 use route::{Path, Route};
 use worker::Worker;
 
@@ -69,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
     pub(crate) access: Arc<Access>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) query_log: Option<QueryLog>,
     pub(crate) counters: Counters,
 }
 
@@ -88,6 +96,7 @@ pub(crate) struct Counters {
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
     pub(crate) cache_prefetches: AtomicU64,
+    pub(crate) local_answers: AtomicU64,
     pub(crate) network_changes: AtomicU64,
 }
 
@@ -99,6 +108,9 @@ pub struct Server {
     listening: Vec<Listen>,
     in_flight: Arc<AtomicUsize>,
     events: Mutex<Option<PoolEvents>>,
+    /// Looks for changes of hosts files.
+    watch: Watch,
+    log_thread: Option<LogThread>,
 }
 
 /// Why a server did not start.
@@ -111,6 +123,10 @@ pub enum StartError {
     Roots(RootsError),
     /// A limit of the pool contradicts another.
     Limits(keepwarm_pool::LimitsError),
+    /// The names to answer here cannot be had.
+    Local(LocalError),
+    /// The query log cannot be had.
+    QueryLog(QueryLogError),
     /// A thread or runtime cannot be had.
     Runtime(io::Error),
 }
@@ -131,6 +147,8 @@ impl fmt::Display for StartError {
             }
             StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
             StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
+            StartError::Local(error) => error.fmt(f),
+            StartError::QueryLog(error) => error.fmt(f),
             StartError::Runtime(error) => write!(f, "start a worker: {error}"),
         }
     }
@@ -143,6 +161,8 @@ impl std::error::Error for StartError {
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
             StartError::Limits(error) => Some(error),
+            StartError::Local(error) => error.source(),
+            StartError::QueryLog(error) => error.source(),
         }
     }
 }
@@ -163,11 +183,13 @@ impl Server {
             .map(|upstream| Upstream::new(upstream, &config, &resolver))
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
+        let (local, files) = local::load(&config)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
         }
         let (sockets, listening) = bind(&config.listen, &runtimes.0)?;
+        let (query_log, log_thread) = QueryLog::open(&config.query_log).map_err(StartError::QueryLog)?.unzip();
         let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let shared = Arc::new(Shared {
             streams: stream_pool(&config, handles.clone())?,
@@ -177,6 +199,7 @@ impl Server {
                 .collect::<Result<_, _>>()?,
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
+            query_log,
             config,
             workers,
             upstreams,
@@ -184,20 +207,22 @@ impl Server {
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
+        let watch = Watch::start(files, local.clone(), addresses.clone()).map_err(StartError::Runtime)?;
         // One for each worker that has not said yet how many queries it has; read when stopping.
         let in_flight = Arc::new(AtomicUsize::new(workers));
         let mut threads = Vec::new();
         for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
+            let local = local.clone();
             if number == 0 {
                 runtime.spawn(network::watch(shared.clone(), addresses.clone()));
             }
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
-                .spawn(move || run_worker(&runtime, number, shared, address, sockets, &in_flight));
+                .spawn(move || run_worker(&runtime, number, shared, local, address, sockets, &in_flight));
             threads.push(thread.map_err(StartError::Runtime)?);
         }
-        Ok(Server { shared, addresses, threads, listening, in_flight, events })
+        Ok(Server { shared, addresses, threads, listening, in_flight, events, watch, log_thread })
     }
 
     /// Gives up what may have died with the network: to be called when addresses or routes changed and the server has not
@@ -269,9 +294,16 @@ impl Server {
         for address in &self.addresses {
             address.inbox.push(Event::Exit);
         }
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let Server { shared, threads, watch, log_thread, .. } = self;
+        let joined = tokio::task::spawn_blocking(move || {
+            drop(watch);
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
         let _ = joined.await;
+        if let (Some(log), Some(thread)) = (&shared.query_log, log_thread) {
+            log.close();
+            thread.wait(LOG_PATIENCE).await;
+        }
         cut
     }
 }
@@ -281,6 +313,7 @@ fn run_worker(
     runtime: &Runtime,
     number: usize,
     shared: Arc<Shared>,
+    names: Local,
     address: Address,
     sockets: Vec<Sockets>,
     in_flight: &Arc<AtomicUsize>,
@@ -299,7 +332,7 @@ fn run_worker(
                 Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
             })
             .collect();
-        let worker = Worker::new(shared, routes, address);
+        let worker = Worker::new(shared, routes, names, address);
         for Sockets { udp, tcp } in sockets {
             if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
                 let listener = udp::Listener::new(socket, &worker.outbox);
@@ -377,6 +410,9 @@ impl Drop for Runtimes {
 
 /// Events whose datagrams may wait for those of later ones.
 const FLUSH_AFTER: usize = 256;
+
+/// For how long the query log's disk may take when the server stops.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(5);

@@ -6,7 +6,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::Server;
+use keepwarm_dns::{config::QueryLogSettings, server::Server};
 
 use crate::{
     cli::{Exit, QueryArgs, print},
@@ -47,6 +47,8 @@ async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<Q
     config.dns.workers = 1;
     // The upstreams are what is asked here, and an empty cache could only say that it is empty.
     config.dns.cache.size = 0;
+    // The log is the running daemon's, and may not be this user's to write.
+    config.dns.query_log = QueryLogSettings::default();
     let server = Server::start(config.dns).map_err(run::unavailable)?;
     let report = run::ask(&server, request).await;
     server.stop(Duration::ZERO).await;
@@ -81,6 +83,10 @@ pub fn text(report: &QueryReport) -> String {
             let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
             let _ = writeln!(text, "connection  {connection}");
             let _ = writeln!(text, "time        {} in all", millis(report.total));
+        }
+        None if report.local => {
+            let _ = writeln!(text, "local       answered here");
+            let _ = writeln!(text, "time        {} in all", pools::short(report.total));
         }
         None => {
             let from = if report.stale { "stale: past its end, served because upstreams failed" } else { "hit" };
@@ -177,6 +183,14 @@ mod tests {
 
         status      NOERROR, 45 bytes
         cache       hit
+        time        12 us in all
+        ");
+        let local = QueryReport { cached: false, local: true, ..hit.clone() };
+        insta::assert_snapshot!(text(&local), @r"
+        www.example. 59 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        local       answered here
         time        12 us in all
         ");
         let took = Duration::from_millis(1800);

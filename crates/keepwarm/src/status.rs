@@ -198,6 +198,9 @@ pub struct QueryReport {
     pub cached: bool,
     /// Whether it came from the cache past its end, because upstreams failed; never without `cached`.
     pub stale: bool,
+    /// Whether it came from names that are answered here; what an alias among them leads to may be an upstream's.
+    #[serde(default)]
+    pub local: bool,
     /// The upstream whose answer this is; none when it is from the cache.
     pub upstream: Option<String>,
     /// `udp`, `tcp`, `tls` or `https`; none when it is from the cache.

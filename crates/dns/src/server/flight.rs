@@ -80,6 +80,11 @@ pub(crate) enum Client {
 pub(crate) trait Request {
     /// Called at most once, on the worker's thread.
     fn answer(self: Box<Self>, message: &[u8]);
+
+    /// The question as the client wrote it, where it is another than the one that is asked for it.
+    fn asked(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// Where a query came from.
@@ -225,6 +230,14 @@ impl Client {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
                 let _ = sender.send(trace);
             }
+        }
+    }
+
+    /// The question as the client wrote it, where it is another than the one that is asked for it.
+    pub(super) fn asked(&self) -> Option<&[u8]> {
+        match self {
+            Client::Request(request) => request.asked(),
+            Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use keepwarm_pool::CloseReason;
 use tokio::time::Instant as Clock;
 
-use super::{Server, Shared};
+use super::{Server, Shared, query_log::QueryLog};
 use crate::{cache::Cache, config::Transport, upstream::Endpoint};
 
 /// One pool: an upstream over one transport, all workers together.
@@ -106,6 +106,10 @@ pub struct ServerStatus {
     pub cache_stale: u64,
     /// Answers asked for again before their end.
     pub cache_prefetches: u64,
+    /// Queries answered from names that are answered here: records, hosts files, special names, the AAAA filter.
+    pub local_answers: u64,
+    /// Queries that the query log does not tell of, because its queue or its disk was full.
+    pub query_log_dropped: u64,
     /// Times that the network changed, or the machine slept, and everything was given up.
     pub network_changes: u64,
     /// Answers in the cache.
@@ -139,6 +143,8 @@ impl Server {
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
+            local_answers: read(&counters.local_answers),
+            query_log_dropped: self.shared.query_log.as_ref().map_or(0, QueryLog::dropped),
             network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),

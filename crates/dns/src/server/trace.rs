@@ -13,6 +13,9 @@ pub struct Trace {
     pub cached: bool,
     /// The answer came from the cache past its end, because upstreams failed (RFC 8767). Never without `cached`.
     pub stale: bool,
+    /// The answer is from names that are answered here; where it is an alias for another name, upstreams may have given
+    /// the rest of it.
+    pub local: bool,
     /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
     pub exchange: Option<ExchangeTrace>,
     /// Every exchange, in the order in which they began.
@@ -80,6 +83,7 @@ impl Trace {
             total: Duration::ZERO,
             cached: false,
             stale: false,
+            local: false,
             exchange: None,
             attempts: Vec::new(),
             error: None,

@@ -28,6 +28,8 @@ use super::{
     Shared,
     flight::{Best, Client, Flight, Origin, State, Token, Waiter},
     inbox::Address,
+    local::{self, Here},
+    query_log::Source,
     route::{Face, Route},
     trace::Trace,
     udp::Outbox,
@@ -35,6 +37,7 @@ use super::{
 use crate::{
     config::Strategy,
     health::Allowed,
+    local::Local,
     message::{self, ClientView, Query},
     strategy::{Candidate, Plan, Step},
     upstream::count,
@@ -62,6 +65,7 @@ pub(crate) struct Worker {
 }
 
 struct WorkerState {
+    local: Local,
     flights: Slab<Flight>,
     by_key: HashTable<usize>,
     wheel: Wheel<u64>,
@@ -78,7 +82,7 @@ struct WorkerState {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, routes: Vec<Route>, address: Address) -> Rc<Worker> {
+    pub(crate) fn new(shared: Arc<Shared>, routes: Vec<Route>, local: Local, address: Address) -> Rc<Worker> {
         let workers = shared.workers;
         let flights_max = (shared.config.clients.max_in_flight / workers).clamp(1, Token::FLIGHTS_MAX - 1);
         let now = Clock::now().into_std();
@@ -90,6 +94,7 @@ impl Worker {
             outbox: Rc::default(),
             readers: RefCell::default(),
             state: RefCell::new(WorkerState {
+                local,
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
                 wheel: Wheel::new(now),
@@ -119,6 +124,11 @@ impl Worker {
     /// A client's message came in. Answers at once what needs no upstream.
     pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         count(&self.shared.counters.queries);
+        self.ask_for(bytes, client, origin, now);
+    }
+
+    /// As [`ask`](Self::ask), for a query that is counted.
+    fn ask_for(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         let mut state = self.state.borrow_mut();
         let limits = &self.shared.config.clients;
         let parsed = match Query::parse(bytes) {
@@ -137,7 +147,27 @@ impl Worker {
         if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
+            let question = &bytes[12..parsed.question.end];
+            self.log(&client, &origin, question, &state.answer, || Source::Error("refused"), now);
             return client.deliver(&state.answer, None);
+        }
+        let question = &bytes[12..parsed.question.end];
+        if state.local.may_concern(bytes, &parsed) {
+            let WorkerState { local, scratch, answer, .. } = &mut *state;
+            match local::answer(local, (bytes, &parsed), &view, scratch, answer) {
+                Here::Nothing => {}
+                Here::Answer => {
+                    count(&self.shared.counters.local_answers);
+                    self.log(&client, &origin, question, answer, || Source::Local, now);
+                    let trace = || Trace { local: true, ..Trace::own(answer) };
+                    return client.deliver(answer, Some(&trace));
+                }
+                Here::Alias(alias) => {
+                    drop(state);
+                    let (query, client) = alias.ask(client);
+                    return self.ask_for(&query, client, origin, now);
+                }
+            }
         }
         let readdressed = self.readdress(bytes, &parsed, &origin, &mut view);
         let (bytes, parsed) = match &readdressed {
@@ -147,6 +177,8 @@ impl Worker {
         let state = &mut *state;
         let stale = match self.look_up(&mut state.answer, (bytes, parsed), &view, now) {
             Kept::Answer { refresh, stale } => {
+                let source = || if stale { Source::Stale } else { Source::Cache };
+                self.log(&client, &origin, question, &state.answer, source, now);
                 let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
@@ -158,7 +190,6 @@ impl Worker {
         };
         message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
-        let question = &bytes[12..parsed.question.end];
         if let Some(index) = Self::same(state, hash)
             && state.flights[index].waiters.len() < WAITERS_MAX
         {
@@ -176,6 +207,7 @@ impl Worker {
             count(&self.shared.counters.overloaded);
             let text = Some("keepwarm: too many queries in flight");
             message::build_error(bytes, &view, message::SERVFAIL, text, &mut state.answer);
+            self.log(&client, &origin, question, &state.answer, || Source::Error("overloaded"), now);
             return client.deliver(&state.answer, None);
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
@@ -295,28 +327,31 @@ impl Worker {
             count(&self.shared.counters.failed);
         }
         let mut waiters = std::mem::take(&mut flight.waiters);
-        for Waiter { client, view, question, .. } in waiters.drain(..) {
+        for Waiter { client, origin, view, question } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
+            let asked = question.as_deref().unwrap_or(own);
+            let source = || self.source(flight, answer.map(|(best, _)| best));
             match answer {
                 Some((best, answer)) => {
-                    let question = question.as_deref().unwrap_or(own);
                     // Whoever asks first sees the limits of the TTLs like all who come later.
-                    if clamped && self.render_kept(flight, question, &view, &mut state.answer, now) {
+                    if clamped && self.render_kept(flight, asked, &view, &mut state.answer, now) {
+                        self.log(&client, &origin, asked, &state.answer, source, flight.started);
                         let trace = || self.trace(flight, Some(best), &state.answer, now);
                         client.deliver(&state.answer, Some(&trace));
                         continue;
                     }
-                    message::prepare_answer(answer, &view, question, &mut state.answer);
+                    message::prepare_answer(answer, &view, asked, &mut state.answer);
                 }
                 None => {
                     let text = flight.last_error.as_ref().map(story::explain);
                     let text = text.as_deref().or(Some("keepwarm: no upstream answered in time"));
                     message::build_error(&flight.query, &view, message::SERVFAIL, text, &mut state.answer);
-                    if let Some(question) = question {
-                        state.answer[12..12 + question.len()].copy_from_slice(&question);
+                    if let Some(question) = &question {
+                        state.answer[12..12 + question.len()].copy_from_slice(question);
                     }
                 }
             }
+            self.log(&client, &origin, asked, &state.answer, source, flight.started);
             let trace = || self.trace(flight, answer.map(|(best, _)| best), &state.answer, now);
             client.deliver(&state.answer, Some(&trace));
         }

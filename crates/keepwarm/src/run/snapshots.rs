@@ -99,6 +99,8 @@ impl Snapshots for Daemon {
                 ("cache_misses", totals.cache_misses),
                 ("cache_stale", totals.cache_stale),
                 ("cache_prefetches", totals.cache_prefetches),
+                ("local_answers", totals.local_answers),
+                ("query_log_dropped", totals.query_log_dropped),
                 ("network_changes", totals.network_changes),
                 ("cache_entries", totals.cache_entries as u64),
                 ("cache_bytes", totals.cache_bytes as u64),
@@ -161,11 +163,11 @@ pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, 
 /// Turns a trace into what is shown.
 ///
 /// # Errors
-/// When no upstream answered, and neither did the cache.
+/// When no upstream answered, and neither did the cache or the names that are answered here.
 pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryError> {
     // A stale answer may follow an exchange that came to nothing, which is not where it is from.
     let exchange = trace.exchange.filter(|_| !trace.cached);
-    if exchange.is_none() && !trace.cached {
+    if exchange.is_none() && !trace.cached && !trace.local {
         let why = trace.error.unwrap_or_else(|| "no upstream answered within the deadline".into());
         return Err(QueryError::Failed(why));
     }
@@ -179,6 +181,7 @@ pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, Quer
         size: trace.answer.len() as u64,
         cached: trace.cached,
         stale: trace.stale,
+        local: trace.local,
         total: trace.total,
         attempts: trace
             .attempts
@@ -229,7 +232,7 @@ mod tests {
         let mut answer = message::build_query("www.example", 1).unwrap();
         answer[2] |= 0x80;
         let error = Some("nobody answered".into());
-        Trace { answer, total: Duration::ZERO, cached, stale, exchange, attempts: vec![failed], error }
+        Trace { answer, total: Duration::ZERO, cached, stale, local: false, exchange, attempts: vec![failed], error }
     }
 
     #[test]
@@ -240,6 +243,8 @@ mod tests {
         assert_eq!(told(trace(true, false, false)), Ok((None, true, false)));
         assert_eq!(told(trace(true, true, true)), Ok((None, true, true)));
         assert_eq!(told(trace(false, false, false)), Err(QueryError::Failed("nobody answered".into())));
+        let local = report("printer.lan", "A", Trace { local: true, ..trace(false, false, false) }).unwrap();
+        assert_eq!((local.upstream, local.local), (None, true));
         let stale = report("www.example", "A", trace(true, true, true)).unwrap();
         assert_eq!((stale.attempts.len(), stale.phases), (1, Phases::default()));
     }

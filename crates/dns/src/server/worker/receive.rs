@@ -36,6 +36,7 @@ impl Worker {
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
             Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), Origin::DAEMON, now),
+            Event::Local(local) => self.state.borrow_mut().local = local,
             Event::NetworkChanged => {
                 for route in &self.routes {
                     route.paths().for_each(Path::network_changed);

@@ -10,11 +10,21 @@ use crate::{
     message,
     server::{
         flight::{Best, Flight, Outcome},
+        query_log::Source,
         trace::{AttemptTrace, ExchangeTrace, Trace},
     },
 };
 
 impl Worker {
+    /// Where the answer of a flight is from, for the query log.
+    pub(super) fn source(&self, flight: &Flight, best: Option<&Best>) -> Source {
+        let Some(best) = best else {
+            return Source::Error(flight.last_error.as_ref().map_or("timeout", |error| error.kind().as_str()));
+        };
+        let exchange = &flight.exchanges[best.number];
+        Source::Upstream(self.routes[exchange.upstream].path(exchange.face).endpoint.name.clone())
+    }
+
     pub(super) fn trace(&self, flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
         let exchange = best.map(|Best { number, lease, at, .. }| {
             let exchange = &flight.exchanges[*number];
@@ -48,6 +58,7 @@ impl Worker {
             total: now.saturating_duration_since(flight.started),
             cached: false,
             stale: false,
+            local: false,
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
