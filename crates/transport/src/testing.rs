@@ -53,7 +53,7 @@ impl Ca {
         self.issuer.pem()
     }
 
-    pub(crate) fn sign(&self, params: CertificateParams, key: &KeyPair) -> rcgen::Certificate {
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> rcgen::Certificate {
         params.signed_by(key, &self.issuer).unwrap()
     }
 

@@ -52,12 +52,10 @@ pub(crate) fn split_datagram(datagram: &[u8], peer: IpAddr) -> Result<(IpAddr, &
 fn client(bytes: &[u8], peer: IpAddr) -> Result<(IpAddr, usize), NoHeader> {
     let header = Header::try_from(bytes).map_err(|_| NoHeader)?;
     let client = match (header.command, header.addresses) {
-        // The proxy's own connection, such as a health check.
-        (Command::Local, _) => peer,
         (Command::Proxy, Addresses::IPv4(addresses)) => addresses.source_address.into(),
         (Command::Proxy, Addresses::IPv6(addresses)) => addresses.source_address.into(),
-        // Section 2.2: the receiver uses the addresses of the connection.
-        (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => peer,
+        // The proxy's own connection, such as a health check; or section 2.2: the receiver uses the connection's addresses.
+        (Command::Local, _) | (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => peer,
     };
     Ok((client, header.len()))
 }

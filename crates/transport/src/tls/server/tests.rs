@@ -36,7 +36,7 @@ impl Files {
         params.not_after = date_time_ymd(until, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        (self.ca.sign(params, &key).pem() + &self.ca.pem(), key.serialize_pem())
+        (self.ca.sign(&params, &key).pem() + &self.ca.pem(), key.serialize_pem())
     }
 
     fn chain(&self) -> PathBuf {
