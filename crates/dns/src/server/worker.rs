@@ -4,6 +4,7 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod edns;
 mod kept;
 mod limited;
 mod receive;
@@ -70,6 +71,8 @@ struct WorkerState {
     rotation: u32,
     seed: u64,
     scratch: Vec<u8>,
+    /// A query on its way into a datagram.
+    datagram: Vec<u8>,
     answer: Vec<u8>,
     /// Buffers of queries that ended, for those to come.
     spare: Vec<Vec<u8>>,
@@ -96,6 +99,7 @@ impl Worker {
                 rotation: 0,
                 seed: rand::random(),
                 scratch: Vec::with_capacity(512),
+                datagram: Vec::with_capacity(512),
                 answer: Vec::with_capacity(4096),
                 spare: Vec::new(),
             }),
@@ -143,13 +147,18 @@ impl Worker {
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
             return client.deliver(&state.answer, None);
         }
+        let readdressed = self.readdress(bytes, &parsed, &origin, &mut view);
+        let (bytes, parsed) = match &readdressed {
+            None => (bytes, &parsed),
+            Some(readdressed) => (&readdressed.message[..], &readdressed.query),
+        };
         let state = &mut *state;
-        let stale = match self.look_up(&mut state.answer, (bytes, &parsed), &view, now) {
+        let stale = match self.look_up(&mut state.answer, (bytes, parsed), &view, now) {
             Kept::Answer { refresh, stale } => {
                 let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
-                    self.refresh(state, bytes, &parsed, now);
+                    self.refresh(state, bytes, parsed, now);
                 }
                 return;
             }
@@ -166,7 +175,7 @@ impl Worker {
                 return client.deliver(&state.answer, None);
             }
         };
-        message::normalise(bytes, &parsed, &mut state.scratch);
+        message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
         let question = &bytes[12..parsed.question.end];
         if let Some(index) = Self::same(state, hash)
