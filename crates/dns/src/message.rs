@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod edns;
+mod hop;
 mod name;
 mod query;
 mod subnet;
@@ -15,10 +16,11 @@ pub(crate) mod wire;
 
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
 pub(crate) use answer::{AnswerOptions, answer_options};
-pub use client::{ClientView, build_error, build_query_error, prepare_answer};
+pub use client::{ClientView, build_error, build_query_error, build_truncated, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
 pub(crate) use edns::{OptWriter, PADDING_BLOCK};
 pub(crate) use name::name_to_text;
+pub use hop::{Hop, add_hop_options};
 pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,

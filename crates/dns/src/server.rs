@@ -5,20 +5,26 @@
 
 mod access;
 mod bind;
+pub mod doh;
 mod events;
 mod flight;
+mod https;
 mod inbox;
+mod limit;
 mod local;
 mod network;
 mod pools;
+mod proxy;
 mod query_log;
 mod route;
 mod status;
 mod tcp;
+mod tls;
 mod trace;
 mod udp;
 mod worker;
 
+pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
 pub use query_log::QueryLogError;
@@ -40,7 +46,7 @@ use keepwarm_pool::Pool;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
     resolve::{Resolve, SystemResolver},
-    tls::RootsError,
+    tls::{CertificateError, RootsError},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -52,7 +58,7 @@ use tokio::{
 
 use crate::{
     cache::Cache,
-    config::{DnsConfig, Listen, Transport},
+    config::{DnsConfig, Listen, ListenTransport, Transport},
     local::Local,
     message,
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
@@ -60,10 +66,12 @@ use crate::{
 use access::Access;
 use bind::{Sockets, bind};
 use inbox::{Address, Event};
+use limit::Limiter;
 use local::Watch;
 use pools::{datagram_pool, stream_pool};
 use query_log::{LogThread, QueryLog};
 use route::{Path, Route};
+use tls::Encryption;
 use worker::Worker;
 
 /// What all workers share.
@@ -75,6 +83,11 @@ pub(crate) struct Shared {
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
     pub(crate) access: Arc<Access>,
+    pub(crate) encryption: Option<Arc<Encryption>>,
+    /// What HTTP responses say of HTTP/3.
+    pub(crate) alt_svc: Option<http::HeaderValue>,
+    /// Limits of single clients; `None` when there are none.
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) cache: Option<Cache>,
     pub(crate) query_log: Option<QueryLog>,
     pub(crate) counters: Counters,
@@ -92,6 +105,8 @@ pub(crate) struct Counters {
     pub(crate) wrong_answers: AtomicU64,
     pub(crate) local_errors: AtomicU64,
     pub(crate) tcp_rejected: AtomicU64,
+    pub(crate) rate_limited: AtomicU64,
+    pub(crate) client_limited: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
@@ -119,8 +134,14 @@ pub struct Server {
 pub enum StartError {
     /// An address cannot be listened on.
     Listen(TransportError),
+    /// A socket was passed in that no listener names: its address and protocol.
+    PassedSocket(String),
     /// The trust roots cannot be loaded.
     Roots(RootsError),
+    /// This listener is encrypted, and there is no certificate to show.
+    NoCertificate(Listen),
+    /// The certificate of the encrypted listeners cannot be used.
+    Certificate(CertificateError),
     /// A limit of the pool contradicts another.
     Limits(keepwarm_pool::LimitsError),
     /// The names to answer here cannot be had.
@@ -146,6 +167,16 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
+            StartError::PassedSocket(socket) => write!(
+                f,
+                "socket activation passed {socket}, which no listener is for: \
+                 name it under dns.listen, or take it out of the socket unit"
+            ),
+            StartError::NoCertificate(listen) => {
+                let scheme = listen.transport.as_str();
+                write!(f, "listen on {scheme}://{}: no certificate; name its files under dns.tls", listen.address)
+            }
+            StartError::Certificate(error) => write!(f, "certificate of the listeners (dns.tls): {error}"),
             StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
             StartError::Local(error) => error.fmt(f),
             StartError::QueryLog(error) => error.fmt(f),
@@ -160,6 +191,8 @@ impl std::error::Error for StartError {
             StartError::Listen(error) => Some(error),
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
+            StartError::PassedSocket(_) | StartError::NoCertificate(_) => None,
+            StartError::Certificate(error) => Some(error),
             StartError::Limits(error) => Some(error),
             StartError::Local(error) => error.source(),
             StartError::QueryLog(error) => error.source(),
@@ -170,6 +203,13 @@ impl std::error::Error for StartError {
 impl Server {
     /// Binds every address, then starts the workers. Nothing runs when this fails.
     pub fn start(config: DnsConfig) -> Result<Server, StartError> {
+        Server::start_with(config, Vec::new())
+    }
+
+    /// As [`start`](Self::start), with sockets that are bound already, as systemd passes them. One whose address and protocol
+    /// a listener names is used in place of a new one; one that no listener names is an error, for its clients would wait
+    /// for ever.
+    pub fn start_with(config: DnsConfig, sockets: Vec<ListenSocket>) -> Result<Server, StartError> {
         let available = thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.workers == 0 { available } else { config.workers };
         let resolver: Arc<dyn Resolve> = if config.bootstrap.is_empty() {
@@ -184,11 +224,12 @@ impl Server {
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
         let (local, files) = local::load(&config)?;
+        let encryption = Encryption::new(&config)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
         }
-        let (sockets, listening) = bind(&config.listen, &runtimes.0)?;
+        let (sockets, listening) = bind(&config.listen, sockets, &runtimes.0)?;
         let (query_log, log_thread) = QueryLog::open(&config.query_log).map_err(StartError::QueryLog)?.unzip();
         let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let shared = Arc::new(Shared {
@@ -200,6 +241,9 @@ impl Server {
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
             query_log,
+            encryption,
+            alt_svc: https::alternative(&listening),
+            limiter: Limiter::new(&config.clients, Clock::now().into_std()),
             config,
             workers,
             upstreams,
@@ -333,20 +377,34 @@ fn run_worker(
             })
             .collect();
         let worker = Worker::new(shared, routes, names, address);
-        for Sockets { udp, tcp } in sockets {
-            if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-                let listener = udp::Listener::new(socket, &worker.outbox);
-                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
-                worker.readers.borrow_mut().push(reader.abort_handle());
-            }
-            if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
-                tokio::task::spawn_local(tcp::accept(worker.clone(), listener));
-            }
+        for sockets in sockets {
+            listen(&worker, sockets);
+        }
+        if let Some(encryption) = worker.shared.encryption.clone().filter(|_| number == 0) {
+            tokio::task::spawn_local(async move { encryption.server.keep_fresh().await });
         }
         tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
         read_inbox(worker, in_flight).await;
     });
+}
+
+/// Lets clients in.
+fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) {
+    if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
+        match listen.transport {
+            // Served by their own modules.
+            ListenTransport::H3 | ListenTransport::Quic => drop(socket),
+            _ => {
+                let listener = udp::Listener::new(socket, &worker.outbox);
+                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+                worker.readers.borrow_mut().push(reader.abort_handle());
+            }
+        }
+    }
+    if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
+        tokio::task::spawn_local(tcp::accept(worker.clone(), listener, listen));
+    }
 }
 
 /// Handles events until told to leave.

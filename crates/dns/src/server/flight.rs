@@ -14,7 +14,7 @@ use keepwarm_pool::{Lease, Ticket};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
+use super::{limit::Charge, route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
 use crate::{
     config::ListenTransport,
     error::Error,
@@ -72,6 +72,9 @@ pub(crate) enum Client {
     Tcp(Rc<TcpClient>),
     /// A request of its own, such as one over HTTP or a stream of QUIC.
     Request(Box<dyn Request>),
+    /// One of these, and its place among its client's queries in flight, where these are limited. Boxed, so that those who
+    /// set no limit do not pay for it.
+    Limited(Box<(Client, Charge)>),
     /// The daemon itself.
     Daemon(oneshot::Sender<Trace>),
 }
@@ -226,6 +229,7 @@ impl Client {
             Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
             Client::Request(request) => request.answer(answer),
+            Client::Limited(limited) => limited.0.deliver(answer, trace),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
                 let _ = sender.send(trace);
@@ -237,6 +241,7 @@ impl Client {
     pub(super) fn asked(&self) -> Option<&[u8]> {
         match self {
             Client::Request(request) => request.asked(),
+            Client::Limited(limited) => limited.0.asked(),
             Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
         }
     }
@@ -246,6 +251,7 @@ impl Client {
         match self {
             Client::Udp { .. } | Client::Request(_) | Client::Daemon(_) => {}
             Client::Tcp(client) => client.close(),
+            Client::Limited(limited) => limited.0.dismiss(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod edns;
 mod kept;
+mod limited;
 mod receive;
 mod send;
 mod story;
@@ -124,6 +125,11 @@ impl Worker {
     /// A client's message came in. Answers at once what needs no upstream.
     pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         count(&self.shared.counters.queries);
+        if let Some(limiter) = &self.shared.limiter
+            && let Some(verdict) = self.over_rate(limiter, &origin, now)
+        {
+            return self.turn_away(&mut self.state.borrow_mut().answer, bytes, client, verdict);
+        }
         self.ask_for(bytes, client, origin, now);
     }
 
@@ -141,9 +147,12 @@ impl Worker {
         };
         let max = match client {
             Client::Udp { .. } => limits.udp_payload_size,
-            Client::Tcp(_) | Client::Request(_) | Client::Daemon(_) => u16::MAX,
+            _ => u16::MAX,
         };
         let mut view = ClientView::new(&parsed, max, limits.udp_payload_size);
+        if let Some(hop) = self.hop(origin.transport) {
+            view = view.with_hop(bytes, &parsed, hop);
+        }
         if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
@@ -188,6 +197,17 @@ impl Worker {
             }
             Kept::Nothing { stale } => stale,
         };
+        let client = match &self.shared.limiter {
+            None => Ok(client),
+            Some(limiter) => self.charge(limiter, client, &origin),
+        };
+        let client = match client {
+            Ok(client) => client,
+            Err((client, text)) => {
+                message::build_error(bytes, &view, message::REFUSED, Some(text), &mut state.answer);
+                return client.deliver(&state.answer, None);
+            }
+        };
         message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
         if let Some(index) = Self::same(state, hash)
@@ -196,7 +216,8 @@ impl Worker {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
-            flight.waiters.push(Waiter { client, origin, view, question: differs.then(|| question.into()) });
+            let question = differs.then(|| question.into());
+            flight.waiters.push(Waiter { client, origin, view, question });
             if stale && flight.stale_at.is_none() {
                 flight.stale_at = Some(now + CLIENT_RESPONSE);
                 self.step(state, index, now);

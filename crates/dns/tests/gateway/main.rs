@@ -8,15 +8,20 @@
 
 mod answers;
 mod cache;
+mod certificate;
 mod clients;
 mod crossed;
 mod edns;
+mod encrypted;
 mod families;
 mod faults;
 mod health;
+mod interop;
+mod limited;
 mod local;
 mod network;
 mod pooling;
+mod proxied;
 mod query_log;
 mod quic;
 mod shortage;
