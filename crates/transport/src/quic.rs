@@ -4,5 +4,6 @@
 //! address, both of which are off.
 
 mod client;
+pub mod server;
 
 pub use client::QuicClient;
