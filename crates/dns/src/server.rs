@@ -5,13 +5,18 @@
 
 mod access;
 mod bind;
+pub mod doh;
+mod doq;
 mod events;
 mod flight;
+mod h3;
 mod inbox;
 mod pools;
+mod quic;
 mod route;
 mod status;
 mod tcp;
+mod tls;
 mod trace;
 mod udp;
 mod worker;
@@ -34,8 +39,9 @@ use std::{
 use keepwarm_pool::Pool;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
+    quic::server::QuicListener,
     resolve::{Resolve, SystemResolver},
-    tls::RootsError,
+    tls::{CertificateError, RootsError},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -47,7 +53,7 @@ use tokio::{
 
 use crate::{
     cache::Cache,
-    config::{DnsConfig, Listen, Transport},
+    config::{DnsConfig, Listen, ListenTransport, Transport},
     message,
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
 };
@@ -56,6 +62,7 @@ use bind::{Sockets, bind};
 use inbox::{Address, Event};
 use pools::{datagram_pool, stream_pool};
 use route::{Path, Route};
+use tls::Encryption;
 use worker::Worker;
 
 /// What all workers share.
@@ -67,6 +74,7 @@ pub(crate) struct Shared {
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
     pub(crate) access: Arc<Access>,
+    pub(crate) encryption: Option<Arc<Encryption>>,
     pub(crate) cache: Option<Cache>,
     pub(crate) counters: Counters,
 }
@@ -107,6 +115,10 @@ pub enum StartError {
     Listen(TransportError),
     /// The trust roots cannot be loaded.
     Roots(RootsError),
+    /// This listener is encrypted, and there is no certificate to show.
+    NoCertificate(Listen),
+    /// The certificate of the encrypted listeners cannot be used.
+    Certificate(CertificateError),
     /// A limit of the pool contradicts another.
     Limits(keepwarm_pool::LimitsError),
     /// A thread or runtime cannot be had.
@@ -128,6 +140,11 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
+            StartError::NoCertificate(listen) => {
+                let scheme = listen.transport.as_str();
+                write!(f, "listen on {scheme}://{}: no certificate; name its files under dns.tls", listen.address)
+            }
+            StartError::Certificate(error) => write!(f, "certificate of the listeners (dns.tls): {error}"),
             StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
             StartError::Runtime(error) => write!(f, "start a worker: {error}"),
         }
@@ -140,6 +157,8 @@ impl std::error::Error for StartError {
             StartError::Listen(error) => Some(error),
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
+            StartError::NoCertificate(_) => None,
+            StartError::Certificate(error) => Some(error),
             StartError::Limits(error) => Some(error),
         }
     }
@@ -161,6 +180,7 @@ impl Server {
             .map(|upstream| Upstream::new(upstream, &config, &resolver))
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
+        let encryption = Encryption::new(&config)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
@@ -175,6 +195,7 @@ impl Server {
                 .collect::<Result<_, _>>()?,
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
+            encryption,
             config,
             workers,
             upstreams,
@@ -289,20 +310,31 @@ fn run_worker(
             })
             .collect();
         let worker = Worker::new(shared, routes, address);
-        for Sockets { udp, tcp } in sockets {
-            if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-                let listener = udp::Listener::new(socket, &worker.outbox);
-                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
-                worker.readers.borrow_mut().push(reader.abort_handle());
-            }
-            if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
-                tokio::task::spawn_local(tcp::accept(worker.clone(), listener));
-            }
+        let quic: Vec<_> = sockets.into_iter().filter_map(|sockets| listen(&worker, sockets)).collect();
+        if let Some(encryption) = worker.shared.encryption.clone().filter(|_| number == 0) {
+            tokio::task::spawn_local(async move { encryption.server.keep_fresh().await });
         }
         tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
         read_inbox(worker, in_flight).await;
+        quic::close(&quic).await;
     });
+}
+
+/// Lets clients in. Those over QUIC are to be told when the worker leaves.
+fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) -> Option<QuicListener> {
+    if matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic) {
+        return quic::listen(worker, udp?, listen);
+    }
+    if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
+        let listener = udp::Listener::new(socket, &worker.outbox);
+        let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+        worker.readers.borrow_mut().push(reader.abort_handle());
+    }
+    if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
+        tokio::task::spawn_local(tcp::accept(worker.clone(), listener, listen));
+    }
+    None
 }
 
 /// Handles events until told to leave.

@@ -53,6 +53,10 @@ impl Ca {
         self.issuer.pem()
     }
 
+    pub(crate) fn sign(&self, params: CertificateParams, key: &KeyPair) -> rcgen::Certificate {
+        params.signed_by(key, &self.issuer).unwrap()
+    }
+
     /// A server's settings with a fresh certificate of this authority.
     pub(crate) fn server(
         &self,

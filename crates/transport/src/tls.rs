@@ -1,6 +1,7 @@
-//! TLS as a client: which roots are trusted, one client per upstream, and a handshake under a deadline.
+//! TLS as a client: which roots are trusted, one client per upstream, and a handshake under a deadline. And as a server: the
+//! certificate that listeners show.
 //!
-//! What is deliberately not here: a switch that leaves certificates unverified, and TLS as a server.
+//! What is deliberately not here: a switch that leaves certificates unverified.
 
 use std::{
     io,
@@ -18,8 +19,10 @@ use crate::error::{Error, ErrorKind, Phase};
 
 mod certificate;
 mod roots;
+mod server;
 
 pub use roots::{RootsError, TlsRoots};
+pub use server::{CertificateError, CertificateFault, CertificateInfo, Reload, TlsServer};
 
 /// A TCP connection with TLS on it, certificate verified.
 pub type TlsStream = RustlsStream<TcpStream>;

@@ -1,17 +1,18 @@
 //! The listeners: each address bound once a worker.
 
-use std::net::SocketAddr;
-
 use keepwarm_transport::{
-    error::ErrorKind as TransportKind, tcp::listen_group as listen_tcp, udp::listen_group as listen_udp,
+    error::ErrorKind as TransportKind, quic::server::listen_group as listen_quic, tcp::listen_group as listen_tcp,
+    udp::listen_group as listen_udp,
 };
 use tokio::runtime::Runtime;
 
 use super::StartError;
-use crate::config::Listen;
+use crate::config::{Listen, ListenTransport};
 
 /// One address's sockets for one worker.
 pub(super) struct Sockets {
+    /// What is spoken there, with the port that the system chose.
+    pub(super) listen: Listen,
     pub(super) udp: Option<std::net::UdpSocket>,
     pub(super) tcp: Option<std::net::TcpListener>,
 }
@@ -23,7 +24,7 @@ pub(super) fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<S
     let mut listening = Vec::new();
     for listen in listen {
         let mut tries = 0;
-        let (address, bound) = loop {
+        let bound = loop {
             match bind_one(listen, runtimes.len()) {
                 // The port that the system chose for UDP may be taken over TCP: let it choose again.
                 Err(StartError::Listen(error))
@@ -36,17 +37,20 @@ pub(super) fn bind(listen: &[Listen], runtimes: &[Runtime]) -> Result<(Vec<Vec<S
                 other => break other?,
             }
         };
+        listening.push(bound[0].listen.clone());
         sockets.iter_mut().zip(bound).for_each(|(own, bound)| own.push(bound));
-        listening.push(Listen { address, ..listen.clone() });
     }
     Ok((sockets, listening))
 }
 
-fn bind_one(listen: &Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>), StartError> {
+fn bind_one(listen: &Listen, workers: usize) -> Result<Vec<Sockets>, StartError> {
     let mut address = listen.address;
-    let mut bound: Vec<Sockets> = (0..workers).map(|_| Sockets { udp: None, tcp: None }).collect();
+    let mut bound: Vec<Sockets> =
+        (0..workers).map(|_| Sockets { listen: listen.clone(), udp: None, tcp: None }).collect();
     if listen.transport.over_udp() {
-        let group = listen_udp(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)?;
+        let is_quic = matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic);
+        let listen_group = if is_quic { listen_quic } else { listen_udp };
+        let group = listen_group(address, workers, Some(LISTEN_BUFFER)).map_err(StartError::Listen)?;
         for (sockets, socket) in bound.iter_mut().zip(group) {
             address = socket.local_addr().map_err(StartError::Runtime)?;
             sockets.udp = Some(socket.into_std().map_err(StartError::Runtime)?);
@@ -59,7 +63,8 @@ fn bind_one(listen: &Listen, workers: usize) -> Result<(SocketAddr, Vec<Sockets>
             sockets.tcp = Some(listener.into_std().map_err(StartError::Runtime)?);
         }
     }
-    Ok((address, bound))
+    bound.iter_mut().for_each(|sockets| sockets.listen.address = address);
+    Ok(bound)
 }
 
 /// Receive buffer of a listener: bursts of a thousand clients are not lost (the system may give less).

@@ -23,7 +23,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    config::ListenTransport,
+    config::{Listen, ListenTransport},
     framing::{Frames, push_frame},
     upstream::count,
 };
@@ -66,7 +66,7 @@ impl TcpClient {
 }
 
 /// Accepts until the worker stops listening.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, _listen: Listen) {
     while worker.listening.get() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -60,7 +60,8 @@ impl QuicServer {
     /// When the TLS settings cannot protect QUIC's first packets, which ask for AES-128-GCM.
     pub fn new(tls: Arc<rustls::ServerConfig>, limits: &QuicLimits) -> Result<QuicServer, Error> {
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| {
-            Error::new(ErrorKind::Tls, Phase::Listen, "set up quic", "no suite for the first packets").with_source(error)
+            Error::new(ErrorKind::Tls, Phase::Listen, "set up quic", "no suite for the first packets")
+                .with_source(error)
         })?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
         config

@@ -66,7 +66,7 @@ fn bare(name: &str) -> &str {
 }
 
 /// The UTC date as `2024-02-29`.
-fn date(time: UnixTime) -> String {
+pub(super) fn date(time: UnixTime) -> String {
     // Days to civil date, Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms"; the years before 1970 cannot occur.
     let days = time.as_secs() / 86_400 + 719_468;
     let era = days / 146_097;

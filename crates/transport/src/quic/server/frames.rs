@@ -139,7 +139,10 @@ mod tests {
         let [.., high, low] = (FRAME_MAX + 1).to_be_bytes();
         for frame in [0x01, 0x04, 0x21] {
             assert_eq!(see(&[frame, 0x80, 0, high, low]), Err(TooLong));
-            assert_eq!(see(&[&[0x01, 0x01, 7, 0x00, 0x01, 7][..], &[frame, 0x80, 0, high, low]].concat()), Err(TooLong));
+            assert_eq!(
+                see(&[&[0x01, 0x01, 7, 0x00, 0x01, 7][..], &[frame, 0x80, 0, high, low]].concat()),
+                Err(TooLong)
+            );
         }
         let [.., high, low] = FRAME_MAX.to_be_bytes();
         assert_eq!(see(&[0x01, 0x80, 0, high, low]), Ok(()));
