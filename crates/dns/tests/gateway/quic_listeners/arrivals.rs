@@ -109,14 +109,14 @@ async fn forged_clients_are_told_to_prove_their_address_and_take_nobodys_place()
     // First packets of clients that hear nothing of what is sent to them: quinn writes them, and this socket carries them on.
     let between = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let client = bench.client(Ipv4Addr::LOCALHOST.into(), b"doq");
-    let mut packets = Vec::new();
-    for _ in 0..40 {
-        let connecting = client.connect(between.local_addr().unwrap(), "dns.lab").unwrap();
+    let (mut packets, mut forged) = (Vec::new(), Vec::new());
+    while packets.len() < 150 {
+        // Each of them needs two packets at most, for its keys are large.
+        forged.push(client.connect(between.local_addr().unwrap(), "dns.lab").unwrap());
         let mut packet = vec![0; 2048];
         let (length, _) = within(between.recv_from(&mut packet)).await.unwrap();
         packet.truncate(length);
         packets.push(packet);
-        drop(connecting);
     }
     let forger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     for packet in &packets {

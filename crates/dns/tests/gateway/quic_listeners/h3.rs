@@ -13,7 +13,6 @@ use keepwarm_lab::answer_matches;
 use tokio::task::JoinHandle;
 
 use super::client::*;
-use crate::support::*;
 
 const NO_ERROR: u64 = 0x100;
 const EXCESSIVE_LOAD: u64 = 0x107;
