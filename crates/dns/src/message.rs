@@ -6,14 +6,16 @@
 
 mod answer;
 mod client;
+mod hop;
 mod name;
 mod query;
 mod text;
 pub(crate) mod wire;
 
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
-pub use client::{ClientView, build_error, build_query_error, prepare_answer};
+pub use client::{ClientView, build_error, build_query_error, build_truncated, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
+pub use hop::{Hop, add_hop_options};
 pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,

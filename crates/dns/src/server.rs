@@ -10,9 +10,12 @@ mod doq;
 mod events;
 mod flight;
 mod h3;
+mod https;
 mod inbox;
+mod limit;
 mod network;
 mod pools;
+mod proxy;
 mod quic;
 mod route;
 mod status;
@@ -22,6 +25,7 @@ mod trace;
 mod udp;
 mod worker;
 
+pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
 pub use status::{PoolStatus, ServerStatus};
 pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
@@ -61,6 +65,7 @@ use crate::{
 use access::Access;
 use bind::{Sockets, bind};
 use inbox::{Address, Event};
+use limit::Limiter;
 use pools::{datagram_pool, stream_pool};
 use route::{Path, Route};
 use tls::Encryption;
@@ -76,6 +81,10 @@ pub(crate) struct Shared {
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
     pub(crate) access: Arc<Access>,
     pub(crate) encryption: Option<Arc<Encryption>>,
+    /// What HTTP responses say of HTTP/3.
+    pub(crate) alt_svc: Option<http::HeaderValue>,
+    /// Limits of single clients; `None` when there are none.
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) cache: Option<Cache>,
     pub(crate) counters: Counters,
 }
@@ -92,6 +101,8 @@ pub(crate) struct Counters {
     pub(crate) wrong_answers: AtomicU64,
     pub(crate) local_errors: AtomicU64,
     pub(crate) tcp_rejected: AtomicU64,
+    pub(crate) rate_limited: AtomicU64,
+    pub(crate) client_limited: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
@@ -115,6 +126,8 @@ pub struct Server {
 pub enum StartError {
     /// An address cannot be listened on.
     Listen(TransportError),
+    /// A socket was passed in that no listener names: its address and protocol.
+    PassedSocket(String),
     /// The trust roots cannot be loaded.
     Roots(RootsError),
     /// This listener is encrypted, and there is no certificate to show.
@@ -142,6 +155,11 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
+            StartError::PassedSocket(socket) => write!(
+                f,
+                "socket activation passed {socket}, which no listener is for: \
+                 name it under dns.listen, or take it out of the socket unit"
+            ),
             StartError::NoCertificate(listen) => {
                 let scheme = listen.transport.as_str();
                 write!(f, "listen on {scheme}://{}: no certificate; name its files under dns.tls", listen.address)
@@ -159,7 +177,7 @@ impl std::error::Error for StartError {
             StartError::Listen(error) => Some(error),
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
-            StartError::NoCertificate(_) => None,
+            StartError::PassedSocket(_) | StartError::NoCertificate(_) => None,
             StartError::Certificate(error) => Some(error),
             StartError::Limits(error) => Some(error),
         }
@@ -169,6 +187,13 @@ impl std::error::Error for StartError {
 impl Server {
     /// Binds every address, then starts the workers. Nothing runs when this fails.
     pub fn start(config: DnsConfig) -> Result<Server, StartError> {
+        Server::start_with(config, Vec::new())
+    }
+
+    /// As [`start`](Self::start), with sockets that are bound already, as systemd passes them. One whose address and protocol
+    /// a listener names is used in place of a new one; one that no listener names is an error, for its clients would wait
+    /// for ever.
+    pub fn start_with(config: DnsConfig, sockets: Vec<ListenSocket>) -> Result<Server, StartError> {
         let available = thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.workers == 0 { available } else { config.workers };
         let resolver: Arc<dyn Resolve> = if config.bootstrap.is_empty() {
@@ -187,7 +212,7 @@ impl Server {
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
         }
-        let (sockets, listening) = bind(&config.listen, &runtimes.0)?;
+        let (sockets, listening) = bind(&config.listen, sockets, &runtimes.0)?;
         let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let shared = Arc::new(Shared {
             streams: stream_pool(&config, handles.clone())?,
@@ -198,6 +223,8 @@ impl Server {
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
             encryption,
+            alt_svc: https::alternative(&listening),
+            limiter: Limiter::new(&config.clients, Clock::now().into_std()),
             config,
             workers,
             upstreams,

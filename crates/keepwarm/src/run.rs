@@ -5,7 +5,7 @@ mod snapshots;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::{PoolEvent, PoolEvents, Server, StartError};
+use keepwarm_dns::server::{ListenSocket, PoolEvent, PoolEvents, Server, StartError};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -22,11 +22,13 @@ pub use snapshots::{Daemon, ask, report};
 /// [`Unavailable`] when an address cannot be listened on.
 pub fn main(config: Config) -> anyhow::Result<Exit> {
     raise_file_limit();
+    // Before any thread starts: what is taken over is taken out of the environment.
+    let sockets = passed_sockets()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    runtime.block_on(run(config))
+    runtime.block_on(run(config, sockets))
 }
 
-async fn run(config: Config) -> anyhow::Result<Exit> {
+async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
@@ -36,7 +38,14 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
         Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
     })?;
     let cache_size = config.dns.cache.size;
-    let server = Server::start(config.dns).map_err(unavailable)?;
+    if !sockets.is_empty() {
+        tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
+    }
+    let server = Server::start_with(config.dns, sockets).map_err(unavailable)?;
+    if let Some(certificate) = server.certificate() {
+        let (names, not_after) = (certificate.names().join(", "), certificate.not_after_date());
+        tracing::info!(names, not_after, "certificate of the encrypted listeners");
+    }
     for listen in server.listening() {
         tracing::info!(address = %listen.address, transport = listen.transport.as_str(), "dns listens");
     }
@@ -79,9 +88,30 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
 /// Port in use and the like have an exit code of their own.
 pub fn unavailable(error: StartError) -> anyhow::Error {
     match error {
-        StartError::Listen(_) => Unavailable(error.to_string()).into(),
+        StartError::Listen(_) | StartError::PassedSocket(_) => Unavailable(error.to_string()).into(),
         other => anyhow::Error::new(other),
     }
+}
+
+/// The sockets that systemd or the like passes (`LISTEN_FDS`, sd_listen_fds(3)).
+fn passed_sockets() -> anyhow::Result<Vec<ListenSocket>> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for number in 0..passed.len() {
+        if let Ok(Some(socket)) = passed.take_udp_socket(number) {
+            sockets.push(ListenSocket::Udp(socket));
+        } else if let Ok(Some(listener)) = passed.take_tcp_listener(number) {
+            sockets.push(ListenSocket::Tcp(listener));
+        } else {
+            let text = format!(
+                "socket activation passed file descriptor {}, which is neither a udp nor a tcp socket: \
+                 take it out of the socket unit",
+                FIRST_PASSED + number
+            );
+            return Err(Unavailable(text).into());
+        }
+    }
+    Ok(sockets)
 }
 
 /// One line for each thing that happens to a pool, with counts like `3/10`.
@@ -173,6 +203,9 @@ pub(crate) fn cpu_time() -> Option<Duration> {
 pub(crate) fn cpu_time() -> Option<Duration> {
     None
 }
+
+/// The file descriptor of the first socket that is passed.
+const FIRST_PASSED: usize = 3;
 
 /// Signals within this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);

@@ -14,8 +14,8 @@ use super::{
     policy::{Kind, Policy},
 };
 use crate::message::{
-    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, ede, kept_options, push_opt, shorten,
-    verify_answer,
+    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, add_hop_options, address, answer_matches, ede, kept_options,
+    push_opt, shorten, verify_answer,
     wire::{Records, plain_name_end, put_u16, question_end, u16_at},
 };
 
@@ -228,6 +228,7 @@ impl Entry {
             put_u16(out, 10, u16_at(message, 10).unwrap_or(0) + 1);
         }
         shorten(out, question.len(), head.additional.into(), 0, view);
+        add_hop_options(out, view);
     }
 
     /// Bytes of its allocation.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{
     BADVERS, FORMERR, Header, NOTIMP, Query, QueryError, REFUSED, TYPE_OPT,
+    hop::{Hop, HopOptions, add_hop_options},
     query::{copy_options, options_kept, question},
     wire::{OPTION_EDE, Record, put_u16, question_end},
 };
@@ -19,6 +20,7 @@ pub struct ClientView {
     max_size: usize,
     /// What we advertise.
     payload_size: u16,
+    hop: HopOptions,
 }
 
 impl ClientView {
@@ -33,7 +35,17 @@ impl ClientView {
             signed: query.signed,
             max_size: usize::from(max_size),
             payload_size,
+            hop: HopOptions::default(),
         }
+    }
+
+    /// Adds what the client gets for the way that it came: `message` is its query, of which `query` was made.
+    pub fn with_hop(self, message: &[u8], query: &Query, hop: Hop) -> ClientView {
+        ClientView { hop: HopOptions::new(message, query, hop), ..self }
+    }
+
+    pub(super) fn hop_options(&self) -> HopOptions {
+        self.hop
     }
 
     /// Largest answer that this client takes, in bytes.
@@ -70,7 +82,8 @@ pub fn prepare_answer(answer: &[u8], view: &ClientView, question: &[u8], out: &m
     let Some(layout) = layout else {
         // An error without its question, or cut in the middle of a record.
         let truncated = header.tc() || header.questions() > 0;
-        return minimal(header, view, question, truncated, out);
+        minimal(header, view, question, truncated, out);
+        return add_hop_options(out, view);
     };
     let end = layout.end;
     let opt = layout.opt.as_ref();
@@ -93,6 +106,7 @@ pub fn prepare_answer(answer: &[u8], view: &ClientView, question: &[u8], out: &m
     address(out, view, question);
     let ext_rcode = opt.map_or(0, |opt| opt.ttl.to_be_bytes()[0]);
     shorten(out, question.len(), layout.additional, ext_rcode, view);
+    add_hop_options(out, view);
 }
 
 /// Gives an answer the client's id and the question as the client wrote it, which is as long as the one that is there.
@@ -213,6 +227,15 @@ pub fn build_error(query: &[u8], view: &ClientView, rcode: u16, text: Option<&st
     let code = if rcode == REFUSED { EDE_PROHIBITED } else { EDE_OTHER };
     if text.is_some() || code != EDE_OTHER {
         push_ede(out, code, text.unwrap_or_default());
+    }
+    add_hop_options(out, view);
+}
+
+/// Writes to `out` an answer that holds nothing and has TC set: the client is to ask again over TCP.
+pub fn build_truncated(query: &[u8], view: &ClientView, out: &mut Vec<u8>) {
+    build_error(query, view, super::NOERROR, None, out);
+    if let Some(header) = Header::read(out) {
+        put_u16(out, 2, header.flags() | TC);
     }
 }
 

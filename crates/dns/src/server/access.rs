@@ -11,13 +11,21 @@ use crate::config::ClientLimits;
 pub(crate) struct Access {
     allow: Vec<IpNet>,
     limits: ClientLimits,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<Open>,
 }
 
-/// The right to one TCP connection; dropping it gives it back.
+/// Connections that are open now.
+#[derive(Default)]
+struct Open {
+    total: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// The right to one connection; dropping it gives it back.
 pub(crate) struct Permit {
     access: Arc<Access>,
-    client: IpAddr,
+    /// `None` while a proxy has not said yet whose it is.
+    client: Option<IpAddr>,
 }
 
 impl Access {
@@ -31,32 +39,65 @@ impl Access {
         self.allow.iter().any(|net| net.contains(&client))
     }
 
+    /// Whether there are proxies at all.
+    pub(crate) fn has_proxies(&self) -> bool {
+        !self.limits.proxy_protocol.is_empty()
+    }
+
+    /// Whether this peer is a proxy, which names the client in a header of the PROXY protocol.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.limits.proxy_protocol.iter().any(|net| net.contains(&peer))
+    }
+
     /// A permit for one more connection, unless the client or all clients together hold too many.
     pub(crate) fn admit(self: &Arc<Access>, client: IpAddr) -> Option<Permit> {
-        let client = client.to_canonical();
+        self.admit_proxied()?.claim(client)
+    }
+
+    /// A permit for one more connection of a client that its proxy has still to name, unless all clients together hold too
+    /// many.
+    pub(crate) fn admit_proxied(self: &Arc<Access>) -> Option<Permit> {
         let mut open = self.open.lock();
-        let total: usize = open.values().sum();
-        let own = open.get(&client).copied().unwrap_or(0);
-        if total >= self.limits.tcp_max || own >= self.limits.tcp_max_per_client {
+        if open.total >= self.limits.tcp_max {
             return None;
         }
-        open.insert(client, own + 1);
-        Some(Permit { access: self.clone(), client })
+        open.total += 1;
+        Some(Permit { access: self.clone(), client: None })
     }
 
     /// Client connections open now.
     pub(crate) fn open(&self) -> usize {
-        self.open.lock().values().sum()
+        self.open.lock().total
+    }
+}
+
+impl Permit {
+    /// The permit of this client, unless it holds too many.
+    pub(crate) fn claim(mut self, client: IpAddr) -> Option<Permit> {
+        let client = client.to_canonical();
+        {
+            let mut open = self.access.open.lock();
+            let own = open.by_client.entry(client).or_default();
+            if *own >= self.access.limits.tcp_max_per_client {
+                return None;
+            }
+            *own += 1;
+        }
+        self.client = Some(client);
+        Some(self)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.access.open.lock();
-        if let Some(own) = open.get_mut(&self.client) {
+        open.total -= 1;
+        let Some(client) = self.client else { return };
+        if let Some(own) = open.by_client.get_mut(&client) {
             *own -= 1;
             if *own == 0 {
-                open.remove(&self.client);
+                open.by_client.remove(&client);
             }
         }
     }
@@ -97,5 +138,21 @@ mod tests {
         drop(first);
         assert_eq!(access.open(), 2);
         assert!(access.admit(b).is_some());
+    }
+
+    #[test]
+    fn a_proxied_connection_counts_at_once_in_all_and_for_its_client_once_that_is_named() {
+        let access = access(3, 1);
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap());
+        let unnamed = access.admit_proxied().unwrap();
+        let first = access.admit_proxied().unwrap().claim(a).unwrap();
+        assert!(access.admit_proxied().unwrap().claim(a).is_none(), "one per client");
+        assert_eq!(access.open(), 2, "who was turned away gives the place back");
+        let second = unnamed.claim(b).unwrap();
+        let _third = access.admit_proxied().unwrap();
+        assert!(access.admit_proxied().is_none(), "three in all");
+        drop((first, second));
+        assert_eq!(access.open(), 1);
+        assert!(access.admit(a).is_some());
     }
 }

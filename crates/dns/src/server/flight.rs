@@ -14,7 +14,7 @@ use keepwarm_pool::{Lease, Ticket};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
+use super::{limit::Charge, route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
 use crate::{
     config::ListenTransport,
     error::Error,
@@ -104,6 +104,9 @@ pub(crate) struct Waiter {
     pub(crate) view: ClientView,
     /// The question as this client wrote it, where its case differs from the flight's.
     pub(crate) question: Option<Box<[u8]>>,
+    /// Its place among its client's queries in flight, where these are limited.
+    #[expect(dead_code, reason = "held until the client has its answer, and given back by being dropped")]
+    pub(crate) charge: Option<Box<Charge>>,
 }
 
 /// A query in flight.

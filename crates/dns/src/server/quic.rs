@@ -119,7 +119,8 @@ impl Arrival {
     fn admit(worker: &Worker, incoming: Incoming, unproven: &Rc<Cell<usize>>) -> Option<Arrival> {
         let (access, counters) = (&worker.shared.access, &worker.shared.counters);
         let client = incoming.remote_address().ip();
-        if !access.allows(client) {
+        // A proxy has no way to name its client here, and is none itself.
+        if !access.allows(client) || access.is_proxy(client) {
             count(&counters.refused);
             incoming.refuse();
             return None;

@@ -87,8 +87,12 @@ pub struct ServerStatus {
     pub wrong_answers: u64,
     /// Failures this machine is to blame for.
     pub local_errors: u64,
-    /// TCP clients turned away at a limit.
+    /// TCP clients turned away at a limit, or because a proxy did not say whose connection it is.
     pub tcp_rejected: u64,
+    /// Queries beyond `rate_limit` of their client.
+    pub rate_limited: u64,
+    /// Queries beyond `max_in_flight_per_client` of their client.
+    pub client_limited: u64,
     /// TCP clients connected now.
     pub tcp_clients: usize,
     /// Queries answered from the cache, stale answers not included.
@@ -127,6 +131,8 @@ impl Server {
             wrong_answers: read(&counters.wrong_answers),
             local_errors: read(&counters.local_errors),
             tcp_rejected: read(&counters.tcp_rejected),
+            rate_limited: read(&counters.rate_limited),
+            client_limited: read(&counters.client_limited),
             tcp_clients: self.shared.access.open(),
             cache_hits: read(&counters.cache_hits),
             cache_misses: read(&counters.cache_misses),

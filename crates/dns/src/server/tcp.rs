@@ -1,4 +1,5 @@
-//! Clients on TCP (RFC 7766): queries pipelined, answers in the order in which they come, limits on everything.
+//! Clients on TCP (RFC 7766) and TLS (RFC 7858): queries pipelined, answers in the order in which they come, limits on
+//! everything. Those that speak HTTP come in here too, and go on in [`https`](super::https).
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,18 +9,20 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::{Instant as Clock, sleep},
+    time::{Instant as Clock, sleep, timeout, timeout_at},
 };
 
 use super::{
     access::Permit,
     flight::{Client, Origin},
+    https, proxy,
     worker::Worker,
 };
 use crate::{
@@ -66,20 +69,26 @@ impl TcpClient {
 }
 
 /// Accepts until the worker stops listening.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, _listen: Listen) {
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, listen: Listen) {
+    let listen = Rc::new(listen);
     while worker.listening.get() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = worker.stop_listening.notified() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match worker.shared.access.admit(peer.ip()) {
-                Some(permit) => {
-                    let client = serve(worker.clone(), stream, peer, permit);
-                    tokio::task::spawn_local(client);
+            Ok((stream, peer)) => {
+                let access = &worker.shared.access;
+                let is_proxy = access.has_proxies() && access.is_proxy(peer.ip());
+                let permit = if is_proxy { access.admit_proxied() } else { access.admit(peer.ip()) };
+                match permit {
+                    Some(permit) => {
+                        let newcomer = Newcomer { stream, peer, permit, is_proxy };
+                        tokio::task::spawn_local(enter(worker.clone(), newcomer, listen.clone()));
+                    }
+                    None => count(&worker.shared.counters.tcp_rejected),
                 }
-                None => count(&worker.shared.counters.tcp_rejected),
-            },
+            }
             Err(error) => {
                 // EMFILE and the like: the connection stays in the backlog, so give others time to end.
                 count(&worker.shared.counters.local_errors);
@@ -90,11 +99,60 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, _listen: L
     }
 }
 
-/// One client until it leaves, idles too long or misbehaves.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let allowed = worker.shared.access.allows(peer.ip());
-    let origin = Origin { client: Some(peer.ip()), transport: ListenTransport::Tcp, allowed };
+/// A connection that was just accepted.
+struct Newcomer {
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    is_proxy: bool,
+}
+
+/// From the first byte to the last: the proxy's header and the TLS handshake where they are due, within one deadline, then
+/// what the listener speaks.
+async fn enter(worker: Rc<Worker>, newcomer: Newcomer, listen: Rc<Listen>) {
+    let Newcomer { mut stream, peer, mut permit, is_proxy } = newcomer;
     let _ = stream.set_nodelay(true);
+    let deadline = Clock::now() + worker.shared.config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
+    let mut client = peer.ip();
+    if is_proxy {
+        let Some(header) = worker.unless_stopped(proxy::read_header(&mut stream, client, deadline)).await else {
+            return;
+        };
+        let Ok(named) = header else {
+            tracing::debug!(%peer, "a proxy's connection did not begin with a PROXY header");
+            return count(&worker.shared.counters.tcp_rejected);
+        };
+        client = named;
+        permit = match permit.claim(client) {
+            Some(permit) => permit,
+            None => return count(&worker.shared.counters.tcp_rejected),
+        };
+    }
+    let transport = if listen.transport.is_encrypted() { listen.transport } else { ListenTransport::Tcp };
+    let origin = Origin { client: Some(client), transport, allowed: worker.shared.access.allows(client) };
+    let encryption = worker.shared.encryption.clone();
+    match encryption.as_ref().and_then(|encryption| encryption.acceptor(listen.transport)) {
+        None => serve(worker, stream, origin).await,
+        Some(acceptor) => {
+            let handshake = timeout_at(deadline, acceptor.accept(stream));
+            let stream = match worker.unless_stopped(handshake).await {
+                Some(Ok(Ok(stream))) => stream,
+                Some(Ok(Err(error))) => return tracing::debug!(%peer, %error, "tls handshake failed"),
+                Some(Err(_)) => return tracing::debug!(%peer, "tls handshake timed out"),
+                None => return,
+            };
+            if listen.transport == ListenTransport::Https {
+                https::serve(worker, stream, origin, &listen.path).await;
+            } else {
+                serve(worker, stream, origin).await;
+            }
+        }
+    }
+    drop(permit);
+}
+
+/// One client until it leaves, idles too long or misbehaves. Queries still in flight then answer into the void.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(worker: Rc<Worker>, stream: S, origin: Origin) {
     let idle_timeout = worker.shared.config.clients.tcp_idle_timeout;
     let mut stopping = pin!(worker.stop_listening.notified().fuse());
     // One timer for the whole connection, which is set anew only when it fires: activity is much more frequent.
@@ -117,29 +175,30 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
         Poll::Pending
     })
     .await;
-    let _ = session.stream.shutdown().await;
-    // Queries still in flight answer into the void.
-    drop(permit);
+    // The end of TLS is a message of its own, for which a client that does not read leaves no room.
+    let _ = timeout(SHUTDOWN_MAX, session.stream.shutdown()).await;
 }
 
 /// One client's connection and what is under way on it.
-struct Session<'a> {
+struct Session<'a, S> {
     worker: &'a Rc<Worker>,
-    stream: TcpStream,
+    stream: S,
     client: Rc<TcpClient>,
     origin: Origin,
     input: Frames,
     /// Answers on their way out, and how much of them is written.
     writing: Vec<u8>,
     written: usize,
+    /// TLS may hold back what was written, until it is flushed.
+    flushing: bool,
     /// When something was read, written or answered last.
     active: Clock,
     /// The client sends no more.
     ended: bool,
 }
 
-impl<'a> Session<'a> {
-    fn new(worker: &'a Rc<Worker>, stream: TcpStream, origin: Origin) -> Session<'a> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    fn new(worker: &'a Rc<Worker>, stream: S, origin: Origin) -> Session<'a, S> {
         Session {
             worker,
             stream,
@@ -148,6 +207,7 @@ impl<'a> Session<'a> {
             input: Frames::new(INPUT),
             writing: Vec::new(),
             written: 0,
+            flushing: false,
             active: Clock::now(),
             ended: false,
         }
@@ -193,9 +253,15 @@ impl<'a> Session<'a> {
     /// Ready when something was written; pending also when there is nothing to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.writing.is_empty() {
-            return Poll::Pending;
+            if !self.flushing {
+                return Poll::Pending;
+            }
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.flushing = false;
+            return Poll::Ready(Ok(()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]))?;
+        self.flushing = Pin::new(&mut self.stream).poll_flush(cx)?.is_pending();
         self.written += written;
         if self.written == self.writing.len() {
             self.written = 0;
@@ -222,16 +288,30 @@ impl<'a> Session<'a> {
 
     /// Nothing is under way and nothing is to be written.
     fn is_quiet(&self) -> bool {
-        self.client.in_flight.get() == 0 && self.writing.is_empty()
+        self.client.in_flight.get() == 0 && self.writing.is_empty() && !self.flushing
     }
 
     /// Only the client keeps the connection from being closed: it neither asks nor reads its answers.
     fn is_idle(&self) -> bool {
-        self.client.in_flight.get() == 0 || !self.writing.is_empty()
+        self.client.in_flight.get() == 0 || !self.writing.is_empty() || self.flushing
     }
 
     fn in_flight_max(&self) -> usize {
         self.worker.shared.config.clients.tcp_max_in_flight
+    }
+}
+
+impl Worker {
+    /// What comes of `future`, unless the worker stops listening before.
+    pub(super) async fn unless_stopped<F: Future>(&self, future: F) -> Option<F::Output> {
+        if !self.listening.get() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.stop_listening.notified() => None,
+        }
     }
 }
 
@@ -244,4 +324,10 @@ const OUTPUT_MAX: usize = 256 * 1024;
 const OUTPUT_KEPT: usize = 16 * 1024;
 
 /// Pause after a failed accept.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// For how long a PROXY header and a handshake are waited for, where the idle time-out is longer.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// For how long the end of a connection may take to be sent.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);

@@ -4,7 +4,14 @@
 //! behind all readers that the same wake-up of the worker woke. So a round of events costs one call a socket to receive
 //! and one to send, and under a light load each datagram leaves at once.
 
-use std::{cell::RefCell, collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use keepwarm_pool::CloseReason;
 use keepwarm_transport::{
@@ -15,6 +22,7 @@ use tokio::{net::UdpSocket, sync::Notify, time::Instant as Clock};
 
 use super::{
     flight::{Client, Origin},
+    proxy,
     worker::Worker,
 };
 use crate::{
@@ -117,14 +125,34 @@ impl Worker {
         let mut batch = self.batch.borrow_mut();
         let received = batch.receive_from(&listener.socket, listener.ipv6);
         let now = Clock::now().into_std();
+        let proxied = self.shared.access.has_proxies();
         for (datagram, peer) in batch.datagrams() {
             let Some(peer) = peer else { continue };
+            let (from, datagram) = if proxied {
+                let Some(named) = self.named(datagram, peer) else { continue };
+                named
+            } else {
+                (peer.ip(), datagram)
+            };
             let client = Client::Udp { listener: listener.clone(), peer };
-            let allowed = self.shared.access.allows(peer.ip());
-            let origin = Origin { client: Some(peer.ip()), transport: ListenTransport::Udp, allowed };
+            let allowed = self.shared.access.allows(from);
+            let origin = Origin { client: Some(from), transport: ListenTransport::Udp, allowed };
             self.ask(datagram, client, origin, now);
         }
         received
+    }
+
+    /// Whose a datagram is, and the message in it; `None`, and the datagram is dropped, when a proxy does not say.
+    fn named<'a>(&self, datagram: &'a [u8], peer: SocketAddr) -> Option<(IpAddr, &'a [u8])> {
+        if !self.shared.access.is_proxy(peer.ip()) {
+            return Some((peer.ip(), datagram));
+        }
+        let named = proxy::split_datagram(datagram, peer.ip()).ok();
+        if named.is_none() {
+            count(&self.shared.counters.malformed);
+            tracing::debug!(%peer, "a proxy's datagram did not begin with a PROXY header");
+        }
+        named
     }
 
     fn receive_upstream(self: &Rc<Worker>, connection: &Arc<UdpConnection>) -> usize {

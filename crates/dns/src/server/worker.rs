@@ -5,6 +5,7 @@
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
 mod kept;
+mod limited;
 mod receive;
 mod send;
 mod story;
@@ -117,6 +118,10 @@ impl Worker {
         count(&self.shared.counters.queries);
         let mut state = self.state.borrow_mut();
         let limits = &self.shared.config.clients;
+        let limiter = self.shared.limiter.as_ref();
+        if let Some(verdict) = limiter.and_then(|limiter| self.over_rate(limiter, &origin, now)) {
+            return self.turn_away(&mut state.answer, bytes, client, verdict);
+        }
         let parsed = match Query::parse(bytes) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -129,7 +134,10 @@ impl Worker {
             Client::Udp { .. } => limits.udp_payload_size,
             Client::Tcp(_) | Client::Request(_) | Client::Daemon(_) => u16::MAX,
         };
-        let view = ClientView::new(&parsed, max, limits.udp_payload_size);
+        let mut view = ClientView::new(&parsed, max, limits.udp_payload_size);
+        if let Some(hop) = self.hop(origin.transport) {
+            view = view.with_hop(bytes, &parsed, hop);
+        }
         if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
@@ -147,6 +155,13 @@ impl Worker {
             }
             Kept::Nothing { stale } => stale,
         };
+        let charge = match limiter.map_or(Ok(None), |limiter| self.charge(limiter, &origin)) {
+            Ok(charge) => charge,
+            Err(text) => {
+                message::build_error(bytes, &view, message::REFUSED, Some(text), &mut state.answer);
+                return client.deliver(&state.answer, None);
+            }
+        };
         message::normalise(bytes, &parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
         let question = &bytes[12..parsed.question.end];
@@ -156,7 +171,8 @@ impl Worker {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
-            flight.waiters.push(Waiter { client, origin, view, question: differs.then(|| question.into()) });
+            let question = differs.then(|| question.into());
+            flight.waiters.push(Waiter { client, origin, view, question, charge });
             if stale && flight.stale_at.is_none() {
                 flight.stale_at = Some(now + CLIENT_RESPONSE);
                 self.step(state, index, now);
@@ -171,7 +187,7 @@ impl Worker {
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
-        flight.waiters.push(Waiter { client, origin, view, question: None });
+        flight.waiters.push(Waiter { client, origin, view, question: None, charge });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
     }

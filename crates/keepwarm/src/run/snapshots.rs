@@ -94,6 +94,8 @@ impl Snapshots for Daemon {
                 ("wrong_answers", totals.wrong_answers),
                 ("local_errors", totals.local_errors),
                 ("tcp_rejected", totals.tcp_rejected),
+                ("rate_limited", totals.rate_limited),
+                ("client_limited", totals.client_limited),
                 ("tcp_clients", totals.tcp_clients as u64),
                 ("cache_hits", totals.cache_hits),
                 ("cache_misses", totals.cache_misses),
