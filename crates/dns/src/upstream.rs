@@ -7,6 +7,7 @@
 mod bootstrap;
 mod connector;
 mod doh;
+mod doq;
 mod endpoint;
 mod stream;
 mod udp;

@@ -13,6 +13,7 @@ use std::{
 
 use keepwarm_transport::{
     error::Error as TransportError,
+    quic::QuicClient,
     resolve::Resolve,
     tls::{RootsError, TlsClient},
 };
@@ -38,6 +39,7 @@ pub(crate) struct Endpoint {
     pub(crate) settings: PoolSettings,
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
+    pub(crate) quic: Option<QuicClient>,
     fixed: Vec<IpAddr>,
     resolver: Arc<dyn Resolve>,
     resolved: Mutex<Option<Resolved>>,
@@ -109,11 +111,15 @@ impl Endpoint {
         resolver: &Arc<dyn Resolve>,
     ) -> Result<Endpoint, RootsError> {
         let tls = match transport {
-            Transport::Udp | Transport::Tcp => None,
+            Transport::Udp | Transport::Tcp | Transport::H3 | Transport::Quic => None,
             // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
             Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
             Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
-            Transport::H3 | Transport::Quic => None,
+        };
+        let quic = match transport {
+            Transport::Quic => Some(QuicClient::new(&dns.roots, &[b"doq"], dns.pool.idle_timeout)?),
+            Transport::H3 => Some(QuicClient::new(&dns.roots, &[b"h3"], dns.pool.idle_timeout)?),
+            _ => None,
         };
         let fixed = match config.host.parse::<IpAddr>() {
             Ok(address) if config.addresses.is_empty() => vec![address],
@@ -132,6 +138,7 @@ impl Endpoint {
             settings: dns.pool,
             timeout: dns.timeout,
             tls,
+            quic,
             fixed,
             resolver: resolver.clone(),
             resolved: Mutex::new(None),
