@@ -4,3 +4,4 @@ mod arrivals;
 mod client;
 mod doq;
 mod h3;
+mod interop;
