@@ -2,13 +2,7 @@
 //!
 //! What is spoken on the streams is in [`doq`](super::doq) and [`h3`](super::h3). The limits are those of TCP clients.
 
-use std::{
-    cell::Cell,
-    net::IpAddr,
-    pin::pin,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, net::IpAddr, pin::pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use keepwarm_transport::{
@@ -143,8 +137,8 @@ impl Arrival {
     /// One client until it leaves, idles too long or misbehaves.
     async fn serve(self, worker: Rc<Worker>, listen: Rc<Listen>) {
         let Arrival { incoming, client, permit, _unproven } = self;
-        let deadline = Instant::from(Clock::now()) + HANDSHAKE_TIMEOUT;
-        let connection = match handshake(incoming, deadline).await {
+        let deadline = Clock::now() + worker.shared.config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
+        let connection = match handshake(incoming, deadline.into_std()).await {
             Ok(connection) => connection,
             Err(error) => return tracing::debug!(%error, "a quic client did not get in"),
         };
@@ -324,8 +318,8 @@ fn excessive_load(transport: ListenTransport) -> VarInt {
 /// this one means the same (RFC 9114 section 8).
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 
-/// A client that takes longer for its handshake is closed.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that takes longer for its handshake is closed, if it has not idled too long by then.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Handshakes of one listener with clients whose addresses are not proven; the next ones have to prove theirs first.
 const UNPROVEN_MAX: usize = 32;

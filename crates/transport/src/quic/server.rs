@@ -120,7 +120,7 @@ impl QuicListener {
 ///
 /// # Errors
 /// [`ErrorKind::TimedOut`] at `deadline`, [`ErrorKind::Alpn`] when the client offers another protocol, and what it broke
-/// otherwise. All of it is the client's fault but for the text.
+/// otherwise. They are for the log: whatever side an error names, here the peer is a client.
 ///
 /// # Cancel safety
 /// Dropping the future ends the connection.

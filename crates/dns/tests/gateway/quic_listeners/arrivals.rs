@@ -1,6 +1,9 @@
 //! Who gets in over QUIC, and with what.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use keepwarm_dns::config::ListenTransport;
 use keepwarm_lab::answer_matches;
@@ -153,4 +156,57 @@ async fn a_padded_query_gets_a_padded_answer_and_no_other_does() {
     assert_eq!(ask_doq(&connection, &padded).await.unwrap().len(), 468, "RFC 8467 section 4.1");
     assert_ne!(ask_doq(&connection, &plain).await.unwrap().len(), 468);
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn noise_on_streams_ends_nothing_but_its_connection() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // Tasks that panic are nobody's to join: the threads of the server say whose they were.
+        if std::thread::current().name().is_some_and(|name| name.starts_with("dns-")) {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+        }
+        before(info);
+    }));
+    let mut state = 0x9e37_79b9_u32;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let byte = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Small numbers are the types and lengths of frames.
+            if state & 0x100 == 0 { state.to_be_bytes()[0] } else { state.to_be_bytes()[0] & 7 }
+        };
+        (0..length).map(byte).collect()
+    };
+    for (transport, alpn) in [(ListenTransport::Quic, &b"doq"[..]), (ListenTransport::H3, b"h3")] {
+        let bench = QuicBench::start(transport, |_| {}).await;
+        let client = bench.client(Ipv4Addr::LOCALHOST.into(), alpn);
+        for round in 0..60 {
+            let connection = within(client.connect(bench.address, "dns.lab").unwrap()).await.unwrap();
+            for stream in 0..4 {
+                let opened = if transport == ListenTransport::H3 && stream % 2 == 0 {
+                    connection.open_uni().await
+                } else {
+                    connection.open_bi().await.map(|(send, _)| send)
+                };
+                // The connection ends at the first breach.
+                let Ok(mut send) = opened else { break };
+                // Now and then a HEADERS frame whose length is right.
+                let fields = noise(round);
+                let bytes = match stream {
+                    1 => [&[1, u8::try_from(round).unwrap()][..], &fields, &noise(9)].concat(),
+                    _ => fields,
+                };
+                let _ = send.write_all(&bytes).await;
+                let _ = if round % 3 == 0 { send.reset(7_u32.into()) } else { send.finish() };
+            }
+            connection.close(0_u32.into(), b"");
+        }
+        while bench.bench.server.status().tcp_clients > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.bench.ask("after.noise.example").await, Ok(()));
+        bench.stop().await;
+    }
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0);
 }

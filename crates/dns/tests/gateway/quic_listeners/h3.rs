@@ -167,6 +167,25 @@ async fn a_request_that_its_client_gives_up_harms_no_other() {
 }
 
 #[tokio::test]
+async fn requests_beyond_those_in_flight_are_rejected_also_when_their_client_gave_the_others_up() {
+    let bench = QuicBench::start(ListenTransport::H3, |config| config.clients.tcp_max_in_flight = 4).await;
+    let (mut client, _driver) = H3Client::connect(&bench).await;
+    for number in 0..4 {
+        let query = query_0(&format!("drop.r{number}.example"));
+        let mut stream = client.requests.send_request(request(Method::GET, &target(&query), None)).await.unwrap();
+        stream.finish().await.unwrap();
+        while bench.bench.server.status().queries <= number {
+            tokio::task::yield_now().await;
+        }
+        stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    }
+    let error = client.post(&query_0("fifth.example")).await.unwrap_err();
+    assert!(error.contains("H3_REQUEST_REJECTED"), "{error}");
+    assert_eq!(bench.bench.server.status().queries, 4);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_asks_nothing_is_closed_as_idle() {
     let bench = QuicBench::start(ListenTransport::H3, |config| {
         config.clients.tcp_idle_timeout = Duration::from_millis(300);
