@@ -17,7 +17,7 @@ pub struct ClientView {
     edns: Option<bool>,
     signed: bool,
     /// Largest answer, in bytes.
-    max_size: usize,
+    max_size: u16,
     /// What we advertise.
     payload_size: u16,
     hop: HopOptions,
@@ -33,7 +33,7 @@ impl ClientView {
             id: query.header.id(),
             edns: query.edns.as_ref().map(|edns| edns.do_bit),
             signed: query.signed,
-            max_size: usize::from(max_size),
+            max_size,
             payload_size,
             hop: HopOptions::default(),
         }
@@ -50,7 +50,7 @@ impl ClientView {
 
     /// Largest answer that this client takes, in bytes.
     pub fn max_size(&self) -> usize {
-        self.max_size
+        self.max_size.into()
     }
 
     /// The client speaks EDNS.
@@ -185,9 +185,9 @@ fn copy_with_opt(
 
 /// Cuts an answer that is larger than its client takes, in place: the records from `additional` on, or all of them and TC.
 pub(crate) fn shorten(out: &mut Vec<u8>, question_length: usize, additional: usize, ext_rcode: u8, view: &ClientView) {
-    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size) else { return };
+    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size()) else { return };
     let opt_size = if view.edns.is_some() { OPT_SIZE } else { 0 };
-    if !header.tc() && !view.signed && additional + opt_size <= view.max_size {
+    if !header.tc() && !view.signed && additional + opt_size <= view.max_size() {
         out.truncate(additional);
     } else {
         out.truncate(Header::LEN + question_length);

@@ -4,7 +4,7 @@
 //! Everything that writes an answer for a client ends in [`add_hop_options`], which is one test of a flag for those who
 //! get neither. What is deliberately not here: the same options towards upstreams.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use super::{
     Header, Query, TYPE_OPT,
@@ -25,10 +25,9 @@ pub struct Hop {
 /// The options that one client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct HopOptions {
-    any: bool,
     padded: bool,
-    /// In units of 100 ms.
-    keepalive: Option<u16>,
+    /// In units of 100 ms. Zero would ask the client to leave at once.
+    keepalive: Option<NonZero<u16>>,
 }
 
 impl HopOptions {
@@ -40,8 +39,13 @@ impl HopOptions {
         let Some(edns) = query.edns.as_ref().filter(|_| !query.signed) else { return HopOptions::default() };
         let mut options = Options::new(message, edns.rdata.clone()).flatten();
         let padded = hop.encrypted && options.any(|(code, _)| code == OPTION_PADDING);
-        let keepalive = hop.idle_timeout.map(|timeout| u16::try_from(timeout.as_millis() / 100).unwrap_or(u16::MAX));
-        HopOptions { any: padded || keepalive.is_some(), padded, keepalive }
+        let units = |timeout: Duration| u16::try_from(timeout.as_millis() / 100).unwrap_or(u16::MAX);
+        let keepalive = hop.idle_timeout.map(|timeout| NonZero::new(units(timeout)).unwrap_or(NonZero::<u16>::MIN));
+        HopOptions { padded, keepalive }
+    }
+
+    fn any(self) -> bool {
+        self.padded || self.keepalive.is_some()
     }
 }
 
@@ -49,7 +53,7 @@ impl HopOptions {
 ///
 /// Records behind OPT are dropped, as names in them may point behind it: additional records are a courtesy.
 pub fn add_hop_options(out: &mut Vec<u8>, view: &ClientView) {
-    if view.hop_options().any {
+    if view.hop_options().any() {
         add(out, view.hop_options(), view.max_size());
     }
 }
@@ -66,7 +70,7 @@ fn add(out: &mut Vec<u8>, options: HopOptions, max: usize) {
     if let Some(keepalive) = options.keepalive.filter(|_| out.len() + KEEPALIVE_SIZE <= max) {
         out.extend_from_slice(&OPTION_KEEPALIVE.to_be_bytes());
         out.extend_from_slice(&[0, 2]);
-        out.extend_from_slice(&keepalive.to_be_bytes());
+        out.extend_from_slice(&keepalive.get().to_be_bytes());
     }
     if options.padded && out.len() + OPTION_HEADER <= max {
         let padding = (out.len() + OPTION_HEADER).next_multiple_of(BLOCK).min(max) - out.len() - OPTION_HEADER;
@@ -165,7 +169,7 @@ mod tests {
         let given = options(&out);
         assert!(given[0].1.iter().all(|byte| *byte == 0), "{given:?}");
         // One that is a whole block already, but for the option's own header.
-        let exact = HopOptions { any: true, padded: true, keepalive: None };
+        let exact = HopOptions { padded: true, keepalive: None };
         let mut out = answer(&query, 0, 0);
         let missing = BLOCK - OPTION_HEADER - out.len() - OPTION_HEADER;
         let at = out.len() - 2;

@@ -72,6 +72,9 @@ pub(crate) enum Client {
     Tcp(Rc<TcpClient>),
     /// A request of its own, such as one over HTTP or a stream of QUIC.
     Request(Box<dyn Request>),
+    /// One of these, and its place among its client's queries in flight, where these are limited. Boxed, so that those who
+    /// set no limit do not pay for it.
+    Limited(Box<(Client, Charge)>),
     /// The daemon itself.
     Daemon(oneshot::Sender<Trace>),
 }
@@ -104,9 +107,6 @@ pub(crate) struct Waiter {
     pub(crate) view: ClientView,
     /// The question as this client wrote it, where its case differs from the flight's.
     pub(crate) question: Option<Box<[u8]>>,
-    /// Its place among its client's queries in flight, where these are limited.
-    #[expect(dead_code, reason = "held until the client has its answer, and given back by being dropped")]
-    pub(crate) charge: Option<Box<Charge>>,
 }
 
 /// A query in flight.
@@ -207,6 +207,7 @@ impl Client {
             Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
             Client::Request(request) => request.answer(answer),
+            Client::Limited(limited) => limited.0.deliver(answer, trace),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
                 let _ = sender.send(trace);
@@ -219,6 +220,7 @@ impl Client {
         match self {
             Client::Udp { .. } | Client::Request(_) | Client::Daemon(_) => {}
             Client::Tcp(client) => client.close(),
+            Client::Limited(limited) => limited.0.dismiss(),
         }
     }
 }

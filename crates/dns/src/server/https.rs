@@ -6,7 +6,7 @@
 use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request as HttpRequest, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     body::Incoming,
@@ -107,10 +107,14 @@ struct HttpClient {
 
 impl HttpClient {
     async fn respond(self: Rc<HttpClient>, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+        let is_head = request.method() == Method::HEAD;
         let mut response = match self.query(request).await {
             Ok(query) => self.ask(&query).await,
             Err(response) => *response,
         };
+        if is_head {
+            *response.body_mut() = Bytes::new();
+        }
         if let Some(alternative) = &self.worker.shared.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alternative.clone());
         }

@@ -115,7 +115,7 @@ impl InFlight {
     }
 
     /// `None` when the client has as many as it may.
-    pub(crate) fn charge(self: &Arc<InFlight>, client: IpAddr) -> Option<Box<Charge>> {
+    pub(crate) fn charge(self: &Arc<InFlight>, client: IpAddr) -> Option<Charge> {
         let client = key(client);
         let mut counts = self.shard(client).lock();
         let count = counts.entry(client).or_default();
@@ -123,7 +123,7 @@ impl InFlight {
             return None;
         }
         *count += 1;
-        Some(Box::new(Charge { counts: self.clone(), client }))
+        Some(Charge { counts: self.clone(), client })
     }
 
     fn shard(&self, client: u128) -> &Mutex<HashMap<u128, usize>> {

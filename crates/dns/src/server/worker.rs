@@ -132,7 +132,7 @@ impl Worker {
         };
         let max = match client {
             Client::Udp { .. } => limits.udp_payload_size,
-            Client::Tcp(_) | Client::Request(_) | Client::Daemon(_) => u16::MAX,
+            _ => u16::MAX,
         };
         let mut view = ClientView::new(&parsed, max, limits.udp_payload_size);
         if let Some(hop) = self.hop(origin.transport) {
@@ -155,9 +155,13 @@ impl Worker {
             }
             Kept::Nothing { stale } => stale,
         };
-        let charge = match limiter.map_or(Ok(None), |limiter| self.charge(limiter, &origin)) {
-            Ok(charge) => charge,
-            Err(text) => {
+        let client = match limiter {
+            None => Ok(client),
+            Some(limiter) => self.charge(limiter, client, &origin),
+        };
+        let client = match client {
+            Ok(client) => client,
+            Err((client, text)) => {
                 message::build_error(bytes, &view, message::REFUSED, Some(text), &mut state.answer);
                 return client.deliver(&state.answer, None);
             }
@@ -172,7 +176,7 @@ impl Worker {
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
             let question = differs.then(|| question.into());
-            flight.waiters.push(Waiter { client, origin, view, question, charge });
+            flight.waiters.push(Waiter { client, origin, view, question });
             if stale && flight.stale_at.is_none() {
                 flight.stale_at = Some(now + CLIENT_RESPONSE);
                 self.step(state, index, now);
@@ -187,7 +191,7 @@ impl Worker {
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
-        flight.waiters.push(Waiter { client, origin, view, question: None, charge });
+        flight.waiters.push(Waiter { client, origin, view, question: None });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
     }

@@ -8,13 +8,17 @@
 
 mod answers;
 mod cache;
+mod certificate;
 mod clients;
 mod crossed;
+mod encrypted;
 mod families;
 mod faults;
 mod health;
+mod limited;
 mod network;
 mod pooling;
+mod proxied;
 mod quic_listeners;
 mod shortage;
 mod spoofing;

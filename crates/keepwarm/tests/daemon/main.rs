@@ -6,6 +6,7 @@
     reason = "test code shared by modules: a failure is a panic, a skip is said"
 )]
 
+mod activation;
 mod cache;
 mod interop;
 mod life;

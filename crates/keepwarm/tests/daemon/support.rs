@@ -74,21 +74,21 @@ impl Daemon {
 
     /// The same with these keys in [dns.cache].
     pub async fn start_with_cache(scheme: &str, cache: &str) -> Daemon {
+        Daemon::start_as(scheme, cache, free_address(), keepwarm()).await
+    }
+
+    /// The same on this address, as the end of this command.
+    pub async fn start_as(scheme: &str, cache: &str, dns: SocketAddr, mut command: Command) -> Daemon {
         let ca = Ca::new();
         let lab = Lab::start_with_ca(LabSpec::default(), &ca).await.unwrap();
         let folder = TempDir::new().unwrap();
         let roots = folder.path().join("ca.pem");
         std::fs::write(&roots, ca.pem()).unwrap();
-        let (dns, control) = (free_address(), free_address());
+        let control = free_address();
         let mut file = NamedTempFile::with_suffix(".toml").unwrap();
         file.write_all(config(dns, control, &lab, scheme, roots.to_str().unwrap(), cache).as_bytes()).unwrap();
-        let child = keepwarm()
-            .args(["run", "-c"])
-            .arg(file.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child =
+            command.args(["run", "-c"]).arg(file.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let daemon = Daemon { child, dns, control, lab, config: file, _folder: folder };
         daemon.wait_until_it_answers().await;
         daemon

@@ -8,7 +8,7 @@ use crate::{
     message::{self, ClientView, Hop, Query},
     server::{
         flight::{Client, Origin},
-        limit::{Charge, Limiter, Verdict},
+        limit::{Limiter, Verdict},
     },
     upstream::count,
 };
@@ -49,17 +49,24 @@ impl Worker {
         client.deliver(answer, None);
     }
 
-    /// A place among the client's queries in flight, where these are limited.
+    /// Takes a place among the client's queries in flight, where these are limited, for as long as it waits.
     ///
     /// # Errors
-    /// What the client is told when it has too many.
-    pub(super) fn charge(&self, limiter: &Limiter, origin: &Origin) -> Result<Option<Box<Charge>>, &'static str> {
-        let Some((counts, client)) = limiter.in_flight.as_ref().zip(origin.client) else { return Ok(None) };
-        let charge = counts.charge(client);
-        if charge.is_none() {
-            count(&self.shared.counters.client_limited);
+    /// The client as it was, and what it is told, when it has too many.
+    pub(super) fn charge(
+        &self,
+        limiter: &Limiter,
+        client: Client,
+        origin: &Origin,
+    ) -> Result<Client, (Client, &'static str)> {
+        let Some((counts, address)) = limiter.in_flight.as_ref().zip(origin.client) else { return Ok(client) };
+        match counts.charge(address) {
+            Some(charge) => Ok(Client::Limited(Box::new((client, charge)))),
+            None => {
+                count(&self.shared.counters.client_limited);
+                Err((client, TOO_MANY))
+            }
         }
-        charge.map(Some).ok_or(TOO_MANY)
     }
 }
 
