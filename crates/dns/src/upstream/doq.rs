@@ -74,7 +74,6 @@ type End = (CloseReason, &'static str);
 struct Session<'a> {
     exchanges: QuicExchanges<Asked>,
     finished: Vec<Answered<Asked>>,
-    connection: QuicConnection,
     batch: Batch,
     askers: Askers,
     slot: &'a Slot<DnsConnector>,
@@ -95,9 +94,8 @@ impl<'a> Session<'a> {
         endpoint: &'a Endpoint,
     ) -> Session<'a> {
         Session {
-            exchanges: QuicExchanges::new(connection.clone(), PREFIX + ANSWER_MAX, REQUEST_CANCELLED),
+            exchanges: QuicExchanges::new(connection, PREFIX + ANSWER_MAX, REQUEST_CANCELLED),
             finished: Vec::new(),
-            connection,
             batch: Batch::default(),
             askers: Askers::default(),
             slot,

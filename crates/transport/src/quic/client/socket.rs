@@ -1,10 +1,8 @@
-//! The socket under one connection: quinn's own, which also tells what ICMP says of the peer.
+//! The socket under one connection, which also tells what ICMP says of the peer.
 //!
-//! quinn takes such an error for the end of the socket or ignores it; here it is the word that nobody listens there, long
-//! before a time-out.
+//! quinn's own reads such an error and forgets it; here it is the word that nobody listens there, long before a time-out.
 
 use std::{
-    fmt,
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
@@ -13,10 +11,10 @@ use std::{
 };
 
 use quinn::{
-    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
-    udp::{RecvMeta, Transmit},
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::sync::watch;
+use tokio::{io::Interest, net::UdpSocket, sync::watch};
 
 use crate::{
     error::{Error, Phase},
@@ -24,8 +22,10 @@ use crate::{
 };
 
 /// One connection's socket.
+#[derive(Debug)]
 pub(crate) struct Socket {
-    inner: Arc<dyn AsyncUdpSocket>,
+    io: UdpSocket,
+    state: UdpSocketState,
     /// The last error that a datagram of ours came back with.
     unreachable: watch::Sender<Option<io::ErrorKind>>,
 }
@@ -33,25 +33,59 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket to `peer`, on a port that the system chooses.
     pub(super) async fn open(peer: SocketAddr) -> Result<Arc<Socket>, Error> {
-        let fail = |error| Error::from_io(error, Phase::Connect, format!("connect to {peer}"));
-        let socket = bind(peer).await?.into_std().map_err(fail)?;
-        let inner = TokioRuntime.wrap_udp_socket(socket).map_err(fail)?;
-        Ok(Arc::new(Socket { inner, unreachable: watch::Sender::new(None) }))
+        let io = bind(peer).await?;
+        let state = UdpSocketState::new((&io).into())
+            .map_err(|error| Error::from_io(error, Phase::Connect, format!("connect to {peer}")))?;
+        Ok(Arc::new(Socket { io, state, unreachable: watch::Sender::new(None) }))
     }
 
     /// Waits until the system says that the peer cannot be reached.
     pub(super) async fn unreachable(&self) -> io::ErrorKind {
-        let mut unreachable = self.unreachable.subscribe();
-        let kind = unreachable.wait_for(Option::is_some).await.ok().and_then(|kind| *kind);
-        kind.unwrap_or(io::ErrorKind::ConnectionRefused)
+        self.reported(|_| true).await
     }
 
     /// Waits until the system says that nobody listens at the peer's port any more. That its host or network is out of
     /// reach may pass, and the connection lives on.
     pub(crate) async fn refused(&self) {
+        self.reported(|kind| kind == io::ErrorKind::ConnectionRefused).await;
+    }
+
+    /// An error is reported to whichever call comes first: one that sends, one that receives, or the one in here.
+    async fn reported(&self, wanted: impl Fn(io::ErrorKind) -> bool) -> io::ErrorKind {
         let mut unreachable = self.unreachable.subscribe();
-        // The sender is `self`: it does not go before.
-        let _ = unreachable.wait_for(|kind| *kind == Some(io::ErrorKind::ConnectionRefused)).await;
+        loop {
+            if let Some(kind) = unreachable.borrow_and_update().filter(|kind| wanted(*kind)) {
+                return kind;
+            }
+            tokio::select! {
+                // The sender is `self`: it does not go before.
+                _ = unreachable.changed() => {}
+                ready = self.io.ready(Interest::ERROR) => {
+                    if ready.is_ok() && let Ok(Some(error)) = self.io.take_error() {
+                        self.note(&error);
+                    }
+                    // What was to be read of the error is read: the next one is a new event.
+                    let _ = self.io.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        if matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable) {
+            self.unreachable.send_replace(Some(error.kind()));
+        }
+    }
+}
+
+/// quinn waits for room from one task alone, that of the connection.
+#[derive(Debug)]
+struct Room(Arc<Socket>);
+
+impl UdpPoller for Room {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.io.poll_send_ready(cx)
     }
 }
 
@@ -71,11 +105,19 @@ async fn bind(peer: SocketAddr) -> Result<tokio::net::UdpSocket, Error> {
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
+        Box::pin(Room(self))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        match self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            // Lost, as on any network. An error may be that of an earlier datagram, too.
+            Err(error) => {
+                self.note(&error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn poll_recv(
@@ -85,39 +127,27 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match ready!(self.inner.poll_recv(cx, bufs, meta)) {
-                Err(error) if is_unreachable(error.kind()) => {
-                    self.unreachable.send_replace(Some(error.kind()));
-                }
-                result => return Poll::Ready(result),
+            ready!(self.io.poll_recv_ready(cx))?;
+            match self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta)) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(error) => self.note(&error),
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        self.io.local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.state.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        self.state.gro_segments()
     }
 
     fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
+        self.state.may_fragment()
     }
-}
-
-impl fmt::Debug for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-fn is_unreachable(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(kind, ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
