@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, RecvStream, SendStream, VarInt, WriteError};
 
 use super::quic::{Held, Session};
 use crate::message::{
@@ -79,10 +79,7 @@ async fn read(session: &Session, receive: &mut RecvStream) -> Result<Option<Byte
         match receive.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => message.push(&chunk.bytes)?,
             Ok(None) => return message.finish().map(Some),
-            Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => return Ok(None),
-            Err(ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected) => {
-                return Ok(None);
-            }
+            Err(_) => return Ok(None),
         }
         drop(held.take());
         held = Some(session.unfinished(message.0.len()).ok_or(Fault::ExcessiveLoad)?);

@@ -91,10 +91,7 @@ async fn sessions_are_resumed_and_no_early_data_is_taken() {
     let query = query_0("resumed.example");
     for round in 0..3 {
         let connecting = client.connect(bench.address, "dns.lab").unwrap();
-        let connecting = match connecting.into_0rtt() {
-            Ok(_) => panic!("round {round}: the server let early data in"),
-            Err(connecting) => connecting,
-        };
+        let Err(connecting) = connecting.into_0rtt() else { panic!("round {round}: the server let early data in") };
         let connection = within(connecting).await.unwrap();
         assert_eq!(answer_matches(&query, &ask_doq(&connection, &query).await.unwrap()), Ok(()));
         connection.close(0_u32.into(), b"");

@@ -330,7 +330,7 @@ impl quic::RecvStream for Receiver {
 
 impl quic::SendStream<Bytes> for Sender {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        while let Some(data) = self.writing.as_mut().filter(|data| data.has_remaining()) {
+        while let Some(data) = self.writing.as_mut().filter(Buf::has_remaining) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())).map_err(write_error)?;
             data.advance(written);
         }
