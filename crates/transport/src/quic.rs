@@ -9,3 +9,6 @@ pub mod server;
 
 pub use client::{QuicClient, QuicConnection, QuicInfo};
 pub use exchanges::{Answered, QuicEnd, QuicExchanges};
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,9 @@ struct Session<'a> {
     /// Since when queries wait, or when one of them ended last.
     oldest: Option<Instant>,
     draining: bool,
+    /// The server broke a rule of RFC 9250, which its connection's end tells it. Section 4.3.3 would have that at once, which
+    /// other queries would pay for.
+    violated: bool,
     /// What the pool was told that fits on the connection, at first and now.
     capacity: u32,
     offered: u32,
@@ -102,6 +105,7 @@ impl<'a> Session<'a> {
             endpoint,
             oldest: None,
             draining: false,
+            violated: false,
             capacity,
             offered: capacity,
         }
@@ -124,7 +128,8 @@ impl<'a> Session<'a> {
 
     /// Closes the connection and gives what is left its end.
     fn finish(&mut self, cx: &mut Context<'_>, pipe: &Pipe) {
-        self.exchanges.disconnect(NO_ERROR, cx, &mut self.finished);
+        let code = if self.violated { PROTOCOL_ERROR } else { NO_ERROR };
+        self.exchanges.disconnect(code, cx, &mut self.finished);
         self.receive(pipe, Clock::now().into_std());
     }
 
@@ -176,6 +181,7 @@ impl<'a> Session<'a> {
                     if error.kind() == ErrorKind::Mismatch {
                         count(&self.endpoint.counters.wrong_answers);
                         self.draining = true;
+                        self.violated = true;
                         self.slot.drain();
                     }
                     self.askers.fail(&asked.asker, asked.token, error);
@@ -268,6 +274,9 @@ fn check(head: &[u8], stream: &[u8]) -> Result<(), &'static str> {
 
 /// RFC 9250 section 4.3: DOQ_NO_ERROR.
 const NO_ERROR: u32 = 0x0;
+
+/// RFC 9250 section 4.3: DOQ_PROTOCOL_ERROR.
+const PROTOCOL_ERROR: u32 = 0x2;
 
 /// RFC 9250 section 4.3: DOQ_REQUEST_CANCELLED.
 const REQUEST_CANCELLED: u32 = 0x3;

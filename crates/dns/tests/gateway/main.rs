@@ -19,6 +19,7 @@ mod limited;
 mod network;
 mod pooling;
 mod proxied;
+mod quic;
 mod quic_listeners;
 mod shortage;
 mod spoofing;
