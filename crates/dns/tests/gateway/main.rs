@@ -15,6 +15,7 @@ mod encrypted;
 mod families;
 mod faults;
 mod health;
+mod interop;
 mod limited;
 mod network;
 mod pooling;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path, time::SystemTime};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::{
     certificate::X509Certificate,
-    extensions::{GeneralName, ParsedExtension},
+    extensions::{GeneralName, ParsedExtension, X509Extension},
     prelude::FromDer,
 };
 
@@ -83,7 +83,7 @@ fn unix(time: SystemTime) -> UnixTime {
 }
 
 fn alternative_names(parsed: &X509Certificate<'_>) -> Vec<String> {
-    let extensions = parsed.extensions().iter().map(|extension| extension.parsed_extension());
+    let extensions = parsed.extensions().iter().map(X509Extension::parsed_extension);
     let names = extensions.filter_map(|extension| match extension {
         ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
         _ => None,
