@@ -6,8 +6,10 @@
 mod access;
 mod bind;
 pub mod doh;
+mod doq;
 mod events;
 mod flight;
+mod h3;
 mod https;
 mod inbox;
 mod limit;
@@ -16,6 +18,7 @@ mod network;
 mod pools;
 mod proxy;
 mod query_log;
+mod quic;
 mod route;
 mod status;
 mod tcp;
@@ -45,6 +48,7 @@ use std::{
 use keepwarm_pool::Pool;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
+    quic::server::QuicListener,
     resolve::{Resolve, SystemResolver},
     tls::{CertificateError, RootsError},
 };
@@ -377,34 +381,31 @@ fn run_worker(
             })
             .collect();
         let worker = Worker::new(shared, routes, names, address);
-        for sockets in sockets {
-            listen(&worker, sockets);
-        }
+        let quic: Vec<_> = sockets.into_iter().filter_map(|sockets| listen(&worker, sockets)).collect();
         if let Some(encryption) = worker.shared.encryption.clone().filter(|_| number == 0) {
             tokio::task::spawn_local(async move { encryption.server.keep_fresh().await });
         }
         tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
         read_inbox(worker, in_flight).await;
+        quic::close(&quic).await;
     });
 }
 
-/// Lets clients in.
-fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) {
+/// Lets clients in. Those over QUIC are to be told when the worker leaves.
+fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) -> Option<QuicListener> {
+    if matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic) {
+        return quic::listen(worker, udp?, listen);
+    }
     if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-        match listen.transport {
-            // Served by their own modules.
-            ListenTransport::H3 | ListenTransport::Quic => drop(socket),
-            _ => {
-                let listener = udp::Listener::new(socket, &worker.outbox);
-                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
-                worker.readers.borrow_mut().push(reader.abort_handle());
-            }
-        }
+        let listener = udp::Listener::new(socket, &worker.outbox);
+        let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+        worker.readers.borrow_mut().push(reader.abort_handle());
     }
     if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
         tokio::task::spawn_local(tcp::accept(worker.clone(), listener, listen));
     }
+    None
 }
 
 /// Handles events until told to leave.

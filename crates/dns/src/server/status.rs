@@ -82,7 +82,7 @@ pub struct ServerStatus {
     pub queries: u64,
     /// Messages that are no valid query.
     pub malformed: u64,
-    /// Queries of clients that the access list does not name.
+    /// Queries of clients that the access list does not name, and their connections over QUIC, which are refused at once.
     pub refused: u64,
     /// Queries that joined an identical one in flight.
     pub coalesced: u64,
@@ -100,7 +100,7 @@ pub struct ServerStatus {
     pub rate_limited: u64,
     /// Queries beyond `max_in_flight_per_client` of their client.
     pub client_limited: u64,
-    /// TCP clients connected now.
+    /// Connections of clients open now, over TCP and over QUIC.
     pub tcp_clients: usize,
     /// Queries answered from the cache, stale answers not included.
     pub cache_hits: u64,

@@ -24,6 +24,7 @@ mod pooling;
 mod proxied;
 mod query_log;
 mod quic;
+mod quic_listeners;
 mod shortage;
 mod spoofing;
 mod support;
