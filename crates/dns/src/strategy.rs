@@ -3,6 +3,8 @@
 //! A [`Plan`] is told what happened and asked what to do next; it holds no connection, reads no clock and does not allocate.
 //! How an upstream fares over many queries is `health`'s business, and what its answer says is `message`'s.
 
+pub mod groups;
+
 use std::time::{Duration, Instant};
 
 use crate::{config::Strategy, health::Allowed};
