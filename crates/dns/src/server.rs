@@ -18,7 +18,10 @@ mod worker;
 
 pub use events::{PoolEvent, PoolEvents};
 pub use status::{PoolStatus, ServerStatus};
-pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
+pub use trace::{
+    AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
+    Trace, Why,
+};
 
 use std::{
     fmt, io,
@@ -45,6 +48,10 @@ use tokio::{
     time::Instant as Clock,
 };
 
+use crate::strategy::{
+    budget::HedgeBudget,
+    groups::{GroupFault, Groups},
+};
 use crate::{
     cache::Cache,
     config::{DnsConfig, Listen, Transport},
@@ -63,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) config: DnsConfig,
     pub(crate) workers: usize,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) groups: Groups,
+    pub(crate) hedges: HedgeBudget,
     pub(crate) streams: Pool<DnsConnector>,
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
@@ -87,6 +96,9 @@ pub(crate) struct Counters {
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
     pub(crate) cache_prefetches: AtomicU64,
+    pub(crate) hedges_sent: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
+    pub(crate) hedges_denied: AtomicU64,
 }
 
 /// A running DNS proxy.
@@ -111,6 +123,8 @@ pub enum StartError {
     Limits(keepwarm_pool::LimitsError),
     /// A thread or runtime cannot be had.
     Runtime(io::Error),
+    /// A route or the fallback leads nowhere.
+    Groups(GroupFault),
 }
 
 impl fmt::Display for StartError {
@@ -130,6 +144,7 @@ impl fmt::Display for StartError {
             StartError::Roots(error) => write!(f, "load the trust roots: {error}"),
             StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
             StartError::Runtime(error) => write!(f, "start a worker: {error}"),
+            StartError::Groups(fault) => write!(f, "groups of upstreams: {fault}"),
         }
     }
 }
@@ -141,6 +156,7 @@ impl std::error::Error for StartError {
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
             StartError::Limits(error) => Some(error),
+            StartError::Groups(_) => None,
         }
     }
 }
@@ -161,6 +177,7 @@ impl Server {
             .map(|upstream| Upstream::new(upstream, &config, &resolver))
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
+        let groups = Groups::new(&config).map_err(StartError::Groups)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
@@ -175,9 +192,11 @@ impl Server {
                 .collect::<Result<_, _>>()?,
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
+            hedges: HedgeBudget::new(config.hedge),
             config,
             workers,
             upstreams,
+            groups,
             counters: Counters::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
@@ -283,7 +302,7 @@ fn run_worker(
                 let path = |endpoint: &Arc<crate::upstream::Endpoint>| {
                     let udp = endpoint.transport == Transport::Udp;
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
-                    Path::new(endpoint, pool, udp.then_some(number))
+                    Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
                 };
                 Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
             })

@@ -78,16 +78,20 @@ pub struct Plan {
     winner: Option<u8>,
     hedge: Hedge,
     lead: Lead,
-    /// Racing and hedging: when the second one joins the first.
-    join_delay: Duration,
-    /// When the next one joins though the last one has not failed.
-    next_at: Instant,
+    /// Racing and hedging: when the second one joins the first, in microseconds as are all times below.
+    join_delay: u32,
+    /// When the next one joins though the last one has not failed: so long before the deadline.
+    next_at: Left,
     /// When the last one has been silent for so long that an open breaker is no longer respected.
-    silent_at: Instant,
-    /// How long after `silent_at` the fallback is asked, in microseconds.
-    grace: u32,
+    silent_at: Left,
+    /// When the group is given up for the fallback though something may still come from it.
+    fallback_at: Left,
     deadline: Instant,
 }
+
+/// Microseconds before the deadline; a quarter of what the time itself would take, in each query in flight.
+#[derive(Debug, Clone, Copy)]
+struct Left(u32);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hedge {
@@ -103,8 +107,8 @@ enum Hedge {
 #[derive(Debug, Clone, Copy)]
 struct Try {
     index: u16,
-    /// Microseconds. The plan is part of every query in flight, so it is kept small.
-    try_timeout: u32,
+    /// Tenths of a millisecond. The plan is part of every query in flight, so it is kept small.
+    try_timeout: u16,
     rank: Rank,
     state: State,
 }
@@ -153,12 +157,13 @@ impl Plan {
                 Strategy::RoundRobin => Lead::Turn,
                 _ => Lead::Order,
             },
-            join_delay: racing_delay,
-            next_at: now,
-            silent_at: now,
-            grace: 0,
+            join_delay: micros(racing_delay),
+            next_at: Left(0),
+            silent_at: Left(0),
+            fallback_at: Left(0),
             deadline,
         };
+        (plan.next_at, plan.silent_at) = (plan.left(now), plan.left(now));
         let skip = match strategy {
             Strategy::RoundRobin if !candidates.is_empty() => rotation as usize % candidates.len(),
             _ => 0,
@@ -172,7 +177,7 @@ impl Plan {
         if strategy == Strategy::Hedged
             && let Some(first) = rotated().find(|candidate| matches!(candidate.allowed, Allowed::Yes))
         {
-            plan.join_delay = first.hedge_after;
+            plan.join_delay = micros(first.hedge_after);
         }
         plan
     }
@@ -197,8 +202,7 @@ impl Plan {
     fn add(&mut self, candidate: &Candidate, rank: Rank) {
         // Whoever has more than 65,536 upstreams asks the first ones.
         if let (Some(place), Ok(index)) = (self.tries.get_mut(usize::from(self.len)), u16::try_from(candidate.index)) {
-            let try_timeout = u32::try_from(candidate.try_timeout.as_micros()).unwrap_or(u32::MAX);
-            *place = Try { index, try_timeout, rank, state: State::Waiting };
+            *place = Try { index, try_timeout: tenths(candidate.try_timeout), rank, state: State::Waiting };
             self.len += 1;
         }
     }
@@ -229,7 +233,7 @@ impl Plan {
         }
         let live = self.tries().iter().any(|each| each.state == State::Live);
         if let Some(place) = self.waiting(Rank::Closed)
-            && (!live || self.strategy == Strategy::Parallel || now >= self.next_at)
+            && (!live || self.strategy == Strategy::Parallel || now >= self.at(self.next_at))
         {
             if live && self.hedge == Hedge::Armed {
                 self.hedge = Hedge::Off;
@@ -242,19 +246,19 @@ impl Plan {
             return self.probe(place, now);
         }
         if self.waiting(Rank::Closed).is_some() {
-            return Step::WaitUntil(self.next_at.min(self.deadline));
+            return Step::WaitUntil(self.at(self.next_at));
         }
         let answered = |each: &Try| each.state == State::Improvable && each.rank != Rank::Fallback;
         if self.tries().iter().any(answered) {
             return if live { Step::WaitUntil(self.deadline) } else { self.give_up() };
         }
         let (next, joins_at) = match self.waiting(Rank::Open) {
-            Some(place) => (Some(place), self.silent_at),
-            None => (self.waiting(Rank::Fallback), self.silent_at + Duration::from_micros(self.grace.into())),
+            Some(place) => (Some(place), self.at(self.silent_at)),
+            None => (self.waiting(Rank::Fallback), self.at(self.fallback_at)),
         };
         match next {
             Some(place) if !live || now >= joins_at => self.send(place, now),
-            Some(_) => Step::WaitUntil(joins_at.min(self.deadline)),
+            Some(_) => Step::WaitUntil(joins_at),
             None if live => Step::WaitUntil(self.deadline),
             None => self.give_up(),
         }
@@ -291,9 +295,10 @@ impl Plan {
         settled.state = state;
         // The next one takes over at once; one that was already given its time does not hurry the others.
         if self.last == Some(place) {
-            self.next_at = now;
-            self.silent_at = now;
-            self.grace = 0;
+            (self.next_at, self.silent_at) = (self.left(now), self.left(now));
+            if self.tries[usize::from(place)].rank == Rank::Fallback {
+                self.fallback_at = self.silent_at;
+            }
             if self.hedge == Hedge::Armed {
                 self.hedge = Hedge::Off;
             }
@@ -306,26 +311,26 @@ impl Plan {
         sent.state = State::Live;
         // A try has as long as its answers take, but no more than its share of what is left.
         let share = self.deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1).max(1);
-        let try_timeout = Duration::from_micros(sent.try_timeout.into());
+        let try_timeout = TENTH * sent.try_timeout.into();
         let patience = try_timeout.min(share).max(PATIENCE_MIN);
+        let join_delay = Duration::from_micros(self.join_delay.into());
         let join = match self.strategy {
-            Strategy::Racing => try_timeout.min(self.join_delay),
-            Strategy::Hedged if self.last.is_none() && sent.rank == Rank::Closed && self.join_delay < patience => {
+            Strategy::Racing => try_timeout.min(join_delay),
+            Strategy::Hedged if self.last.is_none() && sent.rank == Rank::Closed && join_delay < patience => {
                 self.hedge = Hedge::Armed;
-                self.join_delay
+                join_delay
             }
             _ => patience,
         };
         // Most of those who are silent for less than a second are slow at one name, and not gone.
-        let grace = match sent.rank {
-            Rank::Closed => SILENCE.min(share).saturating_sub(patience),
-            Rank::Probe | Rank::Open | Rank::Fallback => Duration::ZERO,
+        let hope = match sent.rank {
+            Rank::Closed => SILENCE.min(share).max(patience),
+            Rank::Probe | Rank::Open | Rank::Fallback => patience,
         };
-        self.grace = u32::try_from(grace.as_micros()).unwrap_or(0);
         let index = sent.index.into();
+        self.fallback_at = self.left(now + hope);
         self.last = Some(place);
-        self.next_at = now + join;
-        self.silent_at = now + patience;
+        (self.next_at, self.silent_at) = (self.left(now + join), self.left(now + patience));
         Step::Send(index)
     }
 
@@ -363,7 +368,16 @@ impl Plan {
 
     /// When the second one joins the first: racing and hedging alone.
     pub(crate) fn join_delay(&self) -> Duration {
-        self.join_delay
+        Duration::from_micros(self.join_delay.into())
+    }
+
+    /// A time as it is kept; what is later than the deadline is the deadline.
+    fn left(&self, at: Instant) -> Left {
+        Left(micros(self.deadline.saturating_duration_since(at)))
+    }
+
+    fn at(&self, left: Left) -> Instant {
+        self.deadline - Duration::from_micros(left.0.into())
     }
 
     /// The candidates in the order in which they are asked, with what that goes by.
@@ -387,6 +401,17 @@ impl Plan {
         self.tries().iter().position(is).and_then(|place| u8::try_from(place).ok())
     }
 }
+
+fn tenths(time: Duration) -> u16 {
+    u16::try_from(micros(time).div_ceil(micros(TENTH))).unwrap_or(u16::MAX)
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// The measure of a try's time: 6.5 s at most.
+const TENTH: Duration = Duration::from_micros(100);
 
 /// Candidates of one plan.
 const CANDIDATES_MAX: usize = 16;

@@ -99,6 +99,12 @@ pub struct ServerStatus {
     pub cache_stale: u64,
     /// Answers asked for again before their end.
     pub cache_prefetches: u64,
+    /// Second tries that the `hedged` strategy made.
+    pub hedges_sent: u64,
+    /// Those whose upstream gave the answer.
+    pub hedges_won: u64,
+    /// Second tries that were due and not made, because the budget was used up.
+    pub hedges_denied: u64,
     /// Answers in the cache.
     pub cache_entries: usize,
     /// Memory of the answers in the cache, in bytes.
@@ -130,6 +136,9 @@ impl Server {
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
+            hedges_sent: read(&counters.hedges_sent),
+            hedges_won: read(&counters.hedges_won),
+            hedges_denied: read(&counters.hedges_denied),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
         }

@@ -87,6 +87,7 @@ pub struct Groups {
     /// For each node the suffix that ends there; node 0 is the root.
     nodes: Vec<Option<u16>>,
     edges: HashTable<Edge>,
+    fallback: Option<usize>,
     /// Names are not routed, and there is no fallback: all queries go to all upstreams.
     plain: bool,
 }
@@ -144,6 +145,7 @@ impl Groups {
             suffixes: Vec::new(),
             nodes: vec![None],
             edges: HashTable::new(),
+            fallback: None,
             plain: false,
         };
         let mut faults = Vec::new();
@@ -163,10 +165,11 @@ impl Groups {
                 faults.extend(groups.add(text, group.unwrap_or(0), (number, place)).err());
             }
         }
-        if let Some(group) = &config.fallback
-            && groups.find(group).is_none_or(|group| groups.groups[group].members.is_empty())
-        {
-            faults.push(GroupFault::UnknownFallback { group: group.clone() });
+        if let Some(name) = &config.fallback {
+            groups.fallback = groups.find(name).filter(|group| !groups.groups[*group].members.is_empty());
+            if groups.fallback.is_none() {
+                faults.push(GroupFault::UnknownFallback { group: name.clone() });
+            }
         }
         if !config.upstreams.is_empty() && groups.groups[0].members.is_empty() && config.fallback.is_none() {
             faults.push(GroupFault::NoDefault);
@@ -249,9 +252,9 @@ impl Groups {
         found
     }
 
-    /// The upstreams of the group called `name`; `None` when there is no such group.
-    pub fn members(&self, name: &str) -> Option<&[usize]> {
-        self.find(name).map(|group| &*self.groups[group].members)
+    /// The group that is asked when all upstreams of another have failed.
+    pub fn fallback(&self) -> Option<Chosen<'_>> {
+        self.fallback.map(|group| self.group(group))
     }
 
     fn group(&self, number: usize) -> Chosen<'_> {

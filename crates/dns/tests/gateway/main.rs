@@ -14,6 +14,8 @@ mod families;
 mod faults;
 mod health;
 mod pooling;
+mod routes;
 mod shortage;
 mod spoofing;
+mod strategies;
 mod support;

@@ -12,10 +12,7 @@ use super::{Worker, WorkerState};
 use crate::{
     cache::{Cache, Key, Lookup},
     message::{self, ClientView, Query},
-    server::{
-        flight::{Flight, Waiter},
-        trace::Trace,
-    },
+    server::flight::{Flight, Waiter},
     upstream::count,
 };
 
@@ -106,7 +103,7 @@ impl Worker {
             let given =
                 kept.as_ref().is_some_and(|(cache, key)| self.give_stale(cache, key, flight, &waiter, answer, now));
             if given {
-                let trace = || Trace { cached: true, stale: true, ..self.trace(flight, None, answer, now) };
+                let trace = || self.trace(flight, None, answer, now).past_its_end();
                 waiter.client.deliver(answer, Some(&trace));
             } else {
                 left.push(waiter);
