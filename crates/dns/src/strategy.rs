@@ -426,4 +426,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

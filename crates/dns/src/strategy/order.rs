@@ -63,7 +63,7 @@ impl Dice {
     }
 
     /// Less than `limit`, which is at least 1.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         let product = u128::from(self.roll()) * u128::from(limit.max(1));
         u64::try_from(product >> 64).expect("the upper half")
     }
