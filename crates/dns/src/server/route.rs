@@ -23,6 +23,13 @@ pub(crate) struct Route {
     pub(crate) tcp: Option<Path>,
 }
 
+impl Route {
+    /// All of its endpoints.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.main).chain(&self.tcp)
+    }
+}
+
 /// Which of an upstream's endpoints a query goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Face {
@@ -63,8 +70,7 @@ impl Route {
 
     /// Exchanges of this worker that wait for a connection or an answer; 0 where nobody counts them.
     pub(super) fn load(&self) -> u32 {
-        let paths = std::iter::once(&self.main).chain(&self.tcp);
-        paths.filter_map(|path| path.load.as_ref()).map(|load| load.get()).sum()
+        self.paths().filter_map(|path| path.load.as_ref()).map(|load| load.get()).sum()
     }
 }
 
@@ -120,6 +126,19 @@ impl Path {
                 self.endpoint.counters.latency.store(micros, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Forgets what was measured and turned to.
+    pub(super) fn network_changed(&self) {
+        self.latency.take();
+        self.spread.take();
+        if let Some(estimate) = &self.estimate {
+            estimate.take();
+        }
+        self.heard.set(None);
+        self.pending.take();
+        self.repeated.set(None);
+        self.turned.set(None);
     }
 
     /// Has later sockets go to the other address family, after this one was refused or met with silence.

@@ -105,6 +105,8 @@ pub struct ServerStatus {
     pub hedges_won: u64,
     /// Second tries that were due and not made, because the budget was used up.
     pub hedges_denied: u64,
+    /// Times that the network changed, or the machine slept, and everything was given up.
+    pub network_changes: u64,
     /// Answers in the cache.
     pub cache_entries: usize,
     /// Memory of the answers in the cache, in bytes.
@@ -139,6 +141,7 @@ impl Server {
             hedges_sent: read(&counters.hedges_sent),
             hedges_won: read(&counters.hedges_won),
             hedges_denied: read(&counters.hedges_denied),
+            network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
         }

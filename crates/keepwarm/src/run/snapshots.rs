@@ -104,6 +104,7 @@ impl Snapshots for Daemon {
                 ("hedges_sent", totals.hedges_sent),
                 ("hedges_won", totals.hedges_won),
                 ("hedges_denied", totals.hedges_denied),
+                ("network_changes", totals.network_changes),
                 ("cache_entries", totals.cache_entries as u64),
                 ("cache_bytes", totals.cache_bytes as u64),
             ]
