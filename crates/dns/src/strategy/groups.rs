@@ -187,7 +187,7 @@ impl Groups {
         let name = name_from_text(text).ok_or(bad.clone())?;
         let number = u16::try_from(self.suffixes.len()).map_err(|_| bad)?;
         let mut node = 0;
-        for label in Labels::of(&name).from_the_root() {
+        for label in Labels::of(&name).root_first() {
             node = match self.child(node, label) {
                 Some(child) => child,
                 None => self.grow(node, label),
@@ -244,7 +244,7 @@ impl Groups {
             _ => name,
         };
         let (mut node, mut found) = (0, self.nodes[0]);
-        for label in Labels::of(name).from_the_root() {
+        for label in Labels::of(name).root_first() {
             let Some(child) = self.child(node, label) else { break };
             node = child;
             found = self.nodes[node as usize].or(found);
@@ -292,7 +292,7 @@ impl<'a> Labels<'a> {
         labels
     }
 
-    fn from_the_root(&self) -> impl Iterator<Item = &'a [u8]> {
+    fn root_first(&self) -> impl Iterator<Item = &'a [u8]> {
         let name = self.name;
         self.starts[..self.len].iter().rev().map(move |&start| {
             let start = usize::from(start);

@@ -13,7 +13,9 @@ use crate::{
 /// The explanation for people, at most 100 columns wide with names of a usual length.
 pub(super) fn text(explain: &Explain) -> String {
     let mut text = String::from("\nwhy\n");
-    let mut line = |name: &str, value: &str| drop(writeln!(text, "  {name:<10}{value}"));
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<10}{value}");
+    };
     if let Some(failure) = &explain.failure {
         line("failure", failure);
     }
