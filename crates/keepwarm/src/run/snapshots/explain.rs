@@ -59,3 +59,72 @@ fn exchange(attempt: &AttemptTrace) -> Exchange {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keepwarm_dns::{
+        config::{CacheSettings, DnsConfig, RouteConfig, Strategy, Transport, UpstreamConfig},
+        server::Server,
+    };
+    use keepwarm_lab::{Faults, Lab, LabSpec};
+
+    use crate::status::{QueryError, QueryReport, QueryRequest};
+
+    fn config(lab: &Lab) -> DnsConfig {
+        let address = lab.tcp_addr();
+        let upstream = UpstreamConfig {
+            group: "corp".into(),
+            ..UpstreamConfig::new("lab", Transport::Tcp, &address.ip().to_string(), address.port())
+        };
+        DnsConfig {
+            strategy: Strategy::Fastest,
+            cache: CacheSettings { size: 1 << 20, ..CacheSettings::default() },
+            routes: vec![RouteConfig { suffixes: vec!["corp.example".into()], group: "corp".into() }],
+            upstreams: vec![upstream],
+            workers: 1,
+            ..DnsConfig::default()
+        }
+    }
+
+    async fn ask(server: &Server, explain: bool) -> Result<QueryReport, QueryError> {
+        let request = QueryRequest { name: "www.corp.example".into(), qtype: "A".into(), explain };
+        super::super::ask(server, request).await
+    }
+
+    #[tokio::test]
+    async fn a_report_explains_itself_only_where_that_was_asked_for() {
+        let lab = Lab::start(LabSpec::default()).await.unwrap();
+        let server = Server::start(config(&lab)).unwrap();
+        let explain = ask(&server, true).await.unwrap().explain.unwrap();
+        assert_eq!((&*explain.cache, &*explain.strategy), ("miss", "fastest"));
+        assert_eq!((&*explain.group, explain.suffix.as_deref()), ("corp", Some("corp.example")));
+        assert_eq!((explain.failure, explain.hedge), (None, None));
+        let candidate = &explain.candidates[0];
+        assert_eq!((candidate.asked, &*candidate.why), (true, "first: never asked before"));
+        let connection = explain.exchanges[0].connection.as_ref().unwrap();
+        assert_eq!((&*connection.address, connection.reused), (&*lab.tcp_addr().to_string(), false));
+
+        let hit = ask(&server, true).await.unwrap();
+        assert_eq!(hit.explain.as_ref().map(|explain| &*explain.cache), Some("hit"));
+        assert_eq!(ask(&server, false).await.unwrap().explain, None);
+        server.stop(Duration::ZERO).await;
+        lab.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_query_that_nobody_answered_is_explained_and_without_that_an_error() {
+        let faults = Faults { refuse: true, ..Faults::default() };
+        let lab = Lab::start(LabSpec { faults, ..LabSpec::default() }).await.unwrap();
+        let server = Server::start(config(&lab)).unwrap();
+        let report = ask(&server, true).await.unwrap();
+        assert_eq!((&*report.rcode, &report.upstream, report.cached), ("SERVFAIL", &None, false));
+        let failure = report.explain.as_ref().and_then(|explain| explain.failure.clone()).expect("it failed");
+        let text = crate::query::text(&report);
+        assert!(text.contains(&format!("failure   {failure}")) && text.contains("none answered"), "{text}");
+        assert!(matches!(ask(&server, false).await, Err(QueryError::Failed(_))));
+        server.stop(Duration::ZERO).await;
+        lab.stop().await;
+    }
+}
