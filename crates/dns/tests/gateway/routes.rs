@@ -26,7 +26,8 @@ fn spare(config: &mut DnsConfig) {
 /// Queries that each lab has seen, over whatever transport.
 fn seen(bench: &Bench) -> Vec<u64> {
     let counters = bench.labs.iter().map(keepwarm_lab::Lab::counters);
-    counters.map(|seen| seen.udp.queries + seen.tcp.queries + seen.tls.queries + seen.https.queries).collect()
+    let each = |seen: keepwarm_lab::Counters| [seen.udp, seen.tcp, seen.tls, seen.https, seen.quic, seen.h3];
+    counters.map(|seen| each(seen).iter().map(|transport| transport.queries).sum()).collect()
 }
 
 #[tokio::test]
