@@ -32,7 +32,10 @@ pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
 pub use query_log::QueryLogError;
 pub use status::{PoolStatus, ServerStatus};
-pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
+pub use trace::{
+    AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
+    Trace, Why,
+};
 
 use std::{
     fmt, io,
@@ -60,6 +63,10 @@ use tokio::{
     time::Instant as Clock,
 };
 
+use crate::strategy::{
+    budget::HedgeBudget,
+    groups::{GroupFault, Groups},
+};
 use crate::{
     cache::Cache,
     config::{DnsConfig, Listen, ListenTransport, Transport},
@@ -83,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) config: DnsConfig,
     pub(crate) workers: usize,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) groups: Groups,
+    pub(crate) hedges: HedgeBudget,
     pub(crate) streams: Pool<DnsConnector>,
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
@@ -116,6 +125,9 @@ pub(crate) struct Counters {
     pub(crate) cache_stale: AtomicU64,
     pub(crate) cache_prefetches: AtomicU64,
     pub(crate) local_answers: AtomicU64,
+    pub(crate) hedges_sent: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
+    pub(crate) hedges_denied: AtomicU64,
     pub(crate) network_changes: AtomicU64,
 }
 
@@ -154,6 +166,8 @@ pub enum StartError {
     QueryLog(QueryLogError),
     /// A thread or runtime cannot be had.
     Runtime(io::Error),
+    /// A route or the fallback leads nowhere.
+    Groups(GroupFault),
 }
 
 impl fmt::Display for StartError {
@@ -185,6 +199,7 @@ impl fmt::Display for StartError {
             StartError::Local(error) => error.fmt(f),
             StartError::QueryLog(error) => error.fmt(f),
             StartError::Runtime(error) => write!(f, "start a worker: {error}"),
+            StartError::Groups(fault) => write!(f, "groups of upstreams: {fault}"),
         }
     }
 }
@@ -200,6 +215,7 @@ impl std::error::Error for StartError {
             StartError::Limits(error) => Some(error),
             StartError::Local(error) => error.source(),
             StartError::QueryLog(error) => error.source(),
+            StartError::Groups(_) => None,
         }
     }
 }
@@ -229,6 +245,7 @@ impl Server {
             .map_err(StartError::Roots)?;
         let (local, files) = local::load(&config)?;
         let encryption = Encryption::new(&config)?;
+        let groups = Groups::new(&config).map_err(StartError::Groups)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
@@ -248,9 +265,11 @@ impl Server {
             encryption,
             alt_svc: https::alternative(&listening),
             limiter: Limiter::new(&config.clients, Clock::now().into_std()),
+            hedges: HedgeBudget::new(config.hedge),
             config,
             workers,
             upstreams,
+            groups,
             counters: Counters::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
@@ -375,7 +394,7 @@ fn run_worker(
                 let path = |endpoint: &Arc<crate::upstream::Endpoint>| {
                     let udp = endpoint.transport == Transport::Udp;
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
-                    Path::new(endpoint, pool, udp.then_some(number))
+                    Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
                 };
                 Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
             })

@@ -114,6 +114,12 @@ pub struct ServerStatus {
     pub local_answers: u64,
     /// Queries that the query log does not tell of, because its queue or its disk was full.
     pub query_log_dropped: u64,
+    /// Second tries that the `hedged` strategy made.
+    pub hedges_sent: u64,
+    /// Those whose upstream gave the answer.
+    pub hedges_won: u64,
+    /// Second tries that were due and not made, because the budget was used up.
+    pub hedges_denied: u64,
     /// Times that the network changed, or the machine slept, and everything was given up.
     pub network_changes: u64,
     /// Answers in the cache.
@@ -151,6 +157,9 @@ impl Server {
             cache_prefetches: read(&counters.cache_prefetches),
             local_answers: read(&counters.local_answers),
             query_log_dropped: self.shared.query_log.as_ref().map_or(0, QueryLog::dropped),
+            hedges_sent: read(&counters.hedges_sent),
+            hedges_won: read(&counters.hedges_won),
+            hedges_denied: read(&counters.hedges_denied),
             network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),

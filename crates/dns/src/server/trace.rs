@@ -1,5 +1,10 @@
 //! Where the time of one query went.
 
+mod explain;
+
+pub use explain::{CacheVerdict, CandidateTrace, ConnectionTrace, Explanation, HedgeVerdict, Why};
+pub(crate) use explain::{CandidateNote, Notes};
+
 use std::{net::SocketAddr, time::Duration};
 
 /// The story of one query, as `keepwarm query` tells it.
@@ -22,6 +27,8 @@ pub struct Trace {
     pub attempts: Vec<AttemptTrace>,
     /// The last error, where an exchange failed.
     pub error: Option<String>,
+    /// Why it went as it did; `None` for answers that need neither cache nor upstream.
+    pub explanation: Option<Explanation>,
 }
 
 /// The exchange that gave the answer.
@@ -73,6 +80,14 @@ pub struct AttemptTrace {
     pub outcome: String,
     /// From the decision to the outcome.
     pub took: Duration,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: &'static str,
+    /// From the question to the decision.
+    pub started: Duration,
+    /// Why it was made.
+    pub why: Why,
+    /// The connection; `None` while there was none.
+    pub connection: Option<ConnectionTrace>,
 }
 
 impl Trace {
@@ -87,6 +102,7 @@ impl Trace {
             exchange: None,
             attempts: Vec::new(),
             error: None,
+            explanation: None,
         }
     }
 }

@@ -4,7 +4,9 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod choose;
 mod edns;
+mod explain;
 mod kept;
 mod limited;
 mod receive;
@@ -24,7 +26,11 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::{task::AbortHandle, time::Instant as Clock};
 
-use self::kept::{CLIENT_RESPONSE, Kept};
+pub(super) use self::choose::estimate;
+use self::{
+    choose::{Chooser, HEDGE_MIN},
+    kept::{CLIENT_RESPONSE, Kept},
+};
 use super::{
     Shared,
     flight::{Best, Client, Flight, Origin, State, Token, Waiter},
@@ -63,6 +69,8 @@ pub(crate) struct Worker {
     pub(crate) listening: Cell<bool>,
     pub(crate) stop_listening: tokio::sync::Notify,
     flights_max: usize,
+    /// Where upstreams are not simply all asked in the order of the config.
+    chooser: Option<Chooser>,
 }
 
 struct WorkerState {
@@ -87,6 +95,10 @@ impl Worker {
         let workers = shared.workers;
         let flights_max = (shared.config.clients.max_in_flight / workers).clamp(1, Token::FLIGHTS_MAX - 1);
         let now = Clock::now().into_std();
+        let chooser = Chooser::new(&shared.config, &shared.groups);
+        // Second tries are due after a few milliseconds, all else after many.
+        let hedges = shared.config.strategy == Strategy::Hedged;
+        let wheel = if hedges { Wheel::with_tick(now, HEDGE_MIN) } else { Wheel::new(now) };
         Rc::new(Worker {
             shared,
             routes,
@@ -98,7 +110,7 @@ impl Worker {
                 local,
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
-                wheel: Wheel::new(now),
+                wheel,
                 expired: Vec::new(),
                 generation: 0,
                 rotation: 0,
@@ -113,6 +125,7 @@ impl Worker {
             listening: Cell::new(true),
             stop_listening: tokio::sync::Notify::new(),
             flights_max,
+            chooser,
         })
     }
 
@@ -188,7 +201,8 @@ impl Worker {
             Kept::Answer { refresh, stale } => {
                 let source = || if stale { Source::Stale } else { Source::Cache };
                 self.log(&client, &origin, question, &state.answer, source, now);
-                let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
+                let explanation = || Some(self.explain_kept(question, stale));
+                let trace = || Trace { cached: true, stale, explanation: explanation(), ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
                     self.refresh(state, bytes, parsed, now);
@@ -216,6 +230,9 @@ impl Worker {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
+            if matches!(client, Client::Daemon(_)) && flight.notes.is_none() {
+                flight.notes = Some(self.note(flight, true, now));
+            }
             let question = differs.then(|| question.into());
             flight.waiters.push(Waiter { client, origin, view, question });
             if stale && flight.stale_at.is_none() {
@@ -233,6 +250,9 @@ impl Worker {
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
+        if matches!(client, Client::Daemon(_)) {
+            flight.notes = Some(self.note(flight, false, now));
+        }
         flight.waiters.push(Waiter { client, origin, view, question: None });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
@@ -247,7 +267,7 @@ impl Worker {
     /// A flight of the query in `scratch`, which nobody waits for yet.
     fn take_off(&self, state: &mut WorkerState, hash: u64, question_end: usize, now: Instant) -> usize {
         let deadline = now + self.shared.config.timeout;
-        let plan = self.plan(state, now, deadline);
+        let plan = self.plan(state, question_end, now, deadline);
         state.generation = Token::next_generation(state.generation);
         let mut query = state.spare.pop().unwrap_or_default();
         query.extend_from_slice(&state.scratch);
@@ -265,6 +285,7 @@ impl Worker {
             timer: None,
             best: None,
             last_error: None,
+            notes: None,
             answered: false,
         };
         let index = state.flights.insert(flight);
@@ -273,8 +294,11 @@ impl Worker {
         index
     }
 
-    fn plan(&self, state: &mut WorkerState, now: Instant, deadline: Instant) -> Plan {
+    fn plan(&self, state: &mut WorkerState, question_end: usize, now: Instant, deadline: Instant) -> Plan {
         let config = &self.shared.config;
+        if let Some(chooser) = &self.chooser {
+            return self.choose(chooser, &state.scratch[12..question_end], now, deadline);
+        }
         let candidates: SmallVec<[Candidate; 8]> = self
             .routes
             .iter()
@@ -283,6 +307,7 @@ impl Worker {
                 index,
                 allowed: route.main.endpoint.allowed(now),
                 try_timeout: route.main.latency.borrow().try_timeout(),
+                hedge_after: config.racing_delay,
             })
             .collect();
         if config.strategy == Strategy::RoundRobin {
@@ -305,6 +330,14 @@ impl Worker {
                         endpoint.probe_started(now);
                     }
                     self.start(state, index, upstream, Face::Main, None, now);
+                }
+                Step::Hedge(upstream) => {
+                    if self.may_hedge() {
+                        flight.plan.hedge(upstream, now);
+                        self.start(state, index, upstream, Face::Main, None, now);
+                    } else if let Some(notes) = &mut flight.notes {
+                        notes.hedge_denied = true;
+                    }
                 }
                 Step::WaitUntil(at) => return self.arm(state, index, at),
                 // A final answer never gets here: it concludes the flight as it comes.
@@ -347,6 +380,11 @@ impl Worker {
         if answer.is_none() && !flight.waiters.is_empty() {
             count(&self.shared.counters.failed);
         }
+        if let Some(hedged) = flight.plan.hedged()
+            && answer.is_some_and(|(best, _)| flight.exchanges[best.number].upstream == hedged)
+        {
+            count(&self.shared.counters.hedges_won);
+        }
         let mut waiters = std::mem::take(&mut flight.waiters);
         for Waiter { client, origin, view, question } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
@@ -387,7 +425,7 @@ impl Worker {
         for exchange in &mut flight.exchanges {
             match &exchange.state {
                 State::Over => {}
-                State::Queued(ticket) => {
+                State::Queued(ticket, _) => {
                     self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;
                 }

@@ -25,6 +25,8 @@ mod proxied;
 mod query_log;
 mod quic;
 mod quic_listeners;
+mod routes;
 mod shortage;
 mod spoofing;
+mod strategies;
 mod support;

@@ -43,7 +43,7 @@ impl Worker {
                 exchange: now.saturating_duration_since(*at),
             }
         });
-        let attempts = flight.exchanges.iter().map(|exchange| {
+        let attempts = flight.exchanges.iter().enumerate().map(|(number, exchange)| {
             let (outcome, at) = match &exchange.outcome {
                 None => ("pending".to_owned(), now),
                 Some((Outcome::Answered(rcode), at)) => (message::rcode_name(*rcode), *at),
@@ -51,7 +51,15 @@ impl Worker {
                 Some((Outcome::Failed(error), at)) => (error.to_string(), *at),
             };
             let upstream = self.routes[exchange.upstream].main.endpoint.name.to_string();
-            AttemptTrace { upstream, outcome, took: at.saturating_duration_since(exchange.started) }
+            AttemptTrace {
+                upstream,
+                outcome,
+                took: at.saturating_duration_since(exchange.started),
+                transport: self.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
+                started: exchange.started.saturating_duration_since(flight.started),
+                why: self.why(flight, number),
+                connection: flight.notes.as_ref().and_then(|notes| notes.connection(number)),
+            }
         });
         Trace {
             answer: answer.to_vec(),
@@ -62,6 +70,7 @@ impl Worker {
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
+            explanation: Some(self.explain(flight, best)),
         }
     }
 }
