@@ -14,6 +14,7 @@ pub(crate) mod wire;
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
 pub use client::{ClientView, build_error, build_query_error, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
+pub(crate) use name::name_to_text;
 pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,
@@ -50,6 +51,10 @@ pub const TYPE_TXT: u16 = 16;
 pub const TYPE_AAAA: u16 = 28;
 /// EDNS pseudo-record (RFC 6891).
 pub const TYPE_OPT: u16 = 41;
+/// Service binding (RFC 9460).
+pub const TYPE_SVCB: u16 = 64;
+/// Service binding of HTTPS origins (RFC 9460 section 9).
+pub const TYPE_HTTPS: u16 = 65;
 
 /// The fixed first 12 bytes of a message (RFC 1035 section 4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

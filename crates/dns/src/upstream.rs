@@ -9,6 +9,7 @@ mod connector;
 mod doh;
 mod endpoint;
 mod stream;
+pub(crate) mod svcb;
 mod udp;
 
 pub use bootstrap::BootstrapResolver;
