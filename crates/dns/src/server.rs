@@ -5,6 +5,7 @@
 
 mod access;
 mod bind;
+mod discovery;
 mod events;
 mod flight;
 mod inbox;
@@ -183,6 +184,7 @@ impl Server {
             counters: Counters::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
+        discovery::prepare(&shared);
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
         // One for each worker that has not said yet how many queries it has; read when stopping.
         let in_flight = Arc::new(AtomicUsize::new(workers));
@@ -191,6 +193,7 @@ impl Server {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
             if number == 0 {
                 runtime.spawn(network::watch(shared.clone(), addresses.clone()));
+                runtime.spawn(discovery::run(shared.clone(), addresses.clone()));
             }
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))

@@ -4,9 +4,10 @@
 //! over TCP for truncated answers (RFC 7766 section 5). Health is kept per endpoint and address family. Which upstream a
 //! query goes to is `strategy`'s business, not here.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod connector;
 mod doh;
+pub(crate) mod ech;
 mod endpoint;
 mod stream;
 pub(crate) mod svcb;

@@ -42,6 +42,9 @@ pub struct PoolStatus {
     pub handshakes_full: u64,
     /// Resumed TLS handshakes.
     pub handshakes_resumed: u64,
+    /// Encrypted client hello at the last handshake: `off`, `unavailable` (the upstream publishes no keys, or none were
+    /// found), `grease`, `accepted` or `rejected`; `None` where there is no TLS over TCP.
+    pub ech: Option<&'static str>,
     /// Failed dials by kind.
     pub dial_errors: Vec<(&'static str, u64)>,
     /// Closed connections by reason.
@@ -184,6 +187,7 @@ impl Shared {
             max: self.config.pool.max_per_host,
             handshakes_full: read(&counters.handshakes_full),
             handshakes_resumed: read(&counters.handshakes_resumed),
+            ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
             breaker: endpoint.breaker(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             queries: read(&counters.queries),

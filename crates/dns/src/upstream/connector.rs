@@ -17,7 +17,7 @@ use keepwarm_transport::{
 use tokio::time::Instant as Clock;
 
 use super::{
-    doh,
+    doh, ech,
     endpoint::{Endpoint, EndpointKey, Family, count},
     stream,
     udp::{UdpConnection, UdpOwner},
@@ -154,6 +154,7 @@ async fn dial(
     now: Instant,
     slot: Slot<DnsConnector>,
 ) -> Result<Connected<Connection>, Error> {
+    endpoint.ech.settle(now).await;
     let addresses = endpoint.addresses(now).await?;
     let resolve = Clock::now().into_std().saturating_duration_since(now);
     match endpoint.transport {
@@ -211,8 +212,9 @@ async fn dial_stream(
             tokio::spawn(driver);
         }
         Some(client) => {
-            let (tls, info) = client.connect(tcp, &endpoint.server_name, deadline).await?;
+            let (tls, info) = ech::connect(endpoint, client, tcp, peer, deadline).await?;
             dial.tls = Some(info.handshake);
+            dial.ech = Some(endpoint.ech.status());
             dial.resumed = info.resumed;
             count(match info.resumed {
                 true => &endpoint.counters.handshakes_resumed,

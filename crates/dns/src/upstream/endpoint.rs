@@ -18,8 +18,9 @@ use keepwarm_transport::{
 };
 use parking_lot::Mutex;
 
+use super::ech::EchState;
 use crate::{
-    config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
+    config::{DnsConfig, Ech, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
 };
 
@@ -38,6 +39,9 @@ pub(crate) struct Endpoint {
     pub(crate) settings: PoolSettings,
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
+    pub(crate) ech: EchState,
+    /// The plain resolver that designates this one, whose address the certificate must name.
+    designated_by: Option<IpAddr>,
     fixed: Vec<IpAddr>,
     resolver: Arc<dyn Resolve>,
     resolved: Mutex<Option<Resolved>>,
@@ -50,6 +54,7 @@ pub(crate) struct Endpoint {
 }
 
 struct Resolved {
+    host: Arc<str>,
     addresses: Vec<IpAddr>,
     at: Instant,
 }
@@ -132,6 +137,8 @@ impl Endpoint {
             settings: dns.pool,
             timeout: dns.timeout,
             tls,
+            ech: EchState::new(config.ech, transport, &config.host),
+            designated_by: None,
             fixed,
             resolver: resolver.clone(),
             resolved: Mutex::new(None),
@@ -163,19 +170,21 @@ impl Endpoint {
 
     /// Asks the resolver at most once in `RESOLVED_FOR`; an old answer serves when asking fails.
     async fn resolve(&self, now: Instant) -> Result<Vec<IpAddr>, TransportError> {
+        let host = self.ech.target().unwrap_or_else(|| self.host.clone());
         if let Some(resolved) = &*self.resolved.lock()
             && now.saturating_duration_since(resolved.at) < RESOLVED_FOR
+            && resolved.host == host
         {
             return Ok(resolved.addresses.clone());
         }
-        match self.resolver.resolve(&self.host).await {
+        match self.resolver.resolve(&host).await {
             Ok(addresses) => {
-                *self.resolved.lock() = Some(Resolved { addresses: addresses.clone(), at: now });
+                *self.resolved.lock() = Some(Resolved { host, addresses: addresses.clone(), at: now });
                 Ok(addresses)
             }
             Err(error) => match &*self.resolved.lock() {
-                Some(resolved) => Ok(resolved.addresses.clone()),
-                None => Err(error),
+                Some(resolved) if resolved.host == host => Ok(resolved.addresses.clone()),
+                _ => Err(error),
             },
         }
     }
@@ -310,8 +319,9 @@ const RESOLVED_FOR: Duration = Duration::from_secs(300);
 
 /// The pool's key: the complete identity of a connection.
 ///
-/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses and shard are; the name in the config
-/// is no part of the identity, the trust roots are the same for all upstreams of a server.
+/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses, what is demanded of the handshake
+/// (encrypted client hello, a designated resolver's certificate) and shard are; the name in the config is no part of the
+/// identity, the trust roots are the same for all upstreams of a server.
 #[derive(Clone)]
 pub(crate) struct EndpointKey {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -325,8 +335,10 @@ impl EndpointKey {
     }
 
     fn identity(&self) -> impl Hash + Eq + '_ {
-        let Endpoint { transport, host, port, path, server_name, fixed, .. } = &*self.endpoint;
-        (transport, host, port, path, server_name, fixed, self.shard)
+        let Endpoint { transport, host, port, path, server_name, fixed, designated_by, ech, .. } = &*self.endpoint;
+        // As an option of a flag, since a setting of the config has no hash.
+        let ech = (ech.mode() != Ech::Off).then_some(ech.mode() == Ech::Require);
+        (transport, host, port, path, server_name, fixed, designated_by, ech, self.shard)
     }
 }
 
