@@ -19,7 +19,7 @@ mod udp;
 mod worker;
 
 pub use events::{PoolEvent, PoolEvents};
-pub use status::{PoolStatus, ServerStatus};
+pub use status::{DdrStatus, PoolStatus, ServerStatus};
 pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
 
 use std::{
@@ -57,7 +57,7 @@ use access::Access;
 use bind::{Sockets, bind};
 use inbox::{Address, Event};
 use pools::{datagram_pool, stream_pool};
-use route::{Path, Route};
+use route::{Designated, Path, Route};
 use worker::Worker;
 
 /// What all workers share.
@@ -299,7 +299,8 @@ fn run_worker(
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
                     Path::new(endpoint, pool, udp.then_some(number))
                 };
-                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
+                let designated = upstream.ddr.as_ref().map(|ddr| Designated::new(ddr, &shared.streams));
+                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path), designated }
             })
             .collect();
         let worker = Worker::new(shared, routes, address);

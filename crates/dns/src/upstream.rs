@@ -6,6 +6,7 @@
 
 pub(crate) mod bootstrap;
 mod connector;
+pub(crate) mod ddr;
 mod doh;
 pub(crate) mod ech;
 mod endpoint;
@@ -14,6 +15,7 @@ pub(crate) mod svcb;
 mod udp;
 
 pub use bootstrap::BootstrapResolver;
+pub(crate) use ddr::Designation;
 pub(crate) use connector::{Connection, DnsConnector};
 pub(crate) use endpoint::{Endpoint, EndpointKey, Family, count};
 pub(crate) use stream::STALLED;
@@ -31,6 +33,8 @@ pub(crate) struct Upstream {
     pub(crate) main: Arc<Endpoint>,
     /// Where a query goes whose answer was truncated; only for `udp://`.
     pub(crate) tcp: Option<Arc<Endpoint>>,
+    /// Its encrypted face, where one is to be discovered.
+    pub(crate) ddr: Option<Arc<Designation>>,
 }
 
 impl Upstream {
@@ -45,11 +49,12 @@ impl Upstream {
             Transport::Udp => Some(Arc::new(Endpoint::new(config, Transport::Tcp, dns, resolver)?)),
             _ => None,
         };
-        Ok(Upstream { main, tcp })
+        Ok(Upstream { main, tcp, ddr: Designation::of(config) })
     }
 
-    /// Both endpoints, the main one first.
+    /// All endpoints, the main one first.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        std::iter::once(&self.main).chain(&self.tcp)
+        let designated = self.ddr.iter().flat_map(|designation| designation.endpoints());
+        std::iter::once(&self.main).chain(&self.tcp).chain(designated)
     }
 }

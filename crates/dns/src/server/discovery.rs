@@ -1,5 +1,7 @@
-//! What upstreams publish about themselves: keys for encrypted client hello (RFC 9848). Asked for at the start and again
-//! before it ends, away from the queries of clients.
+//! What upstreams publish about themselves: keys for encrypted client hello (RFC 9848), and the encrypted faces of plain
+//! ones (RFC 9462). Asked for at the start and again before it ends, away from the queries of clients.
+
+mod faces;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +25,11 @@ pub(super) async fn run(shared: Arc<Shared>, workers: Vec<Address>) {
     for endpoint in shared.upstreams.iter().flat_map(crate::upstream::Upstream::endpoints) {
         if endpoint.ech.wants_keys() {
             tasks.spawn(keep_keys(endpoint.clone(), source.clone()));
+        }
+    }
+    for (number, upstream) in shared.upstreams.iter().enumerate() {
+        if upstream.ddr.is_some() {
+            tasks.spawn(faces::keep_face(shared.clone(), number, workers.clone()));
         }
     }
     while tasks.join_next().await.is_some() {}
@@ -95,7 +102,9 @@ async fn ask_upstreams(inbox: &Inbox, patience: Duration, name: &str, qtype: u16
 async fn keep_keys(endpoint: Arc<Endpoint>, source: Source) {
     let Some(client) = endpoint.tls.clone() else { return };
     if source.is_circular(&endpoint) {
-        return endpoint.ech.failed("they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap");
+        return endpoint.ech.failed(
+            "they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap",
+        );
     }
     let mut failures = 0;
     loop {

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Ask { query: Vec<u8>, answer: oneshot::Sender<Trace> },
     /// What is known of upstreams no longer holds.
     NetworkChanged,
+    /// There is news of the encrypted face of this upstream.
+    Designated { upstream: usize },
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

@@ -4,6 +4,7 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod designated;
 mod kept;
 mod receive;
 mod send;
@@ -27,7 +28,7 @@ use super::{
     Shared,
     flight::{Best, Client, Flight, Origin, State, Token, Waiter},
     inbox::Address,
-    route::{Face, Route},
+    route::{Route, Way},
     trace::Trace,
     udp::Outbox,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) listening: Cell<bool>,
     pub(crate) stop_listening: tokio::sync::Notify,
     flights_max: usize,
+    /// Some plain upstream has an encrypted face, or is asked for it.
+    designates: bool,
 }
 
 struct WorkerState {
@@ -79,6 +82,7 @@ impl Worker {
         let workers = shared.workers;
         let flights_max = (shared.config.clients.max_in_flight / workers).clamp(1, Token::FLIGHTS_MAX - 1);
         let now = Clock::now().into_std();
+        let designates = routes.iter().any(|route| route.designated.is_some());
         Rc::new(Worker {
             shared,
             routes,
@@ -103,6 +107,7 @@ impl Worker {
             listening: Cell::new(true),
             stop_listening: tokio::sync::Notify::new(),
             flights_max,
+            designates,
         })
     }
 
@@ -217,10 +222,10 @@ impl Worker {
             .routes
             .iter()
             .enumerate()
-            .map(|(index, route)| Candidate {
-                index,
-                allowed: route.main.endpoint.allowed(now),
-                try_timeout: route.main.latency.borrow().try_timeout(),
+            .map(|(index, route)| {
+                let path = route.current(now);
+                let (allowed, try_timeout) = (path.endpoint.allowed(now), path.latency.borrow().try_timeout());
+                Candidate { index, allowed, try_timeout }
             })
             .collect();
         if config.strategy == Strategy::RoundRobin {
@@ -236,13 +241,24 @@ impl Worker {
             if flight.answered {
                 return self.settle(state, index, now);
             }
+            if self.designates && self.retreat(state, index, now) {
+                continue;
+            }
+            let flight = &mut state.flights[index];
             match flight.plan.next(now) {
                 Step::Send(upstream) => {
-                    let endpoint = &self.routes[upstream].main.endpoint;
+                    let face = match self.routes[upstream].way(now) {
+                        Way::Open(face) => face,
+                        closed => {
+                            self.hold(flight, upstream, closed, now);
+                            continue;
+                        }
+                    };
+                    let endpoint = &self.routes[upstream].path(face).endpoint;
                     if matches!(endpoint.allowed(now), Allowed::Probe) {
                         endpoint.probe_started(now);
                     }
-                    self.start(state, index, upstream, Face::Main, None, now);
+                    self.start(state, index, upstream, face, None, now);
                 }
                 Step::WaitUntil(at) => return self.arm(state, index, at),
                 // A final answer never gets here: it concludes the flight as it comes.
@@ -322,6 +338,7 @@ impl Worker {
         for exchange in &mut flight.exchanges {
             match &exchange.state {
                 State::Over => {}
+                State::Held => exchange.state = State::Over,
                 State::Queued(ticket) => {
                     self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;

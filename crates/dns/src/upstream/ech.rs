@@ -258,7 +258,7 @@ pub(super) async fn connect(
 
 fn refuse(endpoint: &Endpoint, why: &str) -> Error {
     let text = format!("connect to {}: encrypted client hello is required, and {why}", endpoint.url());
-    Error::new(ErrorKind::Connect, text)
+    Error::new(ErrorKind::Ech, text)
 }
 
 /// The name and type of the record that the keys of an upstream stand in.

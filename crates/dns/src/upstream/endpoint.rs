@@ -18,7 +18,7 @@ use keepwarm_transport::{
 };
 use parking_lot::Mutex;
 
-use super::ech::EchState;
+use super::{ddr::Described, ech::EchState};
 use crate::{
     config::{DnsConfig, Ech, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
@@ -113,13 +113,7 @@ impl Endpoint {
         dns: &DnsConfig,
         resolver: &Arc<dyn Resolve>,
     ) -> Result<Endpoint, RootsError> {
-        let tls = match transport {
-            Transport::Udp | Transport::Tcp => None,
-            // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
-            Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
-            Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
-            Transport::H3 | Transport::Quic => None,
-        };
+        let tls = alpn(transport).map(|alpn| TlsClient::new(&dns.roots, alpn)).transpose()?;
         let fixed = match config.host.parse::<IpAddr>() {
             Ok(address) if config.addresses.is_empty() => vec![address],
             _ => config.addresses.clone(),
@@ -147,6 +141,35 @@ impl Endpoint {
             family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
         })
+    }
+
+    /// Prepares the encrypted face that the plain resolver at `by`, an address of the upstream `config`, designates.
+    pub(crate) fn designated(
+        config: &UpstreamConfig,
+        face: &Described,
+        by: IpAddr,
+        dns: &DnsConfig,
+        resolver: &Arc<dyn Resolve>,
+    ) -> Result<Endpoint, RootsError> {
+        let config = UpstreamConfig {
+            transport: face.transport,
+            host: face.host.as_str().into(),
+            port: face.port,
+            path: face.path.as_str().into(),
+            addresses: Vec::new(),
+            server_name: None,
+            ..config.clone()
+        };
+        let mut endpoint = Endpoint::new(&config, face.transport, dns, resolver)?;
+        endpoint.tls = alpn(face.transport).map(|alpn| TlsClient::designated(&dns.roots, alpn, by)).transpose()?;
+        endpoint.designated_by = Some(by);
+        Ok(endpoint)
+    }
+
+    /// Whether this is that face of the resolver at `by`.
+    pub(crate) fn is_designated_as(&self, face: &Described, by: IpAddr) -> bool {
+        (self.transport, &*self.host, self.port, &*self.path, self.designated_by)
+            == (face.transport, &face.host, face.port, &face.path, Some(by))
     }
 
     /// `tls://dns.quad9.net:853`, as in the config.
@@ -308,6 +331,16 @@ impl Endpoint {
             BreakerState::Open { .. } => 2,
         };
         states.min_by_key(rank).unwrap_or(BreakerState::Closed).as_str()
+    }
+}
+
+/// The protocols offered over TLS on TCP; `None` where there is no such thing.
+fn alpn(transport: Transport) -> Option<&'static [&'static [u8]]> {
+    match transport {
+        Transport::Udp | Transport::Tcp | Transport::H3 | Transport::Quic => None,
+        // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
+        Transport::Tls => Some(&[]),
+        Transport::Https => Some(&[b"h2", b"http/1.1"]),
     }
 }
 

@@ -176,6 +176,7 @@ impl Worker {
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
+            let face = if silent && self.should_retreat(&state.flights[index], upstream) { Face::Main } else { face };
             self.start(state, index, upstream, face, opened_after, now);
         }
     }
@@ -187,7 +188,7 @@ impl Worker {
         exchange.state = State::Over;
         exchange.outcome = Some((Outcome::Failed(error.clone().into()), now));
         flight.last_error = Some(error);
-        if !flight.is_live(upstream) {
+        if !flight.is_live(upstream) && !self.should_retreat(flight, upstream) {
             flight.plan.failed(upstream, now);
         }
     }
@@ -207,7 +208,7 @@ impl Worker {
             State::Queued(ticket) => {
                 path.host.cancel(ticket);
             }
-            State::Over => {}
+            State::Held | State::Over => {}
         }
     }
 
