@@ -11,8 +11,13 @@ use std::{
 
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, HandshakeKind, PeerIncompatible, ProtocolVersion,
-    client::{ClientSessionMemoryCache, EchMode, Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
+    SignatureScheme,
+    client::{
+        ClientSessionMemoryCache, EchMode, ResolvesClientCert, Resumption, WebPkiServerVerifier,
+        danger::ServerCertVerifier,
+    },
     crypto::aws_lc_rs,
+    sign::CertifiedKey,
 };
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -42,10 +47,12 @@ pub struct TlsClient {
     parts: Arc<Parts>,
 }
 
-/// What a client shares with those derived from it. rustls resumes a session only under the verifier that it began with.
+/// What a client shares with those derived from it. rustls resumes a session only under the verifier and the client
+/// certificates that it began with.
 #[derive(Debug)]
 struct Parts {
     verifier: Arc<dyn ServerCertVerifier>,
+    certificates: Arc<NoCertificate>,
     sessions: Arc<ClientSessionMemoryCache>,
     alpn: Vec<Vec<u8>>,
 }
@@ -118,6 +125,7 @@ impl TlsClient {
     fn with_verifier(verifier: Arc<dyn ServerCertVerifier>, alpn: &[&[u8]]) -> TlsClient {
         let parts = Parts {
             verifier,
+            certificates: Arc::default(),
             sessions: Arc::new(ClientSessionMemoryCache::new(SESSIONS_MAX)),
             alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         };
@@ -183,10 +191,25 @@ impl Parts {
             // The word is for verifiers that check less than rustls' own; these check that, or that and more.
             .dangerous()
             .with_custom_certificate_verifier(self.verifier.clone())
-            .with_no_client_auth();
+            .with_client_cert_resolver(self.certificates.clone());
         config.alpn_protocols.clone_from(&self.alpn);
         config.resumption = Resumption::store(self.sessions.clone());
         Connector(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// We have no certificate of our own to show. rustls' way of saying so makes a new one each time, under which no session
+/// of another client resumes.
+#[derive(Debug, Default)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 
