@@ -15,8 +15,8 @@ pub(crate) mod svcb;
 mod udp;
 
 pub use bootstrap::BootstrapResolver;
-pub(crate) use ddr::Designation;
 pub(crate) use connector::{Connection, DnsConnector};
+pub(crate) use ddr::Designation;
 pub(crate) use endpoint::{Endpoint, EndpointKey, Family, count};
 pub(crate) use stream::STALLED;
 pub(crate) use udp::{Found, UdpConnection};

@@ -102,9 +102,9 @@ async fn ask_upstreams(inbox: &Inbox, patience: Duration, name: &str, qtype: u16
 async fn keep_keys(endpoint: Arc<Endpoint>, source: Source) {
     let Some(client) = endpoint.tls.clone() else { return };
     if source.is_circular(&endpoint) {
-        return endpoint.ech.failed(
-            "they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap",
-        );
+        return endpoint
+            .ech
+            .failed("they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap");
     }
     let mut failures = 0;
     loop {

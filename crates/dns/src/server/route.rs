@@ -12,7 +12,7 @@ use crate::{
     health::{Allowed, Latency},
     upstream::{
         Designation, DnsConnector, Endpoint, EndpointKey, Family, count,
-        ddr::{FACES_MAX, Standing},
+        ddr::{FACES_MAX, Slot, Standing},
     },
 };
 
@@ -36,9 +36,9 @@ impl Designated {
         Box::new(Designated { designation: designation.clone(), pool: pool.clone(), paths: Default::default() })
     }
 
-    fn path(&self, face: u8) -> Option<&Path> {
-        let endpoint = self.designation.face(face)?;
-        Some(self.paths.get(usize::from(face))?.get_or_init(|| Path::new(endpoint, &self.pool, None)))
+    fn path(&self, slot: Slot) -> Option<&Path> {
+        let endpoint = self.designation.face(slot)?;
+        Some(self.paths[slot as usize].get_or_init(|| Path::new(endpoint, &self.pool, None)))
     }
 
     fn way(&self, now: Instant) -> Way {
@@ -71,7 +71,8 @@ pub(crate) enum Way {
 impl Route {
     /// All of its endpoints.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let designated = self.designated.iter().flat_map(|designated| designated.paths.iter().filter_map(OnceCell::get));
+        let designated =
+            self.designated.iter().flat_map(|designated| designated.paths.iter().filter_map(OnceCell::get));
         std::iter::once(&self.main).chain(&self.tcp).chain(designated)
     }
 
@@ -102,7 +103,7 @@ pub(crate) enum Face {
     /// TCP, for a UDP upstream's truncated or doubtful answers.
     Tcp,
     /// This encrypted face, of those that a plain upstream has designated.
-    Designated(u8),
+    Designated(Slot),
 }
 
 /// An endpoint as one worker reaches it.

@@ -39,7 +39,24 @@ pub(crate) enum Standing {
     /// There is no face that can be verified. -> `Face` when a later question finds one.
     Absent,
     /// This face is used. -> `Absent` when the upstream no longer designates it, -> another `Face`.
-    Face(u8),
+    Face(Slot),
+}
+
+/// The place of a face. An enum, so that there is no number without a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    S0,
+    S1,
+    S2,
+    S3,
+    S4,
+    S5,
+    S6,
+    S7,
+}
+
+impl Slot {
+    const ALL: [Slot; 8] = [Slot::S0, Slot::S1, Slot::S2, Slot::S3, Slot::S4, Slot::S5, Slot::S6, Slot::S7];
 }
 
 /// A face, and where it is.
@@ -84,13 +101,12 @@ impl Designation {
     pub(crate) fn standing(&self) -> Standing {
         match self.standing.load(Ordering::Acquire) {
             PENDING => Standing::Pending,
-            ABSENT => Standing::Absent,
-            face => Standing::Face(face),
+            number => Slot::ALL.get(usize::from(number)).map_or(Standing::Absent, |slot| Standing::Face(*slot)),
         }
     }
 
-    pub(crate) fn face(&self, number: u8) -> Option<&Arc<Endpoint>> {
-        self.faces.get(usize::from(number))?.get().map(|face| &face.endpoint)
+    pub(crate) fn face(&self, slot: Slot) -> Option<&Arc<Endpoint>> {
+        self.faces[slot as usize].get().map(|face| &face.endpoint)
     }
 
     /// Every face that was ever used.
@@ -109,29 +125,29 @@ impl Designation {
         by: IpAddr,
         config: &UpstreamConfig,
         dns: &DnsConfig,
-    ) -> Result<Option<u8>, RootsError> {
-        for (number, slot) in (0..).zip(&self.faces) {
-            let Some(known) = slot.get() else {
+    ) -> Result<Option<Slot>, RootsError> {
+        for (slot, face) in Slot::ALL.into_iter().zip(&self.faces) {
+            let Some(known) = face.get() else {
                 let addresses = Arc::new(Addresses(Mutex::new(addresses)));
                 let resolver: Arc<dyn Resolve> = addresses.clone();
                 let endpoint = Arc::new(Endpoint::designated(config, described, by, dns, &resolver)?);
                 keys(&endpoint, described);
                 // One task alone remembers the faces of an upstream.
-                let _ = slot.set(Designated { endpoint, addresses });
-                return Ok(Some(number));
+                let _ = face.set(Designated { endpoint, addresses });
+                return Ok(Some(slot));
             };
             if known.endpoint.is_designated_as(described, by) {
                 *known.addresses.0.lock() = addresses;
                 keys(&known.endpoint, described);
-                return Ok(Some(number));
+                return Ok(Some(slot));
             }
         }
         Ok(None)
     }
 
     /// This face is used from now on. `true` when that is news.
-    pub(crate) fn turn_to(&self, face: u8, now: Instant) -> bool {
-        let news = self.standing.swap(face, Ordering::AcqRel) != face;
+    pub(crate) fn turn_to(&self, slot: Slot, now: Instant) -> bool {
+        let news = self.standing.swap(slot as u8, Ordering::AcqRel) != slot as u8;
         if news {
             *self.told.lock() = Told { since: Some(now), why: None };
         }
@@ -216,7 +232,7 @@ pub(crate) fn faces(services: &[Service]) -> Vec<Described> {
 pub(crate) const NAME: &str = "_dns.resolver.arpa";
 
 /// Different faces of one upstream that are remembered until the server ends.
-pub(crate) const FACES_MAX: usize = 8;
+pub(crate) const FACES_MAX: usize = Slot::ALL.len();
 
 /// Faces that are tried one after the other.
 const TRIED_MAX: usize = 4;
@@ -257,16 +273,19 @@ mod tests {
     fn faces_are_remembered_once_and_no_more_than_there_is_room_for() {
         let config = UpstreamConfig { ddr: Ddr::Auto, ..UpstreamConfig::new("a", Transport::Udp, "192.0.2.1", 53) };
         let designation = Designation::of(&config).unwrap();
-        let dns = DnsConfig { roots: keepwarm_transport::tls::TlsRoots::only([keepwarm_lab::Ca::new().root()]), ..DnsConfig::default() };
+        let dns = DnsConfig {
+            roots: keepwarm_transport::tls::TlsRoots::only([keepwarm_lab::Ca::new().root()]),
+            ..DnsConfig::default()
+        };
         let mut described = faces(&[service(1, &["dot"])]).remove(0);
-        let mut remember = |described: &Described| {
+        let remember = |described: &Described| {
             let by = "192.0.2.1".parse().unwrap();
             designation.remember(described, vec![by], by, &config, &dns).unwrap()
         };
-        assert_eq!([remember(&described), remember(&described)], [Some(0), Some(0)]);
-        for number in 1..8 {
+        assert_eq!([remember(&described), remember(&described)], [Some(Slot::S0), Some(Slot::S0)]);
+        for slot in Slot::ALL.into_iter().skip(1) {
             described.port += 1;
-            assert_eq!(remember(&described), Some(number));
+            assert_eq!(remember(&described), Some(slot));
         }
         described.port += 1;
         assert_eq!(remember(&described), None);
@@ -281,8 +300,8 @@ mod tests {
         assert_eq!((designation.standing(), designation.since()), (Standing::Pending, None));
         assert_eq!([designation.turn_away("nobody"), designation.turn_away("still")], [true, false]);
         assert_eq!((designation.standing(), designation.why().as_deref()), (Standing::Absent, Some("still")));
-        assert_eq!([designation.turn_to(1, now), designation.turn_to(1, now)], [true, false]);
-        assert_eq!((designation.standing(), designation.since()), (Standing::Face(1), Some(now)));
+        assert_eq!([designation.turn_to(Slot::S1, now), designation.turn_to(Slot::S1, now)], [true, false]);
+        assert_eq!((designation.standing(), designation.since()), (Standing::Face(Slot::S1), Some(now)));
         assert!(Designation::of(&UpstreamConfig::new("a", Transport::Udp, "192.0.2.1", 53)).is_none());
         let encrypted = UpstreamConfig { ddr: Ddr::Auto, ..UpstreamConfig::new("a", Transport::Tls, "192.0.2.1", 53) };
         assert!(Designation::of(&encrypted).is_none());

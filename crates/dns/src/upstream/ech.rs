@@ -165,9 +165,8 @@ impl EchState {
             return Ok(offer.client.clone());
         }
         let reason = match &known.progress {
-            Progress::Idle | Progress::Known => "it publishes none",
+            Progress::Idle | Progress::Known | Progress::Absent => "it publishes none",
             Progress::Asking(_) => "they are not known yet",
-            Progress::Absent => "it publishes none",
             Progress::Withdrawn => "it no longer has any",
             Progress::Failed(why) => why,
         };
@@ -357,13 +356,14 @@ mod tests {
         let here = service("dot", None, Some(list()), "dns.example");
         let (keys, target) = dot(&[service("h2", None, None, "dns.example"), here.clone()], 853).unwrap();
         assert_eq!((keys, target), (EchKeys::from_list(&list()).unwrap(), None));
-        assert!(dot(&[here.clone()], 8853).is_none(), "another port");
+        assert!(dot(std::slice::from_ref(&here), 8853).is_none(), "another port");
         assert!(dot(&[service("dot", Some(8853), Some(list()), "dns.example")], 8853).is_some());
         assert!(dot(&[service("dot", None, None, "dns.example"), here.clone()], 853).is_none(), "the first counts");
         assert!(dot(&[service("dot", None, Some(b"nonsense".to_vec()), "dns.example")], 853).is_none());
         let (_, target) = dot(&[service("dot", None, Some(list()), "other.example")], 853).unwrap();
         assert_eq!(target.as_deref(), Some("other.example"));
-        let https = |service: &Service, port| published(&[service.clone()], Transport::Https, "dns.example", port);
+        let https =
+            |service: &Service, port| published(std::slice::from_ref(service), Transport::Https, "dns.example", port);
         assert!(https(&service("h3", None, Some(list()), "dns.example"), 8443).is_some(), "http/1.1 is the default");
         let h3 = Service { no_default_alpn: true, ..service("h3", None, Some(list()), "dns.example") };
         assert!(https(&h3, 443).is_none());

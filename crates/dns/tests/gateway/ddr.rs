@@ -25,7 +25,12 @@ struct Setup {
 }
 
 impl Setup {
-    async fn start(ip: &str, ddr: Ddr, prepare: impl FnOnce(&Plain, &Lab), change: impl FnOnce(&mut DnsConfig)) -> Setup {
+    async fn start(
+        ip: &str,
+        ddr: Ddr,
+        prepare: impl FnOnce(&Plain, &Lab),
+        change: impl FnOnce(&mut DnsConfig),
+    ) -> Setup {
         let (labs, ca) = labs([Faults::default(), Faults::default()]).await;
         let plain = Plain::start(ip, Some(labs[0].udp_addr())).await;
         prepare(&plain, &labs[1]);

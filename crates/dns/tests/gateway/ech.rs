@@ -1,5 +1,6 @@
 //! Encrypted client hello (RFC 9849) towards upstreams: who sees which name, and what happens when it is refused.
 
+mod boring;
 mod hello;
 mod server;
 
@@ -64,11 +65,14 @@ impl Setup {
             ech,
             ..UpstreamConfig::new("hidden", transport, SECRET, server.address.port())
         };
+        let mut config = config(&[], &ca, transport);
+        // Connections are made when a test asks for them.
+        config.pool.min_idle = 0;
         let config = DnsConfig {
             upstreams: vec![upstream],
             bootstrap: vec![plain.address],
             timeout: Duration::from_secs(2),
-            ..config(&[], &ca, transport)
+            ..config
         };
         Setup { lab, server, plain, config }
     }
@@ -193,7 +197,10 @@ async fn whoever_cannot_prove_the_public_name_is_never_shown_the_other_one() {
 async fn without_keys_nobody_is_connected_to_under_require() {
     let running = Setup::new(Kind::Accepts, Transport::Tls, Ech::Require).await.run();
     let error = running.error().await;
-    assert!(error.ends_with("encrypted client hello is required, and its keys are missing: it publishes none"), "{error}");
+    assert!(
+        error.ends_with("encrypted client hello is required, and its keys are missing: it publishes none"),
+        "{error}"
+    );
     assert_eq!(running.seen(), []);
     assert_eq!(running.row().ech, Some("unavailable"));
     running.stop().await;

@@ -24,9 +24,11 @@ pub struct Plain {
     task: AbortHandle,
 }
 
+/// Record data by name and type.
+type Records = HashMap<(Vec<u8>, u16), Vec<u8>>;
+
 struct State {
-    /// Record data by name and type.
-    records: Mutex<HashMap<(Vec<u8>, u16), Vec<Vec<u8>>>>,
+    records: Mutex<Records>,
     lab: Option<SocketAddr>,
     /// Questions about service bindings, whether they were answered or not.
     asked: AtomicUsize,
@@ -56,7 +58,7 @@ impl Plain {
     /// Publishes this record data in place of what was there.
     pub fn publish(&self, name: &str, rtype: u16, data: Vec<u8>) {
         let name = message::name_from_text(name).unwrap();
-        self.state.records.lock().unwrap().insert((name, rtype), vec![data]);
+        self.state.records.lock().unwrap().insert((name, rtype), data);
     }
 
     /// Has answers about service bindings wait until [`release`](Self::release).
@@ -108,8 +110,8 @@ impl State {
         if binding {
             self.gate.acquire().await.ok()?.forget();
         }
-        let records = self.records.lock().unwrap().get(&(query[12..end].to_vec(), rtype)).cloned();
-        match (records, self.lab) {
+        let record = self.records.lock().unwrap().get(&(query[12..end].to_vec(), rtype)).cloned();
+        match (record, self.lab) {
             (None, Some(lab)) if !binding => {
                 let socket = UdpSocket::bind("127.0.0.1:0").await.ok()?;
                 socket.send_to(query, lab).await.ok()?;
@@ -118,16 +120,16 @@ impl State {
                 let length = receive.await.ok()?.ok()?;
                 Some(buffer[..length].to_vec())
             }
-            (records, _) => Some(answer(&query[..end + 4], &records.unwrap_or_default())),
+            (record, _) => Some(answer(&query[..end + 4], record.as_deref())),
         }
     }
 }
 
-fn answer(question: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+fn answer(question: &[u8], record: Option<&[u8]>) -> Vec<u8> {
     let mut answer = question.to_vec();
-    answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
+    answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(record.is_some()), 0, 0, 0, 0]);
     let rtype = [question[question.len() - 4], question[question.len() - 3]];
-    for data in records {
+    if let Some(data) = record {
         answer.extend([0xc0, 12, rtype[0], rtype[1], 0, 1, 0, 0, 1, 44]);
         answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
         answer.extend(data);

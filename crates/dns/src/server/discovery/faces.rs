@@ -21,7 +21,7 @@ use crate::{
     upstream::{
         Designation, EndpointKey, Upstream,
         bootstrap::{addresses, exchange, exchange_tcp},
-        ddr::{self, Described, Standing},
+        ddr::{self, Described, Slot, Standing},
         svcb::{self, Binding},
     },
 };
@@ -29,7 +29,7 @@ use crate::{
 /// What one round of questions came to.
 enum Found {
     /// A face that proved itself, for so long.
-    Face(u8, Duration),
+    Face(Slot, Duration),
     /// The upstream designates nothing that can be used.
     Absent(String),
 }
@@ -95,7 +95,9 @@ async fn discover(
                 if faces.is_empty() {
                     return Ok(Found::Absent("the upstream designates no resolver that can be spoken to".to_owned()));
                 }
-                return try_faces(shared, designation, config, &resolver, &faces).await.map(|face| Found::Face(face, ttl));
+                return try_faces(shared, designation, config, &resolver, &faces)
+                    .await
+                    .map(|face| Found::Face(face, ttl));
             }
             Err(Silent::Nothing) => return Ok(Found::Absent("the upstream designates no resolver".to_owned())),
             Err(Silent::Failed(why)) => last = why,
@@ -111,7 +113,7 @@ async fn try_faces(
     config: &UpstreamConfig,
     resolver: &Plain,
     faces: &[Described],
-) -> Result<u8, String> {
+) -> Result<Slot, String> {
     let mut last = String::new();
     for described in faces {
         let addresses = match described.hints.is_empty() {
@@ -127,7 +129,7 @@ async fn try_faces(
         let Some(endpoint) = designation.face(face) else { continue };
         match shared.streams.warm_up(&EndpointKey::new(endpoint, None), 1).await {
             Ok(_) => return Ok(face),
-            Err(error) => last = error.dial_error().map_or_else(|| error.to_string(), |dial| dial.to_string()),
+            Err(error) => last = error.dial_error().map_or_else(|| error.to_string(), ToString::to_string),
         }
     }
     Err(last)

@@ -44,11 +44,9 @@ impl Worker {
     /// There is news of an upstream's encrypted face: what was held for it goes on.
     pub(super) fn designated(self: &Rc<Worker>, upstream: usize, now: Instant) {
         let state = &mut *self.state.borrow_mut();
-        let is_held =
-            |exchange: &Exchange| exchange.upstream == upstream && matches!(exchange.state, State::Held);
-        let held = |(index, flight): (usize, &Flight)| {
-            flight.exchanges.iter().position(is_held).map(|number| (index, number))
-        };
+        let is_held = |exchange: &Exchange| exchange.upstream == upstream && matches!(exchange.state, State::Held);
+        let held =
+            |(index, flight): (usize, &Flight)| flight.exchanges.iter().position(is_held).map(|number| (index, number));
         let held: Vec<(usize, usize)> = state.flights.iter().filter_map(held).collect();
         for (index, number) in held {
             let flight = &mut state.flights[index];
@@ -82,7 +80,8 @@ impl Worker {
         let flight = &state.flights[index];
         let lost = flight.exchanges.iter().find(|exchange| {
             let upstream = exchange.upstream;
-            matches!(exchange.face, Face::Designated(_)) && exchange.is_lost()
+            matches!(exchange.face, Face::Designated(_))
+                && exchange.is_lost()
                 && !flight.is_live(upstream)
                 && self.should_retreat(flight, upstream)
         });

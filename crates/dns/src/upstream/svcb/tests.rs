@@ -86,7 +86,8 @@ fn services_come_by_priority_for_the_shortest_of_their_times() {
 #[test]
 fn a_record_that_demands_the_unknown_is_left_out_and_the_others_stay() {
     let strange = data(1, ".", &[(0, &[0, 99]), (99, b"?")]);
-    let answer = answer("a.example", &[("a.example", 64, 60, strange), ("a.example", 64, 60, data(2, "b.example", &[]))]);
+    let answer =
+        answer("a.example", &[("a.example", 64, 60, strange), ("a.example", 64, 60, data(2, "b.example", &[]))]);
     let services = services(&answer, "a.example");
     assert_eq!(services.len(), 1);
     assert_eq!(services[0].target, "b.example");
@@ -108,8 +109,7 @@ fn aliases_are_followed_within_the_answer_and_named_beyond_it() {
 
 #[test]
 fn aliases_in_a_circle_come_to_nothing() {
-    let records =
-        [("a.example", 64, 30, data(0, "b.example", &[])), ("b.example", 64, 30, data(0, "a.example", &[]))];
+    let records = [("a.example", 64, 30, data(0, "b.example", &[])), ("b.example", 64, 30, data(0, "a.example", &[]))];
     assert_eq!(read(&answer("a.example", &records), "a.example", TYPE_SVCB), Ok(Binding::Nothing));
 }
 
