@@ -134,7 +134,12 @@ async fn look_up(endpoint: &Endpoint, client: &TlsClient, source: &Source) -> Re
             Ok(svcb::Binding::Alias(next)) => asked = next,
             Ok(svcb::Binding::Services(services, ttl)) => {
                 match ech::published(&services, endpoint.transport, &endpoint.host, endpoint.port) {
-                    Some((keys, target)) => endpoint.ech.publish(client, keys, target),
+                    Some((keys, target)) => {
+                        if endpoint.ech.publish(client, keys, target) && endpoint.ech.mode() == Ech::Require {
+                            // What failed for the lack of keys says nothing any more.
+                            endpoint.network_changed();
+                        }
+                    }
                     None => endpoint.ech.none_published(),
                 }
                 return Ok(ttl);

@@ -179,7 +179,9 @@ impl Designation {
 fn keys(endpoint: &Endpoint, described: &Described) {
     let Some(client) = endpoint.tls.as_ref().filter(|_| endpoint.ech.mode() != Ech::Off) else { return };
     match described.ech.as_deref().and_then(|list| EchKeys::from_list(list).ok()) {
-        Some(keys) => endpoint.ech.publish(client, keys, None),
+        Some(keys) => {
+            endpoint.ech.publish(client, keys, None);
+        }
         None => endpoint.ech.none_published(),
     }
 }

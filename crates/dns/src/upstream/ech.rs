@@ -111,17 +111,20 @@ impl EchState {
     }
 
     /// These are the keys now, for the server at `target`, which is the upstream's host where it is `None`. Keys that did
-    /// not change leave everything as it is.
-    pub(crate) fn publish(&self, base: &TlsClient, keys: EchKeys, target: Option<Arc<str>>) {
+    /// not change leave everything as it is. `true` when there were none before.
+    pub(crate) fn publish(&self, base: &TlsClient, keys: EchKeys, target: Option<Arc<str>>) -> bool {
+        let mut first = false;
         self.known.send_if_modified(|known| {
             let same = |offer: &Offer| offer.keys == keys && offer.target == target;
             if known.progress == Progress::Known && known.offer.as_ref().is_some_and(same) {
                 return false;
             }
+            first = known.offer.is_none();
             known.offer = Some(Offer { client: base.with_keys(&keys), keys, target });
             known.progress = Progress::Known;
             true
         });
+        first
     }
 
     /// The upstream publishes no keys.

@@ -61,11 +61,15 @@ pub(super) async fn keep_face(shared: Arc<Shared>, number: usize, workers: Vec<A
             }
             Err(why) => {
                 failures += 1;
-                tracing::debug!(upstream = name, "encrypted face: {why}");
                 // Not hearing of a face that works is no reason to leave it: whoever can drop these answers could force
                 // plain queries.
                 let keep = matches!(designation.standing(), Standing::Face(_));
-                (!keep && designation.turn_away(&why), retry_after(failures))
+                let news = !keep && designation.turn_away(&why);
+                match news {
+                    true => tracing::warn!(upstream = name, "no encrypted face: {why}"),
+                    false => tracing::debug!(upstream = name, "encrypted face: {why}"),
+                }
+                (news, retry_after(failures))
             }
         };
         if news {
