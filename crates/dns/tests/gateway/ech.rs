@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use keepwarm_dns::{
     config::{DnsConfig, Ech, Strategy, Transport, UpstreamConfig},
-    message::{TYPE_HTTPS, TYPE_SVCB},
+    message::{TYPE_A, TYPE_HTTPS, TYPE_SVCB},
     server::{PoolStatus, Server},
 };
 use keepwarm_lab::{Ca, CloseKind, Lab, LabSpec, TlsVersions};
@@ -141,6 +141,21 @@ async fn the_name_is_encrypted_where_the_upstream_publishes_keys() {
         assert_eq!(running.seen(), [hidden()]);
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_connection_goes_to_the_host_that_the_record_names() {
+    let mut setup = Setup::new(Kind::Accepts, Transport::Tls, Ech::Require).await;
+    let (port, list) = (setup.server.address.port().to_be_bytes(), setup.server.list());
+    let data = binding(1, "elsewhere.lab", &[(1, b"\x03dot"), (3, &port), (5, &list)]);
+    setup.plain.publish(&format!("_dns.{SECRET}"), TYPE_SVCB, data);
+    setup.plain.publish(SECRET, TYPE_A, vec![127, 0, 0, 99]);
+    setup.plain.publish("elsewhere.lab", TYPE_A, vec![127, 0, 0, 1]);
+    setup.config.upstreams[0].addresses.clear();
+    let running = setup.run();
+    running.ask("a.example").await.unwrap();
+    assert_eq!(running.seen(), [hidden()]);
+    running.stop().await;
 }
 
 #[tokio::test]
