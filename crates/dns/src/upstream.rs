@@ -8,6 +8,7 @@ pub(crate) mod bootstrap;
 mod connector;
 pub(crate) mod ddr;
 mod doh;
+mod doq;
 pub(crate) mod ech;
 mod endpoint;
 mod stream;

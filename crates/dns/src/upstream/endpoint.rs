@@ -13,6 +13,7 @@ use std::{
 
 use keepwarm_transport::{
     error::Error as TransportError,
+    quic::QuicClient,
     resolve::Resolve,
     tls::{RootsError, TlsClient},
 };
@@ -39,6 +40,7 @@ pub(crate) struct Endpoint {
     pub(crate) settings: PoolSettings,
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
+    pub(crate) quic: Option<QuicClient>,
     pub(crate) ech: EchState,
     /// The plain resolver that designates this one, whose address the certificate must name.
     designated_by: Option<IpAddr>,
@@ -114,6 +116,11 @@ impl Endpoint {
         resolver: &Arc<dyn Resolve>,
     ) -> Result<Endpoint, RootsError> {
         let tls = alpn(transport).map(|alpn| TlsClient::new(&dns.roots, alpn)).transpose()?;
+        let quic = match transport {
+            Transport::Quic => Some(QuicClient::new(&dns.roots, &[b"doq"], dns.pool.idle_timeout)?),
+            Transport::H3 => Some(QuicClient::new(&dns.roots, &[b"h3"], dns.pool.idle_timeout)?),
+            _ => None,
+        };
         let fixed = match config.host.parse::<IpAddr>() {
             Ok(address) if config.addresses.is_empty() => vec![address],
             _ => config.addresses.clone(),
@@ -131,6 +138,7 @@ impl Endpoint {
             settings: dns.pool,
             timeout: dns.timeout,
             tls,
+            quic,
             ech: EchState::new(config.ech, transport, &config.host),
             designated_by: None,
             fixed,

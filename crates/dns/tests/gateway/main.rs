@@ -18,6 +18,7 @@ mod health;
 mod network;
 mod plain;
 mod pooling;
+mod quic;
 mod shortage;
 mod spoofing;
 mod support;
