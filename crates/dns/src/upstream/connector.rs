@@ -17,7 +17,9 @@ use keepwarm_transport::{
 use tokio::time::Instant as Clock;
 
 use super::{
-    doh, doq, ech,
+    doh, doq,
+    dress::Dress,
+    ech,
     endpoint::{Endpoint, EndpointKey, Family, count},
     stream,
     udp::{UdpConnection, UdpOwner},
@@ -177,7 +179,9 @@ async fn dial_udp(
     for &peer in addresses {
         match udp::connect(peer, &UdpOptions::default()).await {
             Ok(socket) => {
+                let cookies = endpoint.peer_cookies(socket.local_addr().ok().map(|local| local.ip()), peer);
                 let connection = UdpConnection::new(socket, peer, slot, Clock::now().into_std(), resolve);
+                let connection = connection.with_cookies(cookies);
                 let capacity = capacity(endpoint);
                 return Ok(Connected::new(Connection::Udp(UdpOwner(Arc::new(connection)))).capacity(capacity));
             }
@@ -205,6 +209,7 @@ async fn dial_stream(
         .peer_addr()
         .map_err(|error| TransportError::from_io(error, Phase::Connect, format!("connect to {}", endpoint.url())))?;
     let pipe = Pipe::new(Clock::now().into_std());
+    pipe.dress(Dress::of(endpoint, tcp.local_addr().ok().map(|local| local.ip()), peer));
     let mut capacity = capacity(endpoint);
     match &endpoint.tls {
         None => {

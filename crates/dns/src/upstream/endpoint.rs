@@ -19,7 +19,7 @@ use keepwarm_transport::{
 };
 use parking_lot::Mutex;
 
-use super::{ddr::Described, ech::EchState};
+use super::{ddr::Described, ech::EchState, habits::Habits};
 use crate::{
     config::{DnsConfig, Ech, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
@@ -37,6 +37,12 @@ pub(crate) struct Endpoint {
     pub(crate) is_fallback: bool,
     /// Exact case of the question is demanded of answers (0x20).
     pub(crate) case_randomization: bool,
+    /// Queries go with cookies.
+    pub(crate) cookies: bool,
+    /// Queries are padded.
+    pub(crate) padding: bool,
+    /// What it was found not to bear, over all its transports.
+    pub(crate) habits: Arc<Habits>,
     pub(crate) settings: PoolSettings,
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
@@ -77,6 +83,8 @@ pub(crate) struct Counters {
     pub(crate) failures: AtomicU64,
     pub(crate) local_errors: AtomicU64,
     pub(crate) wrong_answers: AtomicU64,
+    /// Answers refused for their cookie, or asked for again because the server refused ours.
+    pub(crate) cookie_errors: AtomicU64,
     pub(crate) truncated: AtomicU64,
     pub(crate) resends: AtomicU64,
     /// Smoothed latency in microseconds, as the worker that updated it last sees it.
@@ -135,6 +143,9 @@ impl Endpoint {
             server_name: config.server_name.clone().unwrap_or_else(|| config.host.clone()),
             is_fallback: transport != config.transport,
             case_randomization: config.case_randomization,
+            cookies: config.cookies && matches!(transport, Transport::Udp | Transport::Tcp),
+            padding: config.padding && transport.is_encrypted(),
+            habits: Arc::default(),
             settings: dns.pool,
             timeout: dns.timeout,
             tls,

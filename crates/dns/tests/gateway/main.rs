@@ -12,6 +12,7 @@ mod clients;
 mod crossed;
 mod ddr;
 mod ech;
+mod edns;
 mod families;
 mod faults;
 mod health;

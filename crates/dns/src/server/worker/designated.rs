@@ -7,7 +7,7 @@ use super::{Worker, WorkerState};
 use crate::{
     error::{Error, ErrorKind},
     server::{
-        flight::{Exchange, Flight, State},
+        flight::{Added, Exchange, Flight, State},
         route::{Face, Way},
     },
 };
@@ -22,6 +22,8 @@ impl Worker {
             state: State::Held,
             resend: None,
             blamed: false,
+            added: Added::Nothing,
+            doubted: false,
             outcome: None,
             question: None,
         };

@@ -91,7 +91,7 @@ impl UdpPoller for Room {
 
 /// Connected, so that the system passes on datagrams of the peer alone, and errors of the way to it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-async fn bind(peer: SocketAddr) -> Result<tokio::net::UdpSocket, Error> {
+async fn bind(peer: SocketAddr) -> Result<UdpSocket, Error> {
     udp::connect(peer, &UdpOptions::default()).await
 }
 
