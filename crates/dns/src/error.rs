@@ -42,6 +42,10 @@ pub enum ErrorKind {
     Http,
     /// No connection was to be had: the pool is exhausted, paused or closed.
     Pool,
+    /// Encrypted client hello is required and not to be had.
+    Ech,
+    /// The encrypted face of a plain upstream is required and not to be had.
+    Ddr,
     /// This machine ran out of ports, files or buffers.
     Local,
 }
@@ -57,6 +61,8 @@ impl ErrorKind {
             ErrorKind::Refused => "refused",
             ErrorKind::Http => "http",
             ErrorKind::Pool => "pool",
+            ErrorKind::Ech => "ech",
+            ErrorKind::Ddr => "ddr",
             ErrorKind::Local => "local",
         }
     }

@@ -60,6 +60,10 @@ pub const TYPE_TXT: u16 = 16;
 pub const TYPE_AAAA: u16 = 28;
 /// EDNS pseudo-record (RFC 6891).
 pub const TYPE_OPT: u16 = 41;
+/// Service binding (RFC 9460).
+pub const TYPE_SVCB: u16 = 64;
+/// Service binding of HTTPS origins (RFC 9460 section 9).
+pub const TYPE_HTTPS: u16 = 65;
 
 /// The fixed first 12 bytes of a message (RFC 1035 section 4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod access;
 mod bind;
+mod discovery;
 pub mod doh;
 mod doq;
 mod events;
@@ -31,7 +32,7 @@ pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
 pub use query_log::QueryLogError;
-pub use status::{PoolStatus, ServerStatus};
+pub use status::{DdrStatus, PoolStatus, ServerStatus};
 pub use trace::{
     AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
     Trace, Why,
@@ -81,7 +82,7 @@ use limit::Limiter;
 use local::Watch;
 use pools::{datagram_pool, stream_pool};
 use query_log::{LogThread, QueryLog};
-use route::{Path, Route};
+use route::{Designated, Path, Route};
 use tls::Encryption;
 use worker::Worker;
 
@@ -273,6 +274,7 @@ impl Server {
             counters: Counters::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
+        discovery::prepare(&shared);
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
         let watch = Watch::start(files, local.clone(), addresses.clone()).map_err(StartError::Runtime)?;
         // One for each worker that has not said yet how many queries it has; read when stopping.
@@ -283,6 +285,7 @@ impl Server {
             let local = local.clone();
             if number == 0 {
                 runtime.spawn(network::watch(shared.clone(), addresses.clone()));
+                runtime.spawn(discovery::run(shared.clone(), addresses.clone()));
             }
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
@@ -396,7 +399,8 @@ fn run_worker(
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
                     Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
                 };
-                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
+                let designated = upstream.ddr.as_ref().map(|ddr| Designated::new(ddr, &shared.streams, shared.config.strategy));
+                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path), designated }
             })
             .collect();
         let worker = Worker::new(shared, routes, names, address);

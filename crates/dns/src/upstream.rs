@@ -4,20 +4,24 @@
 //! over TCP for truncated answers (RFC 7766 section 5). Health is kept per endpoint and address family. Which upstream a
 //! query goes to is `strategy`'s business, not here.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod connector;
 mod cookie;
+pub(crate) mod ddr;
 mod doh;
 mod doq;
 mod dress;
+pub(crate) mod ech;
 mod endpoint;
 mod habits;
 mod stream;
+pub(crate) mod svcb;
 mod udp;
 
 pub use bootstrap::BootstrapResolver;
 pub(crate) use connector::{Connection, DnsConnector};
 pub(crate) use cookie::{Cookies, Verdict};
+pub(crate) use ddr::Designation;
 pub(crate) use dress::Dress;
 pub(crate) use endpoint::{Endpoint, EndpointKey, Family, count};
 pub(crate) use stream::STALLED;
@@ -35,6 +39,8 @@ pub(crate) struct Upstream {
     pub(crate) main: Arc<Endpoint>,
     /// Where a query goes whose answer was truncated; only for `udp://`.
     pub(crate) tcp: Option<Arc<Endpoint>>,
+    /// Its encrypted face, where one is to be discovered.
+    pub(crate) ddr: Option<Arc<Designation>>,
 }
 
 impl Upstream {
@@ -54,11 +60,12 @@ impl Upstream {
             }
             _ => None,
         };
-        Ok(Upstream { main, tcp })
+        Ok(Upstream { main, tcp, ddr: Designation::of(config) })
     }
 
-    /// Both endpoints, the main one first.
+    /// All endpoints, the main one first.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        std::iter::once(&self.main).chain(&self.tcp)
+        let designated = self.ddr.iter().flat_map(|designation| designation.endpoints());
+        std::iter::once(&self.main).chain(&self.tcp).chain(designated)
     }
 }

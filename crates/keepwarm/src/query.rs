@@ -98,6 +98,9 @@ pub fn text(report: &QueryReport) -> String {
             let connection = if report.reused { "reused" } else { "new" };
             let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
             let _ = writeln!(text, "connection  {connection}");
+            if let Some(ech) = report.ech.as_deref().filter(|ech| *ech != "off") {
+                let _ = writeln!(text, "ech         {ech}");
+            }
             let _ = writeln!(text, "time        {} in all", millis(report.total));
         }
         None if report.local => {

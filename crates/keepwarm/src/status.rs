@@ -85,6 +85,11 @@ pub struct PoolRow {
     pub handshakes_full: u64,
     /// TLS handshakes that resumed a session.
     pub handshakes_resumed: u64,
+    /// Encrypted client hello at the last handshake: `off`, `unavailable`, `grease`, `accepted` or `rejected`; none without
+    /// TLS over TCP.
+    pub ech: Option<String>,
+    /// The encrypted face of a plain upstream; none where none is asked for.
+    pub ddr: Option<DdrRow>,
     /// Failed dials by kind of error.
     pub dial_errors: BTreeMap<String, u64>,
     /// Whether the upstream is asked.
@@ -95,6 +100,22 @@ pub struct PoolRow {
     /// The idle limit that the upstream was seen to keep; none while only the configured one is known.
     #[serde(with = "seconds::option")]
     pub idle_limit: Option<Duration>,
+}
+
+/// The encrypted face that a plain upstream designates (RFC 9462).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DdrRow {
+    /// `pending` before the upstream has answered, `designated`, or `absent`.
+    pub state: String,
+    /// The URL of the face in use, which has a row of its own.
+    pub address: Option<String>,
+    /// `tls` or `https`.
+    pub transport: Option<String>,
+    /// For how long it has been in use.
+    #[serde(with = "seconds::option")]
+    pub age: Option<Duration>,
+    /// Why there is none.
+    pub reason: Option<String>,
 }
 
 /// Whether an upstream is asked.
@@ -215,6 +236,8 @@ pub struct QueryReport {
     pub address: Option<String>,
     /// Whether the connection was there before the query; `false` when none was used.
     pub reused: bool,
+    /// Encrypted client hello in the handshake of a new connection; none where there was none.
+    pub ech: Option<String>,
     /// What the time went to.
     pub phases: Phases,
     /// From the query to its answer.

@@ -5,11 +5,21 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, client::Resumption, crypto::aws_lc_rs};
+use rustls::{
+    AlertDescription, ClientConfig, HandshakeKind, PeerIncompatible, ProtocolVersion,
+    SignatureScheme,
+    client::{
+        ClientSessionMemoryCache, EchMode, ResolvesClientCert, Resumption, WebPkiServerVerifier,
+        danger::ServerCertVerifier,
+    },
+    crypto::aws_lc_rs,
+    sign::CertifiedKey,
+};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,9 +28,12 @@ pub use tokio_rustls::client::TlsStream as RustlsStream;
 use crate::error::{Error, ErrorKind, Phase};
 
 mod certificate;
+mod ech;
 mod roots;
 mod server;
+mod verifier;
 
+pub use ech::{EchKeys, EchKeysError, EchRejection, EchStatus};
 pub use roots::{RootsError, TlsRoots};
 pub use server::{CertificateError, CertificateFault, CertificateInfo, Reload, TlsServer};
 
@@ -34,6 +47,17 @@ pub type TlsStream = RustlsStream<TcpStream>;
 #[derive(Debug, Clone)]
 pub struct TlsClient {
     connector: Connector,
+    parts: Arc<Parts>,
+}
+
+/// What a client shares with those derived from it. rustls resumes a session only under the verifier and the client
+/// certificates that it began with.
+#[derive(Debug)]
+struct Parts {
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificates: Arc<NoCertificate>,
+    sessions: Arc<ClientSessionMemoryCache>,
+    alpn: Vec<Vec<u8>>,
 }
 
 /// [`TlsConnector`] has no `Debug`.
@@ -57,6 +81,8 @@ pub struct TlsInfo {
     pub alpn: Option<Vec<u8>>,
     /// Time from the first byte of the handshake to its end.
     pub handshake: Duration,
+    /// What was done to hide the server's name.
+    pub ech: EchStatus,
 }
 
 /// A version of TLS.
@@ -86,15 +112,43 @@ impl TlsClient {
     /// # Errors
     /// When `roots` has no usable certificate.
     pub fn new(roots: &TlsRoots, alpn: &[&[u8]]) -> Result<TlsClient, RootsError> {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .expect("the provider has suites for both versions")
-            .with_root_certificates(roots.store()?)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        let connector = Connector(TlsConnector::from(Arc::new(config)));
-        Ok(TlsClient { connector })
+        Ok(TlsClient::with_verifier(usual_verifier(roots)?, alpn))
+    }
+
+    /// Makes a client as [`new`](Self::new) does, whose servers must have a certificate for `address` as well as for their
+    /// name: the proof that a resolver is the one that the resolver at `address` designates (RFC 9462 section 4.2).
+    ///
+    /// # Errors
+    /// When `roots` has no usable certificate.
+    pub fn designated(roots: &TlsRoots, alpn: &[&[u8]], address: IpAddr) -> Result<TlsClient, RootsError> {
+        let verifier = verifier::AlsoFor::new(usual_verifier(roots)?, address);
+        Ok(TlsClient::with_verifier(Arc::new(verifier), alpn))
+    }
+
+    fn with_verifier(verifier: Arc<dyn ServerCertVerifier>, alpn: &[&[u8]]) -> TlsClient {
+        let parts = Parts {
+            verifier,
+            certificates: Arc::default(),
+            sessions: Arc::new(ClientSessionMemoryCache::new(SESSIONS_MAX)),
+            alpn: alpn.iter().map(|name| name.to_vec()).collect(),
+        };
+        TlsClient { connector: parts.connector(None), parts: Arc::new(parts) }
+    }
+
+    /// The same client, with the server's name encrypted for `keys`. TLS 1.3 alone, as RFC 9849 demands. Sessions are
+    /// shared with this client. A handshake that the server rejects fails with what [`EchRejection::of`] reads.
+    pub fn with_keys(&self, keys: &EchKeys) -> TlsClient {
+        self.derived(keys.mode())
+    }
+
+    /// The same client, with random bytes in the place of an encrypted name, so that servers and networks stay used to
+    /// them (RFC 9849 section 6.2). TLS 1.3 alone: only for servers that are known to speak it.
+    pub fn with_grease(&self) -> TlsClient {
+        ech::grease().map_or_else(|| self.clone(), |mode| self.derived(mode))
+    }
+
+    fn derived(&self, mode: EchMode) -> TlsClient {
+        TlsClient { connector: self.parts.connector(Some(mode)), parts: self.parts.clone() }
     }
 
     /// Makes the handshake on `tcp` and verifies that the certificate is for `server_name`, a DNS name or an IP address.
@@ -128,6 +182,47 @@ impl TlsClient {
     }
 }
 
+impl Parts {
+    fn connector(&self, ech: Option<EchMode>) -> Connector {
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = match ech {
+            Some(mode) => builder.with_ech(mode),
+            None => builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]),
+        };
+        let mut config = builder
+            .expect("the provider has suites for both versions")
+            // The word is for verifiers that check less than rustls' own; these check that, or that and more.
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier.clone())
+            .with_client_cert_resolver(self.certificates.clone());
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.resumption = Resumption::store(self.sessions.clone());
+        Connector(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// We have no certificate of our own to show. rustls' way of saying so makes a new one each time, under which no session
+/// of another client resumes.
+#[derive(Debug, Default)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// The chain must lead to one of `roots`, and the name must be in the certificate.
+fn usual_verifier(roots: &TlsRoots) -> Result<Arc<WebPkiServerVerifier>, RootsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.store()?, provider).build();
+    Ok(verifier.expect("the store has a root, and no revocation list is given"))
+}
+
 impl TlsInfo {
     fn of(stream: &TlsStream, handshake: Duration) -> TlsInfo {
         let (_, connection) = stream.get_ref();
@@ -139,6 +234,7 @@ impl TlsInfo {
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             handshake,
+            ech: EchStatus::of(connection.ech_status()),
         }
     }
 }
@@ -169,8 +265,15 @@ fn explain(error: io::Error, tried: String, server_name: &str) -> Error {
 /// What an error of rustls means, and the words for it.
 pub(crate) fn words(error: &rustls::Error, server_name: &str) -> (ErrorKind, String) {
     match error {
+        rustls::Error::InvalidCertificate(reason @ rustls::CertificateError::NotValidForNameContext { expected, .. }) => {
+            // Not always the name asked for: a rejected client hello is answered in the public name.
+            (ErrorKind::Certificate, certificate::explain(reason, &expected.to_str()))
+        }
         rustls::Error::InvalidCertificate(reason) => {
             (ErrorKind::Certificate, certificate::explain(reason, server_name))
+        }
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerRejectedEncryptedClientHello(_)) => {
+            (ErrorKind::Tls, "encrypted client hello rejected: the server does not have the published key".to_owned())
         }
         rustls::Error::NoCertificatesPresented => {
             (ErrorKind::Certificate, format!("no certificate presented for {server_name}"))

@@ -199,6 +199,8 @@ pub(crate) enum Outcome {
 pub(crate) enum State {
     /// Waits for a connection. -> `Sent` when granted, -> `Over` when not.
     Queued(Ticket, #[expect(dead_code, reason = "counts for as long as it is here")] Option<Busy>),
+    /// Waits for the encrypted face of its upstream. -> `Over` with the news, or at the deadline.
+    Held,
     /// Sent with this id (UDP) over this connection. -> `Over` with the answer, an error or the end of patience.
     Sent {
         lease: Lease<DnsConnector>,
@@ -216,6 +218,13 @@ impl Exchange {
     /// (RFC 8767 section 4).
     pub(crate) fn has_resolved(&self) -> bool {
         matches!(self.outcome, Some((Outcome::Answered(message::NOERROR | message::NXDOMAIN), _)))
+    }
+}
+
+impl Exchange {
+    /// Whether it ended without any answer.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.outcome, Some((Outcome::Failed(_), _)))
     }
 }
 

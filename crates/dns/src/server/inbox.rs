@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Local(Local),
     /// What is known of upstreams no longer holds.
     NetworkChanged,
+    /// There is news of the encrypted face of this upstream.
+    Designated { upstream: usize },
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

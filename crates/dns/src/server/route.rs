@@ -1,7 +1,7 @@
 //! Upstreams as one worker reaches them: pool handles, and what this worker knows of latency and silence.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -12,21 +12,91 @@ use keepwarm_pool::{Host, Lease, Pool};
 use super::worker::estimate;
 use crate::{
     config::Strategy,
-    health::{Latency, Spread},
+    health::{Allowed, Latency, Spread},
     strategy::estimate::Estimate,
-    upstream::{DnsConnector, Endpoint, EndpointKey, Family, count},
+    upstream::{
+        Designation, DnsConnector, Endpoint, EndpointKey, Family, count,
+        ddr::{FACES_MAX, Slot, Standing},
+    },
 };
 
 /// An upstream as one worker reaches it.
 pub(crate) struct Route {
     pub(crate) main: Path,
     pub(crate) tcp: Option<Path>,
+    /// Its encrypted face, where one is to be discovered.
+    pub(crate) designated: Option<Box<Designated>>,
+}
+
+/// The encrypted faces of a plain upstream as one worker reaches them.
+pub(crate) struct Designated {
+    designation: Arc<Designation>,
+    pool: Pool<DnsConnector>,
+    strategy: Strategy,
+    paths: [OnceCell<Path>; FACES_MAX],
+}
+
+impl Designated {
+    pub(super) fn new(designation: &Arc<Designation>, pool: &Pool<DnsConnector>, strategy: Strategy) -> Box<Designated> {
+        Box::new(Designated { designation: designation.clone(), pool: pool.clone(), strategy, paths: Default::default() })
+    }
+
+    fn path(&self, slot: Slot) -> Option<&Path> {
+        let endpoint = self.designation.face(slot)?;
+        Some(self.paths[slot as usize].get_or_init(|| Path::new(endpoint, &self.pool, None, self.strategy)))
+    }
+
+    fn way(&self, now: Instant) -> Way {
+        let required = self.designation.is_required;
+        match self.designation.standing() {
+            Standing::Face(face) => {
+                let endpoint = self.designation.face(face);
+                let broken = endpoint.is_none_or(|endpoint| matches!(endpoint.allowed(now), Allowed::No { .. }));
+                // The breaker says when it is tried again.
+                Way::Open(if broken && !required { Face::Main } else { Face::Designated(face) })
+            }
+            _ if !required => Way::Open(Face::Main),
+            Standing::Pending => Way::Unknown,
+            Standing::Absent => Way::Closed(self.designation.why().unwrap_or_default()),
+        }
+    }
+}
+
+/// How a query gets to an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Over this endpoint.
+    Open(Face),
+    /// The encrypted face, which is required, is not known yet.
+    Unknown,
+    /// There is no encrypted face for this reason, and one is required.
+    Closed(Arc<str>),
 }
 
 impl Route {
     /// All of its endpoints.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(&self.main).chain(&self.tcp)
+        let designated =
+            self.designated.iter().flat_map(|designated| designated.paths.iter().filter_map(OnceCell::get));
+        std::iter::once(&self.main).chain(&self.tcp).chain(designated)
+    }
+
+    /// How queries get there now.
+    pub(super) fn way(&self, now: Instant) -> Way {
+        self.designated.as_ref().map_or(Way::Open(Face::Main), |designated| designated.way(now))
+    }
+
+    /// What the next query would go over.
+    pub(super) fn current(&self, now: Instant) -> &Path {
+        match self.way(now) {
+            Way::Open(face) => self.path(face),
+            Way::Unknown | Way::Closed(_) => &self.main,
+        }
+    }
+
+    /// Whether a query that came to nothing on the encrypted face may go out in plain.
+    pub(super) fn may_retreat(&self) -> bool {
+        self.designated.as_ref().is_some_and(|designated| !designated.designation.is_required)
     }
 }
 
@@ -37,6 +107,8 @@ pub(crate) enum Face {
     Main,
     /// TCP, for a UDP upstream's truncated or doubtful answers.
     Tcp,
+    /// This encrypted face, of those that a plain upstream has designated.
+    Designated(Slot),
 }
 
 /// An endpoint as one worker reaches it.
@@ -65,6 +137,9 @@ impl Route {
         match face {
             Face::Main => &self.main,
             Face::Tcp => self.tcp.as_ref().unwrap_or(&self.main),
+            Face::Designated(face) => {
+                self.designated.as_ref().and_then(|designated| designated.path(face)).unwrap_or(&self.main)
+            }
         }
     }
 

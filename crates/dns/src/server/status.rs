@@ -6,7 +6,11 @@ use keepwarm_pool::CloseReason;
 use tokio::time::Instant as Clock;
 
 use super::{Server, Shared, query_log::QueryLog};
-use crate::{cache::Cache, config::Transport, upstream::Endpoint};
+use crate::{
+    cache::Cache,
+    config::Transport,
+    upstream::{Designation, Endpoint, ddr::Standing},
+};
 
 /// One pool: an upstream over one transport, all workers together.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +47,11 @@ pub struct PoolStatus {
     pub handshakes_full: u64,
     /// Resumed TLS handshakes.
     pub handshakes_resumed: u64,
+    /// Encrypted client hello at the last handshake: `off`, `unavailable` (the upstream publishes no keys, or none were
+    /// found), `grease`, `accepted` or `rejected`; `None` where there is no TLS over TCP.
+    pub ech: Option<&'static str>,
+    /// The encrypted face of a plain upstream; `None` where none is asked for.
+    pub ddr: Option<DdrStatus>,
     /// Failed dials by kind.
     pub dial_errors: Vec<(&'static str, u64)>,
     /// Closed connections by reason.
@@ -73,6 +82,43 @@ pub struct PoolStatus {
     pub resends: u64,
     /// Connections whose reuse failed.
     pub reuse_failures: u64,
+}
+
+/// The encrypted face that a plain upstream designates (RFC 9462).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DdrStatus {
+    /// `pending` before the upstream has answered, `designated`, or `absent`.
+    pub state: &'static str,
+    /// The URL of the face in use; it has a row of its own.
+    pub address: Option<String>,
+    /// `tls` or `https`.
+    pub transport: Option<&'static str>,
+    /// For how long it has been in use.
+    pub age: Option<Duration>,
+    /// Why there is none.
+    pub reason: Option<String>,
+}
+
+impl DdrStatus {
+    fn of(designation: &Designation) -> DdrStatus {
+        let state = match designation.standing() {
+            Standing::Pending => "pending",
+            Standing::Absent => "absent",
+            Standing::Face(_) => "designated",
+        };
+        let face = match designation.standing() {
+            Standing::Face(face) => designation.face(face),
+            Standing::Pending | Standing::Absent => None,
+        };
+        let now = tokio::time::Instant::now().into_std();
+        DdrStatus {
+            state,
+            address: face.map(|endpoint| endpoint.url()),
+            transport: face.map(|endpoint| endpoint.transport.as_str()),
+            age: designation.since().map(|since| now.saturating_duration_since(since)),
+            reason: designation.why().map(|why| why.to_string()),
+        }
+    }
 }
 
 /// Totals of the server.
@@ -172,8 +218,12 @@ impl Shared {
         let mut rows = Vec::new();
         let pools = std::iter::once(&self.streams).chain(&self.datagrams);
         let hosts: Vec<_> = pools.flat_map(keepwarm_pool::Pool::host_stats).collect();
-        for endpoint in self.upstreams.iter().flat_map(super::super::upstream::Upstream::endpoints) {
+        let endpoints = self.upstreams.iter().flat_map(|upstream| upstream.endpoints().map(move |it| (upstream, it)));
+        for (upstream, endpoint) in endpoints {
             let mut row = self.row(endpoint);
+            if std::sync::Arc::ptr_eq(endpoint, &upstream.main) {
+                row.ddr = upstream.ddr.as_deref().map(DdrStatus::of);
+            }
             let (mut acquires, mut reused) = (0, 0);
             for (_, stats) in hosts.iter().filter(|(key, _)| std::sync::Arc::ptr_eq(&key.endpoint, endpoint)) {
                 let (gauges, counters) = (&stats.gauges, &stats.counters);
@@ -212,6 +262,7 @@ impl Shared {
             max: self.config.pool.max_per_host,
             handshakes_full: read(&counters.handshakes_full),
             handshakes_resumed: read(&counters.handshakes_resumed),
+            ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
             breaker: endpoint.breaker(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             queries: read(&counters.queries),

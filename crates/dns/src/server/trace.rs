@@ -69,6 +69,9 @@ pub struct DialTrace {
     pub tls: Option<Duration>,
     /// The TLS session was resumed.
     pub resumed: bool,
+    /// What became of encrypted client hello: `off`, `unavailable`, `grease`, `accepted` or `rejected`; `None` without TLS
+    /// over TCP.
+    pub ech: Option<&'static str>,
 }
 
 /// One exchange and how it ended.

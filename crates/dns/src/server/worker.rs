@@ -5,6 +5,7 @@
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
 mod choose;
+mod designated;
 mod edns;
 mod explain;
 mod kept;
@@ -37,7 +38,7 @@ use super::{
     inbox::Address,
     local::{self, Here},
     query_log::Source,
-    route::{Face, Route},
+    route::{Route, Way},
     trace::Trace,
     udp::Outbox,
 };
@@ -71,6 +72,8 @@ pub(crate) struct Worker {
     flights_max: usize,
     /// Where upstreams are not simply all asked in the order of the config.
     chooser: Option<Chooser>,
+    /// Some plain upstream has an encrypted face, or is asked for it.
+    designates: bool,
 }
 
 struct WorkerState {
@@ -99,6 +102,7 @@ impl Worker {
         // Second tries are due after a few milliseconds, all else after many.
         let hedges = shared.config.strategy == Strategy::Hedged;
         let wheel = if hedges { Wheel::with_tick(now, HEDGE_MIN) } else { Wheel::new(now) };
+        let designates = routes.iter().any(|route| route.designated.is_some());
         Rc::new(Worker {
             shared,
             routes,
@@ -126,6 +130,7 @@ impl Worker {
             stop_listening: tokio::sync::Notify::new(),
             flights_max,
             chooser,
+            designates,
         })
     }
 
@@ -303,11 +308,10 @@ impl Worker {
             .routes
             .iter()
             .enumerate()
-            .map(|(index, route)| Candidate {
-                index,
-                allowed: route.main.endpoint.allowed(now),
-                try_timeout: route.main.latency.borrow().try_timeout(),
-                hedge_after: config.racing_delay,
+            .map(|(index, route)| {
+                let path = route.current(now);
+                let (allowed, try_timeout) = (path.endpoint.allowed(now), path.latency.borrow().try_timeout());
+                Candidate { index, allowed, try_timeout, hedge_after: config.racing_delay }
             })
             .collect();
         if config.strategy == Strategy::RoundRobin {
@@ -323,18 +327,16 @@ impl Worker {
             if flight.answered {
                 return self.settle(state, index, now);
             }
+            if self.designates && self.retreat(state, index, now) {
+                continue;
+            }
+            let flight = &mut state.flights[index];
             match flight.plan.next(now) {
-                Step::Send(upstream) => {
-                    let endpoint = &self.routes[upstream].main.endpoint;
-                    if matches!(endpoint.allowed(now), Allowed::Probe) {
-                        endpoint.probe_started(now);
-                    }
-                    self.start(state, index, upstream, Face::Main, None, now);
-                }
+                Step::Send(upstream) => self.begin(state, index, upstream, now),
                 Step::Hedge(upstream) => {
                     if self.may_hedge() {
                         flight.plan.hedge(upstream, now);
-                        self.start(state, index, upstream, Face::Main, None, now);
+                        self.begin(state, index, upstream, now);
                     } else if let Some(notes) = &mut flight.notes {
                         notes.hedge_denied = true;
                     }
@@ -344,6 +346,19 @@ impl Worker {
                 Step::Use(_) | Step::UseBest | Step::Failed => return self.finish(state, index, now),
             }
         }
+    }
+
+    /// Asks an upstream the way that leads there now, or waits for one.
+    fn begin(self: &Rc<Worker>, state: &mut WorkerState, index: usize, upstream: usize, now: Instant) {
+        let face = match self.routes[upstream].way(now) {
+            Way::Open(face) => face,
+            closed => return self.hold(&mut state.flights[index], upstream, closed, now),
+        };
+        let endpoint = &self.routes[upstream].path(face).endpoint;
+        if matches!(endpoint.allowed(now), Allowed::Probe) {
+            endpoint.probe_started(now);
+        }
+        self.start(state, index, upstream, face, None, now);
     }
 
     /// Ends a flight with what there is: the best answer, or an error of our own.
@@ -425,6 +440,7 @@ impl Worker {
         for exchange in &mut flight.exchanges {
             match &exchange.state {
                 State::Over => {}
+                State::Held => exchange.state = State::Over,
                 State::Queued(ticket, _) => {
                     self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;

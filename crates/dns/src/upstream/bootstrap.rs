@@ -32,14 +32,38 @@ impl BootstrapResolver {
         BootstrapResolver { servers: servers.into() }
     }
 
+    /// Asks the servers one after the other for records of one type; the first answer that says whether there are any
+    /// (NOERROR or NXDOMAIN) is it.
+    ///
+    /// # Errors
+    /// When none of them says.
+    pub(crate) async fn query(&self, name: &str, qtype: u16) -> Result<Vec<u8>, TransportError> {
+        let mut last = None;
+        for &server in self.servers.iter() {
+            match exchange(server, name, qtype).await {
+                Ok(answer) => match message::verify_answer(&answer).map(|info| info.rcode) {
+                    Ok(message::NOERROR | message::NXDOMAIN) => return Ok(answer),
+                    Ok(rcode) => {
+                        let why = format!("bootstrap resolver {server} answered {}", message::rcode_name(rcode));
+                        last = Some(unresolved(name, &why));
+                    }
+                    Err(error) => last = Some(unresolved(name, &format!("bootstrap resolver {server}: {error}"))),
+                },
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| unresolved(name, "there is no bootstrap resolver")))
+    }
+
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, TransportError> {
         let mut last = None;
         for &server in self.servers.iter() {
-            let (v4, v6) = tokio::join!(ask(server, host, message::TYPE_A), ask(server, host, message::TYPE_AAAA));
+            let (v4, v6) =
+                tokio::join!(exchange(server, host, message::TYPE_A), exchange(server, host, message::TYPE_AAAA));
             let mut addresses = Vec::new();
             for found in [v6, v4] {
                 match found {
-                    Ok(found) => addresses.extend(found),
+                    Ok(found) => addresses.extend(self::addresses(&found)),
                     Err(error) => last = Some(error),
                 }
             }
@@ -59,10 +83,10 @@ impl Resolve for BootstrapResolver {
     }
 }
 
-/// One question: two datagrams, then TCP where the answer was truncated.
-async fn ask(server: SocketAddr, host: &str, qtype: u16) -> Result<Vec<IpAddr>, TransportError> {
-    let Some(mut query) = message::build_query(host, qtype) else {
-        return Err(unresolved(host, "not a valid name"));
+/// One question to a plain resolver: two datagrams, then TCP where the answer was truncated.
+pub(crate) async fn exchange(server: SocketAddr, name: &str, qtype: u16) -> Result<Vec<u8>, TransportError> {
+    let Some(mut query) = message::build_query(name, qtype) else {
+        return Err(unresolved(name, "not a valid name"));
     };
     for _ in 0..TRIES {
         query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
@@ -79,15 +103,24 @@ async fn ask(server: SocketAddr, host: &str, qtype: u16) -> Result<Vec<IpAddr>, 
             }
         };
         match timeout_at(Clock::now() + TRY, send).await {
-            Ok(Ok(answer)) if message::is_truncated(&answer) => return ask_tcp(server, &query, host).await,
-            Ok(Ok(answer)) => return Ok(addresses(&answer)),
+            Ok(Ok(answer)) if message::is_truncated(&answer) => return ask_tcp(server, &query, name).await,
+            Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(_)) | Err(_) => {}
         }
     }
-    Err(unresolved(host, &format!("no answer from bootstrap resolver {server}")))
+    Err(unresolved(name, &format!("no answer from resolver {server}")))
 }
 
-async fn ask_tcp(server: SocketAddr, query: &[u8], host: &str) -> Result<Vec<IpAddr>, TransportError> {
+/// One question to a plain resolver over TCP.
+pub(crate) async fn exchange_tcp(server: SocketAddr, name: &str, qtype: u16) -> Result<Vec<u8>, TransportError> {
+    let Some(mut query) = message::build_query(name, qtype) else {
+        return Err(unresolved(name, "not a valid name"));
+    };
+    query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
+    ask_tcp(server, &query, name).await
+}
+
+async fn ask_tcp(server: SocketAddr, query: &[u8], name: &str) -> Result<Vec<u8>, TransportError> {
     let deadline = Clock::now() + TRY * 2;
     let (mut stream, _) = tcp::connect(&[server], &TcpOptions::default(), deadline.into_std()).await?;
     let exchange = async {
@@ -98,8 +131,8 @@ async fn ask_tcp(server: SocketAddr, query: &[u8], host: &str) -> Result<Vec<IpA
         std::io::Result::Ok(answer)
     };
     match timeout_at(deadline, exchange).await {
-        Ok(Ok(answer)) if is_answer(query, &answer) => Ok(addresses(&answer)),
-        _ => Err(unresolved(host, &format!("no answer from bootstrap resolver {server} over tcp"))),
+        Ok(Ok(answer)) if is_answer(query, &answer) => Ok(answer),
+        _ => Err(unresolved(name, &format!("no answer from resolver {server} over tcp"))),
     }
 }
 
@@ -111,7 +144,8 @@ fn unresolved(host: &str, why: &str) -> TransportError {
     TransportError::new(ErrorKind::Resolve, Phase::Resolve, format!("resolve {host}"), why)
 }
 
-fn addresses(answer: &[u8]) -> Vec<IpAddr> {
+/// The addresses in an answer.
+pub(crate) fn addresses(answer: &[u8]) -> Vec<IpAddr> {
     message::addresses(answer).map(|(address, _)| address).take(ADDRESSES_MAX).collect()
 }
 

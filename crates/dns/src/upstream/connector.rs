@@ -19,6 +19,7 @@ use tokio::time::Instant as Clock;
 use super::{
     doh, doq,
     dress::Dress,
+    ech,
     endpoint::{Endpoint, EndpointKey, Family, count},
     stream,
     udp::{UdpConnection, UdpOwner},
@@ -155,6 +156,7 @@ async fn dial(
     now: Instant,
     slot: Slot<DnsConnector>,
 ) -> Result<Connected<Connection>, Error> {
+    endpoint.ech.settle(now).await;
     let addresses = endpoint.addresses(now).await?;
     let resolve = Clock::now().into_std().saturating_duration_since(now);
     match endpoint.transport {
@@ -215,8 +217,9 @@ async fn dial_stream(
             tokio::spawn(driver);
         }
         Some(client) => {
-            let (tls, info) = client.connect(tcp, &endpoint.server_name, deadline).await?;
+            let (tls, info) = ech::connect(endpoint, client, tcp, peer, deadline).await?;
             dial.tls = Some(info.handshake);
+            dial.ech = Some(endpoint.ech.status());
             dial.resumed = info.resumed;
             count(match info.resumed {
                 true => &endpoint.counters.handshakes_resumed,

@@ -19,9 +19,9 @@ use keepwarm_transport::{
 };
 use parking_lot::Mutex;
 
-use super::habits::Habits;
+use super::{ddr::Described, ech::EchState, habits::Habits};
 use crate::{
-    config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
+    config::{DnsConfig, Ech, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
 };
 
@@ -47,6 +47,9 @@ pub(crate) struct Endpoint {
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
     pub(crate) quic: Option<QuicClient>,
+    pub(crate) ech: EchState,
+    /// The plain resolver that designates this one, whose address the certificate must name.
+    designated_by: Option<IpAddr>,
     fixed: Vec<IpAddr>,
     resolver: Arc<dyn Resolve>,
     resolved: Mutex<Option<Resolved>>,
@@ -59,6 +62,7 @@ pub(crate) struct Endpoint {
 }
 
 struct Resolved {
+    host: Arc<str>,
     addresses: Vec<IpAddr>,
     at: Instant,
 }
@@ -119,12 +123,7 @@ impl Endpoint {
         dns: &DnsConfig,
         resolver: &Arc<dyn Resolve>,
     ) -> Result<Endpoint, RootsError> {
-        let tls = match transport {
-            Transport::Udp | Transport::Tcp | Transport::H3 | Transport::Quic => None,
-            // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
-            Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
-            Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
-        };
+        let tls = alpn(transport).map(|alpn| TlsClient::new(&dns.roots, alpn)).transpose()?;
         let quic = match transport {
             Transport::Quic => Some(QuicClient::new(&dns.roots, &[b"doq"], dns.pool.idle_timeout)?),
             Transport::H3 => Some(QuicClient::new(&dns.roots, &[b"h3"], dns.pool.idle_timeout)?),
@@ -151,6 +150,8 @@ impl Endpoint {
             timeout: dns.timeout,
             tls,
             quic,
+            ech: EchState::new(config.ech, transport, &config.host),
+            designated_by: None,
             fixed,
             resolver: resolver.clone(),
             resolved: Mutex::new(None),
@@ -159,6 +160,35 @@ impl Endpoint {
             family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
         })
+    }
+
+    /// Prepares the encrypted face that the plain resolver at `by`, an address of the upstream `config`, designates.
+    pub(crate) fn designated(
+        config: &UpstreamConfig,
+        face: &Described,
+        by: IpAddr,
+        dns: &DnsConfig,
+        resolver: &Arc<dyn Resolve>,
+    ) -> Result<Endpoint, RootsError> {
+        let config = UpstreamConfig {
+            transport: face.transport,
+            host: face.host.as_str().into(),
+            port: face.port,
+            path: face.path.as_str().into(),
+            addresses: Vec::new(),
+            server_name: None,
+            ..config.clone()
+        };
+        let mut endpoint = Endpoint::new(&config, face.transport, dns, resolver)?;
+        endpoint.tls = alpn(face.transport).map(|alpn| TlsClient::designated(&dns.roots, alpn, by)).transpose()?;
+        endpoint.designated_by = Some(by);
+        Ok(endpoint)
+    }
+
+    /// Whether this is that face of the resolver at `by`.
+    pub(crate) fn is_designated_as(&self, face: &Described, by: IpAddr) -> bool {
+        (self.transport, &*self.host, self.port, &*self.path, self.designated_by)
+            == (face.transport, &face.host, face.port, &face.path, Some(by))
     }
 
     /// `tls://dns.quad9.net:853`, as in the config.
@@ -182,19 +212,21 @@ impl Endpoint {
 
     /// Asks the resolver at most once in `RESOLVED_FOR`; an old answer serves when asking fails.
     async fn resolve(&self, now: Instant) -> Result<Vec<IpAddr>, TransportError> {
+        let host = self.ech.target().unwrap_or_else(|| self.host.clone());
         if let Some(resolved) = &*self.resolved.lock()
             && now.saturating_duration_since(resolved.at) < RESOLVED_FOR
+            && resolved.host == host
         {
             return Ok(resolved.addresses.clone());
         }
-        match self.resolver.resolve(&self.host).await {
+        match self.resolver.resolve(&host).await {
             Ok(addresses) => {
-                *self.resolved.lock() = Some(Resolved { addresses: addresses.clone(), at: now });
+                *self.resolved.lock() = Some(Resolved { host, addresses: addresses.clone(), at: now });
                 Ok(addresses)
             }
             Err(error) => match &*self.resolved.lock() {
-                Some(resolved) => Ok(resolved.addresses.clone()),
-                None => Err(error),
+                Some(resolved) if resolved.host == host => Ok(resolved.addresses.clone()),
+                _ => Err(error),
             },
         }
     }
@@ -321,6 +353,16 @@ impl Endpoint {
     }
 }
 
+/// The protocols offered over TLS on TCP; `None` where there is no such thing.
+fn alpn(transport: Transport) -> Option<&'static [&'static [u8]]> {
+    match transport {
+        Transport::Udp | Transport::Tcp | Transport::H3 | Transport::Quic => None,
+        // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
+        Transport::Tls => Some(&[]),
+        Transport::Https => Some(&[b"h2", b"http/1.1"]),
+    }
+}
+
 /// No family has failed yet: the addresses are used in the order of the config.
 const FAMILY_OF_CONFIG: usize = usize::MAX;
 
@@ -329,8 +371,9 @@ const RESOLVED_FOR: Duration = Duration::from_secs(300);
 
 /// The pool's key: the complete identity of a connection.
 ///
-/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses and shard are; the name in the config
-/// is no part of the identity, the trust roots are the same for all upstreams of a server.
+/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses, what is demanded of the handshake
+/// (encrypted client hello, a designated resolver's certificate) and shard are; the name in the config is no part of the
+/// identity, the trust roots are the same for all upstreams of a server.
 #[derive(Clone)]
 pub(crate) struct EndpointKey {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -344,8 +387,10 @@ impl EndpointKey {
     }
 
     fn identity(&self) -> impl Hash + Eq + '_ {
-        let Endpoint { transport, host, port, path, server_name, fixed, .. } = &*self.endpoint;
-        (transport, host, port, path, server_name, fixed, self.shard)
+        let Endpoint { transport, host, port, path, server_name, fixed, designated_by, ech, .. } = &*self.endpoint;
+        // As an option of a flag, since a setting of the config has no hash.
+        let ech = (ech.mode() != Ech::Off).then_some(ech.mode() == Ech::Require);
+        (transport, host, port, path, server_name, fixed, designated_by, ech, self.shard)
     }
 }
 

@@ -15,8 +15,8 @@ use keepwarm_dns::{
 };
 
 use crate::status::{
-    Attempt, BreakerState, CacheStatus, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest, Snapshots,
-    Stats,
+    Attempt, BreakerState, CacheStatus, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest,
+    Snapshots, Stats,
 };
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
@@ -58,6 +58,14 @@ impl Snapshots for Daemon {
             reuse_ratio: pool.reuse_ratio,
             handshakes_full: pool.handshakes_full,
             handshakes_resumed: pool.handshakes_resumed,
+            ech: pool.ech.map(str::to_owned),
+            ddr: pool.ddr.map(|ddr| DdrRow {
+                state: ddr.state.into(),
+                address: ddr.address,
+                transport: ddr.transport.map(str::to_owned),
+                age: ddr.age,
+                reason: ddr.reason,
+            }),
             dial_errors: pool.dial_errors.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
             breaker: match pool.breaker {
                 "open" => BreakerState::Open,
@@ -218,6 +226,7 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
         report.transport = Some(exchange.transport.into());
         report.address = Some(exchange.peer.to_string());
         report.reused = exchange.reused;
+        report.ech = exchange.dial.and_then(|dial| dial.ech).map(str::to_owned);
         report.phases = Phases {
             wait: Some(exchange.wait),
             resolve: exchange.dial.map(|dial| dial.resolve),

@@ -228,3 +228,74 @@ async fn one_write_is_one_record() {
         assert_eq!(tokio::time::timeout_at(soon().into(), server).await.unwrap().unwrap() - handshake, 1);
     }
 }
+
+#[tokio::test]
+async fn a_designated_resolver_needs_a_certificate_for_its_designator_too() {
+    let ca = Ca::new();
+    let addr = tls_server(ca.server(&["dns.example", "192.0.2.1"], VALID, &[&TLS13, &TLS12]), greet).await;
+    let roots = TlsRoots::only([ca.der()]);
+    let client = |address: &str| TlsClient::designated(&roots, &[], address.parse().unwrap()).unwrap();
+    let proven = client("192.0.2.1");
+    assert!(!visit(&proven, addr).await.resumed);
+    assert!(visit(&proven, addr).await.resumed);
+    let error = dial(&client("192.0.2.2"), addr, "dns.example").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Certificate);
+    assert!(error.to_string().contains("certificate is not for 192.0.2.2 (name mismatch)"), "{error}");
+    let error = dial(&proven, addr, "other.example").await.unwrap_err();
+    assert!(error.to_string().contains("certificate is not for other.example (name mismatch)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_goes_on_with_and_without_grease() {
+    let ca = Ca::new();
+    let addr = tls_server(ca.server(&["dns.example"], VALID, &[&TLS13]), greet).await;
+    let client = TlsClient::new(&TlsRoots::only([ca.der()]), &[]).unwrap();
+    let seen = [visit(&client, addr).await, visit(&client.with_grease(), addr).await, visit(&client, addr).await];
+    assert_eq!(
+        seen.map(|info| (info.ech, info.resumed)),
+        [(EchStatus::Off, false), (EchStatus::Grease, true), (EchStatus::Off, true)]
+    );
+}
+
+/// An `ECHConfigList` for `public.example`: version, length, id, X25519, a key, one suite, no name length, no extension.
+fn ech_list() -> Vec<u8> {
+    let mut contents = vec![7, 0, 0x20, 0, 32];
+    contents.extend([9; 32]);
+    contents.extend([0, 4, 0, 1, 0, 1, 0, 14]);
+    contents.extend(b"public.example\0\0");
+    let length = u8::try_from(contents.len()).unwrap();
+    let mut list = vec![0, length + 4, 0xfe, 0x0d, 0, length];
+    list.extend(contents);
+    list
+}
+
+#[tokio::test]
+async fn a_rejection_is_known_when_the_public_name_is_proven_and_only_then() {
+    let ca = Ca::new();
+    let client = TlsClient::new(&TlsRoots::only([ca.der()]), &[]).unwrap();
+    let client = client.with_keys(&EchKeys::from_list(&ech_list()).unwrap());
+    let names = ["dns.example", "public.example"];
+    let addr = tls_server(ca.server(&names, VALID, &[&TLS13]), greet).await;
+    let error = dial(&client, addr, "dns.example").await.unwrap_err();
+    assert_eq!((error.kind(), EchRejection::of(&error)), (ErrorKind::Tls, Some(EchRejection { retry: None })));
+    let addr = tls_server(ca.server(&names[..1], VALID, &[&TLS13]), greet).await;
+    let error = dial(&client, addr, "dns.example").await.unwrap_err();
+    assert_eq!((error.kind(), EchRejection::of(&error)), (ErrorKind::Certificate, None));
+    assert!(error.to_string().contains("certificate is not for public.example (name mismatch)"), "{error}");
+}
+
+#[test]
+fn the_keys_of_a_rejection_are_those_that_the_server_sent() {
+    use rustls::internal::msgs::{
+        codec::{Codec, Reader},
+        handshake::EchConfigPayload,
+    };
+    let configs = Vec::<EchConfigPayload>::read(&mut Reader::init(&ech_list())).unwrap();
+    let rejected = |configs| {
+        let source = rustls::Error::from(PeerIncompatible::ServerRejectedEncryptedClientHello(configs));
+        EchRejection::of(&explain(io::Error::new(io::ErrorKind::InvalidData, source), String::new(), "dns.example"))
+    };
+    let retry = Some(EchKeys::from_list(&ech_list()).unwrap());
+    assert_eq!(rejected(Some(configs)), Some(EchRejection { retry }));
+    assert_eq!(rejected(Some(Vec::new())), Some(EchRejection { retry: None }));
+}

@@ -13,7 +13,7 @@ use super::Worker;
 use crate::{
     config::{DnsConfig, Strategy},
     health::Allowed,
-    server::route::Route,
+    server::route::Path,
     strategy::{
         Candidate, Plan,
         estimate::Estimate,
@@ -60,7 +60,7 @@ impl Worker {
             self.shared.hedges.earn();
         }
         let first = candidates.iter().find(|candidate| matches!(candidate.allowed, Allowed::Yes));
-        if let Some(estimate) = first.and_then(|first| self.routes[first.index].main.estimate.as_ref()) {
+        if let Some(estimate) = first.and_then(|first| self.routes[first.index].current(now).estimate.as_ref()) {
             estimate.borrow_mut().tried(now);
         }
         let plan = Plan::start(config.strategy, &candidates, 0, now, deadline, config.racing_delay);
@@ -88,14 +88,14 @@ impl Worker {
 
     fn entry(&self, index: usize, strategy: Strategy, now: Instant) -> Entry {
         let route = &self.routes[index];
-        let main = &route.main;
-        let try_timeout = main.latency.borrow().try_timeout();
-        let estimate = main.estimate.as_ref().map(|estimate| *estimate.borrow()).unwrap_or_default();
+        let path = route.current(now);
+        let try_timeout = path.latency.borrow().try_timeout();
+        let estimate = path.estimate.as_ref().map(|estimate| *estimate.borrow()).unwrap_or_default();
         let candidate = Candidate {
             index,
-            allowed: main.endpoint.allowed(now),
+            allowed: path.endpoint.allowed(now),
             try_timeout,
-            hedge_after: if strategy == Strategy::Hedged { hedge_after(route, try_timeout) } else { Duration::ZERO },
+            hedge_after: if strategy == Strategy::Hedged { hedge_after(path, try_timeout) } else { Duration::ZERO },
         };
         Entry {
             candidate,
@@ -116,8 +116,8 @@ impl Worker {
 }
 
 /// The 95th percentile of what was measured, or while there is too little of that, longer than almost any answer took.
-fn hedge_after(route: &Route, try_timeout: Duration) -> Duration {
-    let percentiles = route.main.spread.borrow_mut().percentiles();
+fn hedge_after(path: &Path, try_timeout: Duration) -> Duration {
+    let percentiles = path.spread.borrow_mut().percentiles();
     percentiles.map_or(try_timeout, |percentiles| percentiles.p95.max(HEDGE_MIN))
 }
 

@@ -31,7 +31,7 @@ impl Worker {
     }
 
     fn candidate(&self, upstream: usize, now: Instant) -> CandidateNote {
-        let path = &self.routes[upstream].main;
+        let path = self.routes[upstream].current(now);
         let gauges = path.host.stats().gauges;
         let open_for = match path.endpoint.allowed(now) {
             Allowed::No { until } => Some(until.saturating_duration_since(now)),

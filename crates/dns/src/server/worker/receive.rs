@@ -42,6 +42,7 @@ impl Worker {
                     route.paths().for_each(Path::network_changed);
                 }
             }
+            Event::Designated { upstream } => self.designated(upstream, now),
             Event::StopListening => {
                 self.listening.set(false);
                 self.stop_listening.notify_waiters();

@@ -199,6 +199,7 @@ impl Worker {
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
+            let face = if silent && self.should_retreat(&state.flights[index], upstream) { Face::Main } else { face };
             self.start(state, index, upstream, face, opened_after, now);
         }
     }
@@ -210,7 +211,7 @@ impl Worker {
         exchange.state = State::Over;
         exchange.outcome = Some((Outcome::Failed(error.clone().into()), now));
         flight.last_error = Some(error);
-        if !flight.is_live(upstream) {
+        if !flight.is_live(upstream) && !self.should_retreat(flight, upstream) {
             flight.plan.failed(upstream, now);
         }
     }
@@ -230,7 +231,7 @@ impl Worker {
             State::Queued(ticket, _) => {
                 path.host.cancel(ticket);
             }
-            State::Over => {}
+            State::Held | State::Over => {}
         }
     }
 
