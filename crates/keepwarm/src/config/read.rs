@@ -198,8 +198,8 @@ macro_rules! section {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
-        pub(super) struct $name {
-            $($(#[$doc])* pub(super) $key: Option<$crate::config::read::At<$kind>>,)*
+        pub(in crate::config) struct $name {
+            $($(#[$doc])* pub(in crate::config) $key: Option<$crate::config::read::At<$kind>>,)*
             /// The keys that the file has, readable or not.
             #[schemars(skip)]
             present: Vec<&'static str>,
@@ -207,10 +207,10 @@ macro_rules! section {
 
         impl $name {
             /// The keys of this section.
-            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            pub(in crate::config) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
 
             /// Reads the section from its table.
-            pub(super) fn from_table(
+            pub(in crate::config) fn from_table(
                 faults: &mut $crate::config::fault::Faults,
                 path: &str,
                 table: &toml::de::DeTable<'_>,
