@@ -16,15 +16,17 @@ use super::{
     Config, ControlConfig, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
-    spec::{ControlSpec, DnsSpec, FileSpec, LogSpec},
+    spec::{DnsSpec, FileSpec, LogSpec},
     value::{Count, Text},
     words::duration_words,
 };
 use crate::logging::LogConfig;
 
+mod answers;
 mod cache;
 mod clients;
 mod dns;
+mod groups;
 mod listen;
 mod pool;
 mod upstream;
@@ -53,7 +55,9 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
         check.no_upstream(span);
     }
     let max_per_host = dns.pool.as_ref().and_then(|pool| pool.value.max_per_host.clone());
-    let mut dns = check.dns(dns);
+    let control = spec.control.map(|at| at.value).unwrap_or_default();
+    check.control_fits(&control, &dns);
+    let mut dns = check.dns(dns, base);
     if dns.pool.max_per_host > max_connections && !limits.refused("max_connections", limits.max_connections.as_ref()) {
         let (at, other) = (max_per_host.as_ref(), limits.max_connections.as_ref());
         check.order(at, other, "dns.pool.max_per_host", "limits.max_connections", &max_connections.to_string());
@@ -63,7 +67,7 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     dns.roots = roots;
     Config {
         log: log(spec.log.map(|at| at.value).unwrap_or_default()),
-        control: control(&spec.control.map(|at| at.value).unwrap_or_default()),
+        control: control.listen.map_or_else(ControlConfig::default, |at| ControlConfig { listen: at.value.0 }),
         dns,
     }
 }
@@ -74,11 +78,6 @@ fn log(spec: LogSpec) -> LogConfig {
         filter: spec.level.map_or(default.filter, |at| at.value),
         format: spec.format.map_or(default.format, |at| at.value),
     }
-}
-
-fn control(spec: &ControlSpec) -> ControlConfig {
-    let default = ControlConfig::default();
-    ControlConfig { listen: spec.listen.as_ref().map_or(default.listen, |at| at.value.0) }
 }
 
 /// The checks; each notes its faults and goes on.
@@ -161,7 +160,12 @@ impl Check<'_> {
             self.faults.push(
                 Fault::error(list.span.clone(), format!("`{key}` is empty")).help(format!("accepted: {accepted}")),
             );
-        } else if list.value.len() > max {
+        }
+        self.not_too_many(key, list, max);
+    }
+
+    fn not_too_many<T>(&mut self, key: &str, list: &At<List<T>>, max: usize) {
+        if list.value.len() > max {
             self.faults.push(
                 Fault::error(list.span.clone(), format!("`{key}` has {} entries", list.value.len()))
                     .help(format!("accepted: at most {max}")),

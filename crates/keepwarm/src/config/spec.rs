@@ -9,11 +9,13 @@ use super::{
 };
 use crate::logging::{LogFilter, LogFormat};
 
+mod answers;
 mod dns;
 mod upstream;
 
-pub(super) use dns::{CacheSpec, ClientsSpec, DnsSpec};
-pub(super) use upstream::{BreakerSpec, PoolSpec, UpstreamSpec};
+pub(super) use answers::{CacheSpec, ClientSubnetSpec, LocalSpec, QueryLogSpec};
+pub(super) use dns::{ClientsSpec, DnsSpec, ListenTlsSpec};
+pub(super) use upstream::{BreakerSpec, HedgeSpec, PoolSpec, RouteSpec, UpstreamSpec};
 
 section! {
     /// The configuration of keepwarm. Durations and sizes are words ("250ms", "1h30m", "64MiB"). Unknown keys are refused.
@@ -70,16 +72,22 @@ section! {
 }
 
 /// Every section of this version and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 11] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 17] = [
     ("", FileSpec::KEYS),
     ("log", LogSpec::KEYS),
     ("limits", LimitsSpec::KEYS),
     ("tls", TlsSpec::KEYS),
     ("dns", DnsSpec::KEYS),
+    ("dns.tls", ListenTlsSpec::KEYS),
+    ("dns.hedge", HedgeSpec::KEYS),
     ("dns.clients", ClientsSpec::KEYS),
+    ("dns.client_subnet", ClientSubnetSpec::KEYS),
+    ("dns.local", LocalSpec::KEYS),
+    ("dns.query_log", QueryLogSpec::KEYS),
     ("dns.cache", CacheSpec::KEYS),
     ("dns.pool", PoolSpec::KEYS),
     ("dns.breaker", BreakerSpec::KEYS),
     ("dns.upstream", UpstreamSpec::KEYS),
+    ("dns.route", RouteSpec::KEYS),
     ("control", ControlSpec::KEYS),
 ];

@@ -1,27 +1,65 @@
-//! `[[dns.upstream]]`, the connections to each and the breaker of each.
+//! `[[dns.upstream]]`, the routes between them, the connections to each and the breaker of each.
 
 use std::time::Duration;
+
+use keepwarm_dns::config::{Ddr, Ech};
 
 use crate::config::{
     address::UpstreamAddress,
     read::{List, section},
-    value::{Count, Host, Ip, Text},
+    value::{Count, Host, Ip, Name, Suffix},
 };
 
 section! {
     /// An upstream.
     UpstreamSpec {
         /// Name in logs, status and metrics. Required; unique; up to 64 of the characters A-Z a-z 0-9 . _ -
-        name: Text,
-        /// Where it is and what it speaks. Required. "udp://IP", "tcp://IP", "tls://HOST", "https://HOST/PATH", each with an
-        /// optional port (53, 53, 853, 443); the path is /dns-query where none is given.
+        name: Name,
+        /// Where it is and what it speaks. Required. "udp://IP", "tcp://IP", "tls://HOST", "https://HOST/PATH", "h3://HOST/PATH",
+        /// "quic://HOST", each with an optional port (53, 53, 853, 443, 443, 853); the path is /dns-query where none is given.
         address: UpstreamAddress,
         /// Fixed IPs of the host in `address`, instead of looking it up.
         addresses: List<Ip>,
-        /// Name on the server's certificate, where it differs from the host (tls:// and https://).
+        /// Name on the server's certificate, where it differs from the host (encrypted transports).
         server_name: Host,
-        /// Random case of the question's letters (0x20), which the answer must repeat. Some servers do not.
+        /// The group that it belongs to, for [[dns.route]] and `dns.fallback`. "default" without it: that group answers all
+        /// names without a route.
+        group: Name,
+        /// Share of the queries beside the other weights, for the strategies `random` and `least-loaded`. 1 to 1000.
+        weight: Count<1, 1000>,
+        /// Encrypted client hello, which hides the TLS name (tls:// and https:// with a host name). `auto`: where the upstream
+        /// publishes keys that work; costs a query for them. `require`: no connection without it. `off`: never.
+        ech: Ech,
+        /// Discovery of the encrypted face of a plain upstream (RFC 9462; udp:// and tcp:// with an IP). `auto`: encrypted where
+        /// one is found that can be verified, plain otherwise. `require`: encrypted or not at all. `off`: plain.
+        ddr: Ddr,
+        /// DNS cookies (RFC 7873), against forged answers; used over UDP and TCP.
+        cookies: bool,
+        /// Queries are padded to blocks of 128 bytes (RFC 8467) over encrypted transports, so that their size tells little.
+        padding: bool,
+        /// Random case of the question's letters (0x20), which the answer must repeat; given up by itself where the upstream
+        /// does not.
         case_randomization: bool,
+    }
+}
+
+section! {
+    /// Names that go to a group of upstreams of their own, as in split horizon. The longest suffix wins.
+    RouteSpec {
+        /// Suffixes: "corp.example" stands for itself and all names below it. Required; up to 10,000.
+        r#match: List<Suffix>,
+        /// The group of upstreams that is asked for them. Required.
+        via: Name,
+    }
+}
+
+section! {
+    /// How many second tries the strategy `hedged` may make.
+    HedgeSpec {
+        /// Second tries as a share of the queries, 0 to 1: the load that it may add.
+        budget: f64,
+        /// Second tries that may be saved up for a bad moment. 1 to 1,000,000.
+        burst: Count<1, 1_000_000>,
     }
 }
 
