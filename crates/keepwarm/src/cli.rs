@@ -43,6 +43,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a config file and show every fault in it.
     Check(CheckArgs),
+    /// Turn the config of cloudflared proxy-dns, dnsproxy, smartdns or unbound into one of keepwarm, and say what is lost.
+    Import(crate::import::ImportArgs),
     /// Ask a name and show the answer, where it is from, the connection and the time of each phase.
     Query(QueryArgs),
     /// Show the connection pools of the running daemon.
@@ -216,7 +218,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
-  2   the command line is wrong
+  2   the command line is wrong, or what is to be imported cannot be read
   69  unavailable: an address cannot be listened on, or the daemon is not running
   78  the config file is missing or refused
   130 interrupted by Ctrl-C while the demo ran";
@@ -239,6 +241,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?),
         Command::Check(args) => crate::check::main(&args),
+        Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),

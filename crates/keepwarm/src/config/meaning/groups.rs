@@ -70,10 +70,11 @@ impl Check<'_> {
         let groups = groups_of(&upstreams.value);
         let routes = spec.route.iter().flat_map(|list| &list.value);
         let vias: Vec<&At<Name>> = routes.filter_map(|route| route.value.via.as_ref()).collect();
+        let mut unknown = false;
         for (key, at) in
             vias.iter().map(|at| ("dns.route.via", *at)).chain(spec.fallback.iter().map(|at| ("dns.fallback", at)))
         {
-            self.known_group(key, at, &groups);
+            unknown |= self.is_unknown(key, at, &groups);
         }
         if !groups.contains_key(DEFAULT_GROUP) {
             let (_, first) = groups.first_key_value().expect("there is an upstream, so there is a group");
@@ -83,11 +84,12 @@ impl Check<'_> {
                     .help(format!("remove `group` from the upstreams that answer names without a route; \"{DEFAULT_GROUP}\" is what it means then")),
             );
         }
-        if spec.route.as_ref().is_some_and(|list| vias.len() < list.value.len())
+        if unknown
+            || spec.route.as_ref().is_some_and(|list| vias.len() < list.value.len())
             || spec.refused("fallback", spec.fallback.as_ref())
             || spec.refused("route", spec.route.as_ref())
         {
-            // What leads where is not known as long as a target is missing.
+            // What leads where is not known as long as a target is missing or misspelt.
             return;
         }
         let leads_to = |group: &str| {
@@ -112,10 +114,11 @@ impl Check<'_> {
         }
     }
 
-    fn known_group(&mut self, key: &str, at: &At<Name>, groups: &BTreeMap<&str, Range<usize>>) {
+    /// Notes a group in which there is no upstream.
+    fn is_unknown(&mut self, key: &str, at: &At<Name>, groups: &BTreeMap<&str, Range<usize>>) -> bool {
         let name = &*at.value.0;
         if groups.contains_key(name) {
-            return;
+            return false;
         }
         let near =
             nearest(name, groups.keys().copied()).map_or_else(String::new, |near| format!("did you mean \"{near}\"?"));
@@ -125,6 +128,7 @@ impl Check<'_> {
                 .label(near)
                 .help(format!("accepted: {known}; or add group = \"{name}\" to an upstream")),
         );
+        true
     }
 }
 
