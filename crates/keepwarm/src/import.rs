@@ -33,13 +33,12 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// Arguments of `keepwarm import`.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = true, args = ["file", "flags"])]
 pub struct ImportArgs {
     /// The program whose config it is. Without it, that is told from the config.
     #[arg(long, value_name = "PROGRAM")]
     pub from: Option<Program>,
     /// Its config file; "-" reads standard input.
-    #[arg(value_name = "FILE", conflicts_with = "flags")]
+    #[arg(value_name = "FILE", conflicts_with = "flags", required_unless_present = "flags")]
     pub file: Option<PathBuf>,
     /// Or its command line, for cloudflared and dnsproxy.
     #[arg(value_name = "FLAGS", last = true)]

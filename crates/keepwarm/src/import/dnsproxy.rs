@@ -108,7 +108,7 @@ struct Seen {
     edns_address: Option<(String, IpAddr)>,
     mode: Option<String>,
     hosts_off: bool,
-    hosts: Vec<(String, String)>,
+    hosts: Vec<String>,
     split: Split,
 }
 
@@ -132,9 +132,8 @@ pub(super) fn apply(settings: &[Setting], base: &Path, draft: &mut Draft) {
     } else if let Some((place, _)) = &seen.edns_address {
         draft.lost(place, "means nothing without --edns");
     }
-    for (place, file) in seen.hosts.iter().filter(|_| !seen.hosts_off) {
+    for file in seen.hosts.iter().filter(|_| !seen.hosts_off) {
         draft.push("dns.local", "hosts", file.clone());
-        relative(draft, place, file);
     }
     mode(&seen, draft);
     seen.split.finish(draft);
@@ -189,8 +188,8 @@ fn option(setting: &Setting, base: &Path, seen: &mut Seen, draft: &mut Draft) {
         "https-port" => seen.port(ListenTransport::Https, setting, draft),
         "quic-port" => seen.port(ListenTransport::Quic, setting, draft),
         "http3" => seen.http3 = is_on,
-        "tls-crt" => file_key(draft, place, "certificate", value),
-        "tls-key" => file_key(draft, place, "key", value),
+        "tls-crt" => draft.set("dns.tls", "certificate", value.clone()),
+        "tls-key" => draft.set("dns.tls", "key", value.clone()),
         "upstream" => seen.split.add(draft, place, value, base),
         "fallback" => seen.split.fallback(draft, place, value, base),
         "private-rdns-upstream" => seen.split.private(draft, place, value),
@@ -228,7 +227,7 @@ fn option(setting: &Setting, base: &Path, seen: &mut Seen, draft: &mut Draft) {
         },
         "ipv6-disabled" if is_on => draft.set("dns.local", "filter_aaaa", true),
         "hosts-file-enabled" => seen.hosts_off = !is_on,
-        "hosts-files" => seen.hosts.push((place.clone(), value.clone())),
+        "hosts-files" => seen.hosts.push(value.clone()),
         "max-go-routines" => match value.parse::<i64>() {
             Ok(count) if count > 0 => {
                 draft.set("dns.clients", "max_in_flight", count);
@@ -241,7 +240,8 @@ fn option(setting: &Setting, base: &Path, seen: &mut Seen, draft: &mut Draft) {
         "pending-requests-enabled" if is_on => {}
         "cache-optimistic" | "all-servers" | "fastest-addr" | "ipv6-disabled" | "verbose" | "insecure" | "refuse-any" | "dns64"
         | "pprof" | "use-private-rdns" if !is_on => {}
-        "use-private-rdns" | "version" | "help" => {}
+        "use-private-rdns" => seen.split.use_private(),
+        "version" | "help" => {}
         "udp-buf-size" if value == "0" => {}
         "" if value == "dnsproxy" || value.ends_with("/dnsproxy") => {}
         other => draft.lost(place, reason(other)),
@@ -354,17 +354,5 @@ fn mode(seen: &Seen, draft: &mut Draft) {
             draft.lost("upstream-mode", "fastest_addr tries the addresses in an answer; keepwarm asks all upstreams and gives the first answer as it is");
         }
         other => draft.lost("upstream-mode", format!("\"{other}\" is not known; set `strategy` in [dns]")),
-    }
-}
-
-fn file_key(draft: &mut Draft, place: &str, key: &'static str, file: &str) {
-    draft.set("dns.tls", key, file);
-    relative(draft, place, file);
-}
-
-/// A relative path starts elsewhere now.
-fn relative(draft: &mut Draft, place: &str, file: &str) {
-    if !Path::new(file).is_absolute() {
-        draft.changed(place, "a relative path starts at the folder of the config file here");
     }
 }

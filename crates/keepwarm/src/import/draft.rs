@@ -3,7 +3,7 @@
 //! Keys come in any order and are written in the order of the documentation. What is refused or unused in the result is found
 //! by the config's own checks, not guessed here.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use keepwarm_dns::config::{DEFAULT_GROUP, DOH_PATH, Listen, ListenTransport};
@@ -166,11 +166,33 @@ impl Draft {
                 format!("\"{suffix}\" goes to \"{group}\", where no upstream is left; it is asked as all other names"),
             );
         }
+        self.relative_files();
         let reaches_out = |listen: &Listen| !listen.address.ip().to_canonical().is_loopback();
         if self.listen.iter().any(reaches_out) && !self.has("dns", "allow") {
             self.set("dns", "allow", HOME_NETWORKS.map(Value::from).to_vec());
             self.changed("clients", format!("{program} answers whoever reaches it; here loopback and private networks may ask: add yours to `allow` in [dns]"));
         }
+    }
+
+    /// A relative path starts elsewhere now.
+    fn relative_files(&mut self) {
+        const KEYS: [(&str, &str); 4] =
+            [("dns.tls", "certificate"), ("dns.tls", "key"), ("dns.local", "hosts"), ("tls", "extra_roots")];
+        let mut relative = Vec::new();
+        for (_, _, value) in self.keys.iter().filter(|(section, key, _)| KEYS.contains(&(*section, *key))) {
+            let list = std::slice::from_ref(value);
+            let paths = value.as_array().map_or(list, Vec::as_slice).iter().filter_map(Value::as_str);
+            relative.extend(paths.filter(|path| !Path::new(path).is_absolute()).map(str::to_owned));
+        }
+        if !relative.is_empty() {
+            let text = "a relative path starts at the folder of the config file here: put the config beside them, or write where they are";
+            self.changed(&relative.join(", "), text);
+        }
+    }
+
+    /// Whether the name has a route of its own.
+    pub(super) fn has_route(&self, suffix: &str) -> bool {
+        self.routes.iter().any(|route| *route.suffix == *suffix.trim_end_matches('.'))
     }
 
     /// The config as a file.

@@ -198,7 +198,7 @@ mod tests {
                 ("upstream", "tls://dns.example"),
                 ("cache", "true"),
                 ("ingress", "..."),
-                ("empty", "~"),
+                ("empty", ""),
                 ("port", "53")
             ]
         );

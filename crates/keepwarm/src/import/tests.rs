@@ -78,6 +78,7 @@ fn dnsproxy_domains_become_routes_and_its_fallback_a_group() {
     assert!(routes.contains(&"www.corp.example via default".to_owned()), "{routes:?}");
     assert!(routes.contains(&"wild.example via wild.example".to_owned()), "{routes:?}");
     let private = routes.iter().find(|route| route.contains("168.192.in-addr.arpa")).unwrap();
+    assert!(private.ends_with(" via private-rdns"), "{private}");
     assert!(private.contains("31.172.in-addr.arpa") && private.contains("d.f.ip6.arpa"), "{private}");
     let transports: Vec<_> = dns.listen.iter().map(|listen| listen.transport).collect();
     use ListenTransport::{H3, Https, Plain, Quic, Tls};
@@ -118,7 +119,7 @@ fn unbound_forward_zones_become_groups_and_the_root_the_default() {
     );
     assert_eq!(dns.upstreams[1].server_name.as_deref(), Some("dns.quad9.net"));
     assert_eq!(upstreams(&dns, "corp.example"), ["udp 10.0.0.1:53", "udp 10.0.0.2:5353"]);
-    assert_eq!(routes(&dns), ["corp.example via corp.example"]);
+    assert_eq!(routes(&dns), ["corp.example via corp.example", "10.in-addr.arpa via 10.in-addr.arpa"]);
     let allow: Vec<String> = dns.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "192.168.0.0/16"]);
     assert_eq!((dns.cache.size, dns.workers), (48 << 20, 2));

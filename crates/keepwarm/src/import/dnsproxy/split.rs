@@ -14,6 +14,9 @@ use crate::import::{
 #[derive(Default)]
 pub(super) struct Split {
     domains: Vec<Domain>,
+    /// Those for the reverse zones of private networks, which go before the domains.
+    private: Vec<(String, Upstream)>,
+    private_is_on: bool,
 }
 
 struct Domain {
@@ -94,11 +97,29 @@ impl Split {
 
     /// Reads an upstream for the reverse zones of private networks.
     pub(super) fn private(&mut self, draft: &mut Draft, place: &str, text: &str) {
-        self.one(draft, place, &format!("[/{}/]{text}", private_zones().join("/")));
+        if text.starts_with("[/") {
+            return draft
+                .lost(place, "one group is asked for all private reverse zones; add a [[dns.route]] for this one");
+        }
+        if let Some(upstream) = read(draft, place, text) {
+            self.private.push((place.to_owned(), upstream));
+        }
+    }
+
+    /// Private reverse zones have upstreams of their own.
+    pub(super) fn use_private(&mut self) {
+        self.private_is_on = true;
     }
 
     /// Makes a group of each set of upstreams and routes of the domains.
     pub(super) fn finish(self, draft: &mut Draft) {
+        if let Some((place, _)) = self.private.first() {
+            if !self.private_is_on {
+                draft.changed(place, "is used here, though use-private-rdns is not on");
+            }
+            self.private.iter().for_each(|(_, upstream)| draft.upstream(upstream.in_group(PRIVATE)));
+            private_zones().iter().for_each(|zone| draft.route(place, zone, PRIVATE));
+        }
         let mut groups: Vec<(String, Vec<Upstream>)> = Vec::new();
         for Domain { place, suffix, upstreams } in self.domains {
             let group = match groups.iter().find(|(_, known)| *known == upstreams) {
@@ -115,6 +136,9 @@ impl Split {
         }
     }
 }
+
+/// The group for private reverse zones.
+const PRIVATE: &str = "private-rdns";
 
 /// The reverse zones of private and link-local networks (RFC 6303 sections 4.2 to 4.5).
 fn private_zones() -> Vec<String> {

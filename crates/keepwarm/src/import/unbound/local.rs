@@ -9,6 +9,8 @@ use crate::{config::name::parse_record, import::draft::Draft};
 pub(super) struct Local {
     /// Zones whose names all have the zone's own data.
     redirected: Vec<String>,
+    /// Zones that unbound would answer by itself, and is told not to.
+    forwarded: Vec<(String, String)>,
     data: Vec<(String, String)>,
 }
 
@@ -19,9 +21,11 @@ impl Local {
         match kind.trim() {
             "redirect" => self.redirected.push(absolute(name)),
             "transparent" | "typetransparent" | "inform" => {}
-            "static" => draft.changed(place, "names of the zone without data are unknown there; here they are asked for upstream"),
-            "nodefault" => draft.lost(place, "a [[dns.route]] for the zone sends it to an upstream; `special_names` in [dns.local] turns all such zones off"),
-            _ => draft.lost(place, "refuses or empties the names of a zone; keepwarm is no blocker: ask an upstream that is"),
+            "static" => draft
+                .changed(place, "names of the zone without data are unknown there; here they are asked for upstream"),
+            "nodefault" => self.forwarded.push((place.to_owned(), name.to_owned())),
+            _ => draft
+                .lost(place, "refuses or empties the names of a zone; keepwarm is no blocker: ask an upstream that is"),
         }
     }
 
@@ -50,6 +54,14 @@ impl Local {
 
     /// Writes the records; a redirected zone's also for all names below it.
     pub(super) fn finish(self, draft: &mut Draft) {
+        for (place, name) in &self.forwarded {
+            if !draft.has_route(name) {
+                draft.lost(
+                    place,
+                    "a [[dns.route]] for the zone sends it to an upstream; `special_names` in [dns.local] turns all such zones off",
+                );
+            }
+        }
         for (place, text) in &self.data {
             let (owner, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
             let owner = absolute(owner);
