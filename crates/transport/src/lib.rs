@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod http;
+pub mod network;
 pub mod resolve;
 pub mod tcp;
 pub mod tls;
