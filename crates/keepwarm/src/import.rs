@@ -33,6 +33,9 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// Arguments of `keepwarm import`.
 #[derive(Debug, Clone, Args)]
+#[command(
+    override_usage = "keepwarm import [--from <PROGRAM>] <FILE>\n       keepwarm import [--from <PROGRAM>] -- <FLAGS>..."
+)]
 pub struct ImportArgs {
     /// The program whose config it is. Without it, that is told from the config.
     #[arg(long, value_name = "PROGRAM")]

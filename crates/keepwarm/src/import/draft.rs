@@ -166,11 +166,27 @@ impl Draft {
                 format!("\"{suffix}\" goes to \"{group}\", where no upstream is left; it is asked as all other names"),
             );
         }
+        self.idle_groups();
         self.relative_files();
         let reaches_out = |listen: &Listen| !listen.address.ip().to_canonical().is_loopback();
         if self.listen.iter().any(reaches_out) && !self.has("dns", "allow") {
             self.set("dns", "allow", HOME_NETWORKS.map(Value::from).to_vec());
             self.changed("clients", format!("{program} answers whoever reaches it; here loopback and private networks may ask: add yours to `allow` in [dns]"));
+        }
+    }
+
+    /// Leaves out upstreams that nothing leads to.
+    fn idle_groups(&mut self) {
+        let fallback = if self.has("dns", "fallback") { "fallback" } else { DEFAULT_GROUP };
+        let routes = &self.routes;
+        let is_led_to =
+            |group: &str| [DEFAULT_GROUP, fallback].contains(&group) || routes.iter().any(|route| route.group == group);
+        let (kept, idle): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.upstreams).into_iter().partition(|upstream| is_led_to(&upstream.group));
+        self.upstreams = kept;
+        for upstream in idle {
+            let text = format!("no name leads to its group \"{}\", so it is left out", upstream.group);
+            self.lost(&url(&upstream.address), text);
         }
     }
 

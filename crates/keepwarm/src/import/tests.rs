@@ -74,7 +74,7 @@ fn dnsproxy_domains_become_routes_and_its_fallback_a_group() {
         (vec!["udp 1.1.1.1:53".to_owned()], Some("fallback"))
     );
     let routes = routes(&dns);
-    assert_eq!(routes[0], "corp.example lan via corp.example");
+    assert!(routes.contains(&"corp.example lan via corp.example".to_owned()), "{routes:?}");
     assert!(routes.contains(&"www.corp.example via default".to_owned()), "{routes:?}");
     assert!(routes.contains(&"wild.example via wild.example".to_owned()), "{routes:?}");
     let private = routes.iter().find(|route| route.contains("168.192.in-addr.arpa")).unwrap();
@@ -135,6 +135,14 @@ fn unbound_forward_zones_become_groups_and_the_root_the_default() {
         ]
     );
     assert_eq!(listeners(&dns), ["plain 0.0.0.0:53", "tls [::]:853", "https 192.168.1.1:443"]);
+}
+
+#[test]
+fn upstreams_that_nothing_leads_to_are_left_out_and_named() {
+    let text = "server 9.9.9.9\nserver 10.0.0.1 -e -group office\n";
+    let imported = from_text(Some(Program::Smartdns), "s", text, Path::new("")).unwrap();
+    assert_eq!(dns(&imported).upstreams.len(), 1);
+    assert!(imported.report.contains("udp://10.0.0.1: no name leads to its group \"office\""), "{}", imported.report);
 }
 
 #[test]

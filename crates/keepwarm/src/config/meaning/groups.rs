@@ -76,12 +76,13 @@ impl Check<'_> {
         {
             unknown |= self.is_unknown(key, at, &groups);
         }
-        if !groups.contains_key(DEFAULT_GROUP) {
+        // With a fallback, names without a route have somewhere to go.
+        if !groups.contains_key(DEFAULT_GROUP) && !spec.has("fallback") {
             let (_, first) = groups.first_key_value().expect("there is an upstream, so there is a group");
             self.faults.push(
                 Fault::error(first.clone(), format!("no upstream is in the group \"{DEFAULT_GROUP}\""))
                     .label("every upstream is in a group of its own choice")
-                    .help(format!("remove `group` from the upstreams that answer names without a route; \"{DEFAULT_GROUP}\" is what it means then")),
+                    .help(format!("remove `group` from the upstreams that answer names without a route, which are in \"{DEFAULT_GROUP}\" then")),
             );
         }
         if unknown

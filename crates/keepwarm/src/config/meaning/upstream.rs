@@ -117,10 +117,21 @@ impl Check<'_> {
 
     /// The keys for ECH are in a record of the host's name, and need a TLS connection to be used on.
     fn ech_fits(&mut self, spec: &UpstreamSpec, address: &At<UpstreamAddress>) {
-        let Some(ech) = spec.ech.as_ref().filter(|at| at.value == Ech::Require) else {
+        let Some(ech) = spec.ech.as_ref().filter(|at| at.value != Ech::Off) else {
             return;
         };
         let transport = address.value.transport;
+        if ech.value == Ech::Auto {
+            if matches!(transport, Transport::H3 | Transport::Quic) {
+                let scheme = transport.as_str();
+                self.faults.push(
+                    Fault::error(ech.span.clone(), format!("`dns.upstream.ech` has no meaning with {scheme}://"))
+                        .also(address.span.clone(), "the client hello is encrypted over TCP only")
+                        .help("remove it, or use tls:// or https://"),
+                );
+            }
+            return;
+        }
         let reason = match (transport, address.value.ip()) {
             (Transport::H3 | Transport::Quic, _) => format!("not used with {}://", transport.as_str()),
             (Transport::Tls | Transport::Https, Some(_)) => "an IP has no record with the keys".to_owned(),

@@ -187,13 +187,14 @@ fn keys_of_an_upstream_are_refused_where_they_mean_nothing() {
         ("tcp://10.0.0.1", "ddr = \"require\""),
         ("tls://dns.example", "ech = \"require\"\naddresses = [\"10.0.0.1\"]\nserver_name = \"a.example\""),
         ("tls://10.0.0.1", "ech = \"auto\""),
-        ("quic://dns.example", "ech = \"auto\"\npadding = true\nserver_name = \"a.example\""),
+        ("quic://dns.example", "ech = \"off\"\npadding = true\nserver_name = \"a.example\""),
     ] {
         assert_eq!(warned(&with(address, keys)), [""; 0], "{address} {keys}");
     }
     for (address, keys, title) in [
         ("udp://10.0.0.1", "padding = true", "`dns.upstream.padding` has no meaning with udp://"),
         ("tcp://10.0.0.1", "ech = \"auto\"", "`dns.upstream.ech` has no meaning with tcp://"),
+        ("h3://dns.example", "ech = \"auto\"", "`dns.upstream.ech` has no meaning with h3://"),
         ("udp://10.0.0.1", "server_name = \"a.example\"", "`dns.upstream.server_name` has no meaning with udp://"),
         (
             "tls://10.0.0.1",
@@ -252,6 +253,8 @@ fn a_route_or_fallback_to_a_group_without_upstreams_is_refused_with_the_nearest(
     );
     assert_eq!(warned(&file("", corp)), ["nothing leads to the group \"corp\""]);
     assert_eq!(titles(&file("", "group = \"corp\"")).first().unwrap(), "no upstream is in the group \"default\"");
+    // Names without a route then go to the fallback at once.
+    assert_eq!(warned(&file("fallback = \"corp\"", "group = \"corp\"")), [""; 0]);
     let warning = "`dns.fallback` is the group that every query goes to already";
     assert_eq!(warned(&file("fallback = \"default\"", "")), [warning]);
     assert_eq!(warned(&file("fallback = \"default\"", &route("corp"))), [""; 0]);
