@@ -146,13 +146,10 @@ pub fn from_text(program: Option<Program>, name: &str, text: &str, base: &Path) 
     if text.len() as u64 > FILE_MAX {
         return Err(format!("{name} is larger than 1 MiB"));
     }
-    let program = match program.or_else(|| detect(text)) {
-        Some(program) => program,
-        None => {
-            return Err(format!(
-                "whose config {name} is cannot be told; say --from cloudflared, dnsproxy, smartdns or unbound"
-            ));
-        }
+    let Some(program) = program.or_else(|| detect(text)) else {
+        return Err(format!(
+            "whose config {name} is cannot be told; say --from cloudflared, dnsproxy, smartdns or unbound"
+        ));
     };
     let mut draft = Draft::default();
     match program {

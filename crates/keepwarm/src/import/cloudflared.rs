@@ -71,15 +71,16 @@ pub(super) fn apply(settings: &[Setting], draft: &mut Draft) {
             "metrics" => metrics(draft, place, value),
             "proxy-dns" if !setting.is_on() => draft.lost(place, "the proxy is off there; it is imported all the same"),
             "" | "proxy-dns" if matches!(&**value, "proxy-dns" | "tunnel" | "cloudflared" | "true" | "") => {}
+            "" if value.ends_with("/cloudflared") => {}
             "loglevel" if matches!(&**value, "debug" | "info" | "warn" | "error") => {
-                draft.set("log", "level", value.clone())
+                draft.set("log", "level", value.clone());
             }
             "loglevel" => draft.lost(place, "no such level here; set `level` in [log]"),
             "logfile" | "log-directory" => {
-                draft.lost(place, "keepwarm logs to standard error; let the service manager write it")
+                draft.lost(place, "keepwarm logs to standard error; let the service manager write it");
             }
             "no-autoupdate" | "autoupdate-freq" => {
-                draft.lost(place, "keepwarm does not update itself, so there is nothing to turn off")
+                draft.lost(place, "keepwarm does not update itself, so there is nothing to turn off");
             }
             "config" => draft.lost(place, "give that file to `keepwarm import` as well"),
             _ => draft.lost(place, "not an option of proxy-dns; keepwarm has no tunnels"),
@@ -109,7 +110,7 @@ pub(super) fn apply(settings: &[Setting], draft: &mut Draft) {
 fn max_connections(draft: &mut Draft, place: &str, value: &str) {
     match value.parse::<u16>() {
         Ok(0) => {
-            draft.lost(place, "connections are always limited here; `max_per_host` in [dns.pool] keeps its default")
+            draft.lost(place, "connections are always limited here; `max_per_host` in [dns.pool] keeps its default");
         }
         Ok(number) => {
             draft.set("dns.pool", "max_per_host", i64::from(number));

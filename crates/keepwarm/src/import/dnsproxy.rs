@@ -313,7 +313,7 @@ fn cache(seen: &Seen, draft: &mut Draft) {
             draft.changed("cache", "off, as dnsproxy's is without --cache; remove `size` in [dns.cache] for 64MiB");
         }
         Some(place) if !seen.cache_size => {
-            draft.changed(place, "keepwarm's default of 64MiB instead of dnsproxy's 64 KiB")
+            draft.changed(place, "keepwarm's default of 64MiB instead of dnsproxy's 64 KiB");
         }
         Some(_) => {}
     }

@@ -22,6 +22,7 @@ pub(super) struct Draft {
     keys: Vec<(&'static str, &'static str, Value)>,
     upstreams: Vec<Upstream>,
     routes: Vec<Route>,
+    case_randomization: bool,
     /// What could not be carried over.
     pub(super) lost: Vec<Note>,
     /// What was carried over and means something else now.
@@ -133,6 +134,11 @@ impl Draft {
         &self.upstreams
     }
 
+    /// Has all upstreams asked in random case (0x20).
+    pub(super) fn randomize_case(&mut self) {
+        self.case_randomization = true;
+    }
+
     /// Sends a name and all below it to a group; says so when the name cannot be a suffix or has a group already.
     pub(super) fn route(&mut self, place: &str, suffix: &str, group: &str) {
         let suffix = match name::parse_suffix(suffix) {
@@ -231,6 +237,9 @@ impl Draft {
         for upstream in &self.upstreams {
             let name = unique_name(&upstream.address.host, &names);
             text += &section_of(upstream, &name);
+            if self.case_randomization {
+                text += &line("case_randomization", &true.into());
+            }
             names.push(name);
         }
         let mut groups: Vec<&str> = Vec::new();

@@ -11,8 +11,6 @@ pub(super) struct Line {
     pub(super) place: String,
     /// Without comment and space around it.
     pub(super) text: String,
-    /// The folder of its file.
-    pub(super) base: PathBuf,
 }
 
 /// Includes within includes.
@@ -55,7 +53,7 @@ impl Reader<'_> {
                     .draft
                     .lost(&place, format!("only {LINES_MAX} lines are read, this and what follows is not"));
             } else {
-                self.lines.push(Line { place, text: text.to_owned(), base: base.to_owned() });
+                self.lines.push(Line { place, text: text.to_owned() });
             }
         }
     }
@@ -94,7 +92,7 @@ fn matching(pattern: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok())
+        .filter_map(Result::ok)
         .filter(|entry| fits(name.as_bytes(), entry.file_name().as_encoded_bytes()))
         .map(|entry| entry.path())
         .filter(|path| path.is_file())
@@ -120,10 +118,9 @@ fn uncommented(line: &str) -> &str {
     for (at, letter) in line.char_indices() {
         match quote {
             Some(open) if open == letter => quote = None,
-            Some(_) => {}
             None if letter == '#' && before.is_ascii_whitespace() => return &line[..at],
             None if matches!(letter, '"' | '\'') => quote = Some(letter),
-            None => {}
+            Some(_) | None => {}
         }
         before = letter;
     }
@@ -138,13 +135,12 @@ pub(super) fn words(line: &str) -> Vec<String> {
     for letter in line.chars() {
         match quote {
             Some(open) if open == letter => quote = None,
-            Some(_) => word.get_or_insert_default().push(letter),
             None if matches!(letter, '"' | '\'') => {
                 quote = Some(letter);
                 word.get_or_insert_default();
             }
             None if letter.is_ascii_whitespace() => words.extend(word.take()),
-            None => word.get_or_insert_default().push(letter),
+            Some(_) | None => word.get_or_insert_default().push(letter),
         }
     }
     words.extend(word);

@@ -39,12 +39,9 @@ impl Flags {
         let mut settings = Vec::new();
         let mut words = words.iter().peekable();
         while let Some(word) = words.next() {
-            let (name, mut value) = match self.split(word) {
-                Some(split) => split,
-                None => {
-                    settings.push(Setting { place: format!("`{word}`"), name: String::new(), value: word.clone() });
-                    continue;
-                }
+            let Some((name, mut value)) = self.split(word) else {
+                settings.push(Setting { place: format!("`{word}`"), name: String::new(), value: word.clone() });
+                continue;
             };
             let mut place = word.clone();
             let is_switch = self.switches.contains(&&*name);

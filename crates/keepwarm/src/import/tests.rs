@@ -123,6 +123,7 @@ fn unbound_forward_zones_become_groups_and_the_root_the_default() {
     let allow: Vec<String> = dns.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "192.168.0.0/16"]);
     assert_eq!((dns.cache.size, dns.workers), (48 << 20, 2));
+    assert!(dns.upstreams.iter().all(|upstream| upstream.case_randomization));
     let records: Vec<&str> = dns.local.records.iter().map(|record| &**record).collect();
     assert_eq!(
         records,

@@ -190,9 +190,7 @@ fn server(draft: &mut Draft, seen: &mut Seen, place: &str, key: &str, value: &st
             Ok(rate) => draft.set("dns", "rate_limit", rate),
             Err(_) => draft.lost(place, "is no count; set `rate_limit` in [dns]"),
         },
-        "use-caps-for-id" if is_on => {
-            draft.lost(place, "set `case_randomization` of the [[dns.upstream]]s that are to be asked so")
-        }
+        "use-caps-for-id" if is_on => draft.randomize_case(),
         "do-ip6" if !is_on => draft.lost(
             place,
             "keepwarm uses what the machine has; give upstreams IPv4 addresses in `addresses`, and listen on IPv4 only",

@@ -42,7 +42,7 @@ impl Zone {
             "forward-addr" | "forward-host" => match target(value, key == "forward-addr") {
                 Some(target) => self.targets.push((place.to_owned(), target)),
                 None => {
-                    draft.lost(place, "is no address such as 9.9.9.9@853#dns.quad9.net; add it as a [[dns.upstream]]")
+                    draft.lost(place, "is no address such as 9.9.9.9@853#dns.quad9.net; add it as a [[dns.upstream]]");
                 }
             },
             "forward-tls-upstream" | "forward-ssl-upstream" => self.tls = Some(is_on),
@@ -52,7 +52,7 @@ impl Zone {
                 "keepwarm does not recurse where the forwarders fail; name others in a group for `fallback` in [dns]",
             ),
             "forward-no-cache" if is_on => {
-                draft.lost(place, "every answer may be kept here; `max_ttl` in [dns.cache] limits for how long")
+                draft.lost(place, "every answer may be kept here; `max_ttl` in [dns.cache] limits for how long");
             }
             "forward-first" | "forward-no-cache" => {}
             _ => draft.lost(place, "not known to this importer"),
@@ -100,7 +100,7 @@ fn upstream(draft: &mut Draft, place: &str, target: &Target, transport: Transpor
     let mut upstream = Upstream::new(address);
     match name {
         Some(_) if !transport.is_encrypted() => {
-            draft.lost(place, "a TLS name has no meaning without forward-tls-upstream: yes")
+            draft.lost(place, "a TLS name has no meaning without forward-tls-upstream: yes");
         }
         Some(name) => match parse_host(name) {
             Ok(name) => upstream.server_name = Some(name).filter(|name| **name != *host),
