@@ -25,6 +25,10 @@ mod stub;
 mod tools;
 mod wire;
 
+pub(crate) use machine::Machine;
+
+use crate::faults;
+
 /// Measures keepwarm beside other DNS forwarders.
 #[derive(Parser)]
 #[command(name = "dns-bench", version, about)]
@@ -38,6 +42,8 @@ enum Command {
     /// Compare keepwarm with its peers and write docs/dns-bench.md and docs/dns-bench.svg.
     #[command(after_help = DNS_HELP)]
     Dns(DnsArgs),
+    /// Put keepwarm before upstreams that misbehave, and count the failures that clients see. Takes about ten minutes.
+    Faults(faults::FaultsArgs),
     /// Answer DNS queries over UDP, TCP, DoT and DoH, as the upstream of a comparison.
     #[command(hide = true)]
     Stub(stub::StubArgs),
@@ -108,6 +114,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Dns(args) => compare::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Stub(args) => stub::run(&args),
         Command::Blast(args) => blast::run(&args),
         Command::Relay(args) => floor::relay(&args),

@@ -1,4 +1,5 @@
-//! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run.
+//! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run; `dns-bench faults`: keepwarm before
+//! upstreams that misbehave.
 //!
 //! The upstream, the load generator and the floors are commands of the same program, so that each is a process of its own on
 //! a core of its own. Nothing here is part of the daemon.
@@ -11,6 +12,8 @@
 
 #[cfg(target_os = "linux")]
 mod dns;
+#[cfg(target_os = "linux")]
+mod faults;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

@@ -6,7 +6,7 @@ use super::pin;
 
 /// The machine and the moment.
 #[derive(Debug, Clone)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     pub(super) processor: String,
     pub(super) cores: usize,
     pub(super) kernel: String,
@@ -17,7 +17,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn here() -> Machine {
+    pub(crate) fn here() -> Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Machine {
@@ -27,6 +27,13 @@ impl Machine {
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
             date: date(now.as_secs() / 86_400),
         }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine { processor, cores, kernel, load, date } = self;
+        write!(f, "{cores} cores of {processor}, {kernel}, load {load} before the run, {date}")
     }
 }
 

@@ -17,7 +17,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    upstream::{Cookies, Dress},
+};
 
 mod answers;
 
@@ -71,6 +74,16 @@ impl Item {
     }
 }
 
+/// A query on its way to a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) message: &'a [u8],
+    pub(crate) question_end: usize,
+    /// It goes as it is, with nothing added.
+    pub(crate) bare: bool,
+    pub(crate) now: Instant,
+}
+
 /// Queries handed over since the driver looked last, in order.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -92,6 +105,8 @@ struct Queue {
     batch: Batch,
     /// Those who ask often, in the order in which they came: the workers, so there are few.
     askers: Vec<Arc<dyn Replies>>,
+    /// What is added to each query.
+    dress: Option<Dress>,
     /// The driver's, while it waits. Taken by the one who wakes it, so that a batch costs one wake.
     waker: Option<Waker>,
     /// Set by the driver when it stops: later queries fail at once.
@@ -105,9 +120,19 @@ impl Pipe {
         Arc::new(Pipe { queue: Mutex::default(), base: now, heard: AtomicU64::new(0) })
     }
 
+    /// Has this added to each query. Said by the one who dials, before anything is asked.
+    pub(crate) fn dress(&self, dress: Option<Dress>) {
+        self.queue.lock().dress = dress;
+    }
+
+    /// What the queries' cookies are, for the one who reads the answers.
+    pub(crate) fn cookies(&self) -> Option<Cookies> {
+        self.queue.lock().dress.as_ref().and_then(Dress::cookies)
+    }
+
     /// Hands a query over. Its id is replaced by the driver. The connection keeps `replies` for as long as it lives.
-    pub(crate) fn submit(&self, query: &[u8], question_end: usize, token: u64, replies: &Arc<dyn Replies>) {
-        self.hand_over(query, question_end, token, replies, |queue| {
+    pub(crate) fn submit(&self, query: Outgoing<'_>, token: u64, replies: &Arc<dyn Replies>) {
+        self.hand_over(query, token, replies, |queue| {
             let known = queue.askers.iter().position(|asker| Arc::ptr_eq(asker, replies));
             Asker::Known(known.unwrap_or_else(|| {
                 queue.askers.push(replies.clone());
@@ -117,14 +142,13 @@ impl Pipe {
     }
 
     /// Hands over the only query of an asker, whom the connection forgets with the reply.
-    pub(crate) fn submit_once(&self, query: &[u8], question_end: usize, token: u64, replies: &Arc<dyn Replies>) {
-        self.hand_over(query, question_end, token, replies, |_| Asker::Once(replies.clone()));
+    pub(crate) fn submit_once(&self, query: Outgoing<'_>, token: u64, replies: &Arc<dyn Replies>) {
+        self.hand_over(query, token, replies, |_| Asker::Once(replies.clone()));
     }
 
     fn hand_over(
         &self,
-        query: &[u8],
-        question_end: usize,
+        query: Outgoing<'_>,
         token: u64,
         replies: &Arc<dyn Replies>,
         asker: impl FnOnce(&mut Queue) -> Asker,
@@ -136,8 +160,14 @@ impl Pipe {
             return replies.reply(token, Err(error));
         }
         let asker = asker(&mut queue);
-        queue.batch.bytes.extend_from_slice(query);
-        queue.batch.items.push(Item { token, asker, len: query.len(), question_end });
+        let Outgoing { message, question_end, bare, now } = query;
+        let Queue { batch, dress, .. } = &mut *queue;
+        let start = batch.bytes.len();
+        batch.bytes.extend_from_slice(message);
+        if let Some(dress) = dress.as_mut().filter(|_| !bare) {
+            dress.put_on(&mut batch.bytes, start, question_end, now);
+        }
+        batch.items.push(Item { token, asker, len: batch.bytes.len() - start, question_end });
         let waker = queue.waker.take();
         drop(queue);
         if let Some(waker) = waker {

@@ -6,19 +6,24 @@
 
 mod answer;
 mod client;
+mod edns;
 mod name;
 mod query;
+mod subnet;
 mod text;
 pub(crate) mod wire;
 
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
+pub(crate) use answer::{AnswerOptions, answer_options};
 pub use client::{ClientView, build_error, build_query_error, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
+pub(crate) use edns::{OptWriter, PADDING_BLOCK};
 pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,
 };
-pub(crate) use query::{TYPE_SIG, TYPE_TSIG, hash_parts, kept_options};
+pub(crate) use query::{TYPE_SIG, TYPE_TSIG, copy_options, hash_parts, kept_options};
+pub(crate) use subnet::{Readdressed, readdress, subnet_of};
 pub use text::{Rendered, render};
 
 /// No error.
@@ -35,6 +40,8 @@ pub const NOTIMP: u16 = 4;
 pub const REFUSED: u16 = 5;
 /// The EDNS version is not supported (RFC 6891 section 9).
 pub const BADVERS: u16 = 16;
+/// The server wants its cookie (RFC 7873 section 8).
+pub const BADCOOKIE: u16 = 23;
 
 /// IPv4 address.
 pub const TYPE_A: u16 = 1;

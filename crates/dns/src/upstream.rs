@@ -6,13 +6,19 @@
 
 mod bootstrap;
 mod connector;
+mod cookie;
 mod doh;
+mod doq;
+mod dress;
 mod endpoint;
+mod habits;
 mod stream;
 mod udp;
 
 pub use bootstrap::BootstrapResolver;
 pub(crate) use connector::{Connection, DnsConnector};
+pub(crate) use cookie::{Cookies, Verdict};
+pub(crate) use dress::Dress;
 pub(crate) use endpoint::{Endpoint, EndpointKey, Family, count};
 pub(crate) use stream::STALLED;
 pub(crate) use udp::{Found, UdpConnection};
@@ -40,7 +46,12 @@ impl Upstream {
     ) -> Result<Upstream, RootsError> {
         let main = Arc::new(Endpoint::new(config, config.transport, dns, resolver)?);
         let tcp = match config.transport {
-            Transport::Udp => Some(Arc::new(Endpoint::new(config, Transport::Tcp, dns, resolver)?)),
+            Transport::Udp => {
+                let mut tcp = Endpoint::new(config, Transport::Tcp, dns, resolver)?;
+                // It is one server, whose cookies are good over both.
+                tcp.habits = main.habits.clone();
+                Some(Arc::new(tcp))
+            }
             _ => None,
         };
         Ok(Upstream { main, tcp })

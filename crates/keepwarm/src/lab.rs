@@ -37,6 +37,12 @@ pub struct LabArgs {
     /// Port for DNS over HTTPS; 0: any.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     https: u16,
+    /// Port for DNS over QUIC; 0: any.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    quic: u16,
+    /// Port for DNS over HTTP/3; 0: any.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    h3: u16,
     /// Write the CA certificate here and keep it. Without it: a temporary file, removed at the end.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -68,7 +74,7 @@ struct FaultArgs {
     /// UDP queries that are lost.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
     loss: f64,
-    /// Queries over TCP, TLS and HTTPS that are never answered.
+    /// Queries over TCP, TLS, HTTPS and QUIC that are never answered.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
     stream_loss: f64,
     /// UDP answers that come back empty with TC set.
@@ -80,20 +86,20 @@ struct FaultArgs {
     /// Reset after so many queries.
     #[arg(long, value_name = "N")]
     reset_after: Option<u32>,
-    /// HTTP/2: GOAWAY after so many streams.
+    /// HTTP/2 and HTTP/3: GOAWAY after so many streams.
     #[arg(long, value_name = "N")]
     goaway_after: Option<u32>,
     /// End connections that idled for so long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_close: Option<Duration>,
-    /// How --idle-close ends a connection: notify sends GOAWAY or close_notify and FIN, fin only FIN, reset RST; silence
-    /// keeps the socket open and dead.
+    /// How --idle-close ends a connection: notify sends GOAWAY or close_notify and FIN, fin only FIN, reset RST (over QUIC a
+    /// stateless reset); silence keeps the socket open and dead.
     #[arg(long, value_name = "KIND", default_value = "notify", requires = "idle_close")]
     idle_close_kind: CloseKindArg,
     /// Read queries and never answer.
     #[arg(long)]
     silent: bool,
-    /// Reset new connections; drop UDP queries.
+    /// Reset or refuse new connections; drop UDP queries.
     #[arg(long)]
     refuse: bool,
     /// Answer everything with this response code, such as 2 for SERVFAIL.
@@ -114,7 +120,7 @@ struct FaultArgs {
     /// Answers that a forged one precedes.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
     forge: f64,
-    /// HTTP/2: streams at once.
+    /// HTTP/2 and QUIC: streams at once.
     #[arg(long, value_name = "N")]
     h2_max_streams: Option<u32>,
     /// Announce edns-tcp-keepalive.
@@ -163,6 +169,8 @@ impl LabArgs {
             tcp: Some(self.tcp),
             tls: Some(self.tls),
             https: Some(self.https),
+            quic: Some(self.quic),
+            h3: Some(self.h3),
             faults: self.faults.faults(),
             server_names: self.server_name.clone(),
             tls_versions: match self.tls_versions {
@@ -178,7 +186,14 @@ impl LabArgs {
 impl LabArgs {
     /// The address and the ports that were asked for by number: with a port left to the system nothing can be in use.
     fn listeners(&self) -> String {
-        let ports = [("udp", self.udp), ("tcp", self.tcp), ("tls", self.tls), ("https", self.https)];
+        let ports = [
+            ("udp", self.udp),
+            ("tcp", self.tcp),
+            ("tls", self.tls),
+            ("https", self.https),
+            ("quic", self.quic),
+            ("h3", self.h3),
+        ];
         let chosen: Vec<String> =
             ports.iter().filter(|(_, port)| *port > 0).map(|(name, port)| format!("{name} {port}")).collect();
         if chosen.is_empty() { self.address.to_string() } else { format!("{} ({})", self.address, chosen.join(", ")) }
@@ -241,6 +256,8 @@ async fn run(args: &LabArgs) -> anyhow::Result<Exit> {
         ("tcp", format!("tcp://{}", lab.tcp_addr())),
         ("tls", format!("tls://{}", lab.tls_addr())),
         ("https", format!("https://{}/dns-query", lab.https_addr())),
+        ("quic", format!("quic://{}", lab.quic_addr())),
+        ("h3", format!("h3://{}/dns-query", lab.h3_addr())),
     ];
     print(&match args.json {
         true => {
@@ -313,7 +330,7 @@ fn introduction(peers: &[(&str, String)], ca: &Path, names: &[String]) -> String
     text += &format!(
         "To ask through keepwarm, put into a config:\n\n  [tls]\n  extra_roots = [\"{}\"]\n  [[dns.upstream]]\n  name = \"lab\"\n  address = \"{}\"\n  server_name = \"{name}\"\n\n",
         ca.display(),
-        peers.last().map_or("", |(_, url)| url.as_str()),
+        peers.iter().find(|(name, _)| *name == "https").map_or("", |(_, url)| url.as_str()),
     );
     text
 }
@@ -337,9 +354,10 @@ fn table(counters: &Counters) -> String {
         ("bad messages", |c| c.bad),
     ];
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["", "udp", "tcp", "tls", "https"]);
+    table.load_preset(NOTHING).set_header(["", "udp", "tcp", "tls", "https", "quic", "h3"]);
     for (name, count) in rows {
-        let cells = [&counters.udp, &counters.tcp, &counters.tls, &counters.https].map(|c| count(c).to_string());
+        let Counters { udp, tcp, tls, https, quic, h3 } = counters;
+        let cells = [udp, tcp, tls, https, quic, h3].map(|c| count(c).to_string());
         table.add_row(std::iter::once(name.to_owned()).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
@@ -453,6 +471,7 @@ mod tests {
         let mut counters = Counters::default();
         counters.udp.queries = 12;
         counters.https.handshakes_resumed = 34;
+        counters.h3.open = 5;
         insta::assert_snapshot!(table(&counters));
     }
 }

@@ -22,6 +22,23 @@ pub(crate) enum Transport {
     Tcp = 1,
     Tls = 2,
     Https = 3,
+    Quic = 4,
+    H3 = 5,
+}
+
+impl Transport {
+    pub(crate) const ALL: [Transport; 6] =
+        [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
+
+    /// An answer is the body of an HTTP response.
+    fn is_http(self) -> bool {
+        matches!(self, Transport::Https | Transport::H3)
+    }
+
+    /// A query has a stream of its own, with room for one answer alone.
+    fn is_stream_a_query(self) -> bool {
+        self.is_http() || self == Transport::Quic
+    }
 }
 
 /// What the lab's owner wants at the moment; every task watches it.
@@ -38,8 +55,8 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Core {
     control: watch::Sender<Control>,
-    tallies: [Tally; 4],
-    held: [Mutex<Option<Held>>; 4],
+    tallies: [Tally; 6],
+    held: [Mutex<Option<Held>>; 6],
     pub(crate) timer: Timer,
 }
 
@@ -246,7 +263,7 @@ fn delay(faults: &Faults, special: Special) -> Duration {
 fn messages(faults: &Faults, transport: Transport, query: &Query) -> Vec<Vec<u8>> {
     let question = &query.question;
     let forge = chance(faults.forge);
-    if transport == Transport::Https {
+    if transport.is_stream_a_query() {
         return vec![if forge {
             forged(faults, transport, query)
         } else {
@@ -268,8 +285,8 @@ fn messages(faults: &Faults, transport: Transport, query: &Query) -> Vec<Vec<u8>
 fn forged(faults: &Faults, transport: Transport, query: &Query) -> Vec<u8> {
     let true_question = &query.question;
     let other = mutated(true_question, b'x');
-    // Over HTTPS the id says nothing, so that the question must differ.
-    let lowest = u8::from(transport == Transport::Https);
+    // Over HTTP the id says nothing, so that the question must differ.
+    let lowest = u8::from(transport.is_http());
     match rand::random_range(lowest..3) {
         0 => {
             let id = query.id ^ rand::random_range(1..=u16::MAX);
@@ -303,10 +320,10 @@ fn answer(
         Transport::Udp if chance(faults.truncate) => 0,
         // RFC 6891 section 6.2.3: sizes below 512 mean 512.
         Transport::Udp => usize::from(query.edns.unwrap_or(512).max(512)),
-        Transport::Tcp | Transport::Tls | Transport::Https => usize::from(u16::MAX),
+        _ => usize::from(u16::MAX),
     };
     let keepalive = matches!(transport, Transport::Tcp | Transport::Tls).then_some(faults.keepalive).flatten();
-    let id = if transport == Transport::Https { faults.doh_id.unwrap_or(id) } else { id };
+    let id = if transport.is_http() { faults.doh_id.unwrap_or(id) } else { id };
     Answer { id, query, question, subject, rcode: faults.rcode, ttl: faults.ttl, keepalive, size_max }.write()
 }
 
@@ -344,14 +361,14 @@ mod tests {
         for name in [".", "x", "X.y", "yy.z", "zone.test", "www.example"] {
             let wire = build_query(0x1234, name, 1, None);
             let query = Query::parse(&wire).unwrap();
-            for transport in [Transport::Udp, Transport::Tls, Transport::Https] {
+            for transport in Transport::ALL {
                 for _ in 0..200 {
                     let forged = forged(&Faults::default(), transport, &query);
                     let (question, _) = Question::read(&forged, HEADER).unwrap();
                     let same_id = u16_at(&forged, 0) == Some(query.id);
                     let same_question = question.same_ignoring_case(&query.question);
                     assert!(!(same_id && same_question), "{forged:?}");
-                    assert!(same_id || transport != Transport::Https);
+                    assert!(same_id || !transport.is_http());
                     assert!(answer_matches(&wire, &forged).is_err());
                 }
             }

@@ -18,6 +18,10 @@ pub struct Counters {
     pub tls: TransportCounters,
     /// DNS over HTTPS, h2 and h1 together.
     pub https: TransportCounters,
+    /// DNS over QUIC.
+    pub quic: TransportCounters,
+    /// DNS over HTTP/3.
+    pub h3: TransportCounters,
 }
 
 /// The figures of one transport.

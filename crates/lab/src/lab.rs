@@ -1,5 +1,5 @@
 //! The lab itself: starts the listeners, hands out addresses and counters, and ends everything. What happens on a socket is
-//! in `udp`, `stream` and `https`.
+//! in `udp`, `stream`, `https` and `quic`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::core::{Core, Transport};
 use crate::tls::Identity;
-use crate::{Ca, CloseKind, Counters, Faults, LabSpec, accept, timer, udp};
+use crate::{Ca, CloseKind, Counters, Faults, LabSpec, accept, quic, timer, udp};
 
 /// A running set of DNS upstreams. Dropping it ends them, without waiting.
 ///
@@ -34,6 +34,8 @@ struct Addresses {
     tcp: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     https: Option<SocketAddr>,
+    quic: Option<SocketAddr>,
+    h3: Option<SocketAddr>,
 }
 
 impl Lab {
@@ -76,6 +78,15 @@ impl Lab {
             let acceptor = identity.acceptor(spec.tls_versions, protocols)?;
             tasks.spawn(accept::serve(Arc::clone(&core), Transport::Https, listener, Some(acceptor)));
         }
+        for (transport, port, address) in
+            [(Transport::Quic, spec.quic, &mut addresses.quic), (Transport::H3, spec.h3, &mut addresses.h3)]
+        {
+            if let Some(port) = port {
+                let listener = quic::Listener::bind(SocketAddr::new(spec.address, port), transport, &identity)?;
+                *address = Some(listener.address()?);
+                tasks.spawn(listener.serve(Arc::clone(&core)));
+            }
+        }
         let timer_ended = timer::start(Arc::clone(&core))?;
         Ok(Self { core, addresses, ca_pem: ca.pem(), ca_root: ca.root(), tasks, timer_ended })
     }
@@ -116,6 +127,24 @@ impl Lab {
         self.addresses.https.expect("the spec has an HTTPS port")
     }
 
+    /// Where DNS over QUIC is served.
+    ///
+    /// # Panics
+    /// If the spec left QUIC out.
+    #[must_use]
+    pub fn quic_addr(&self) -> SocketAddr {
+        self.addresses.quic.expect("the spec has a QUIC port")
+    }
+
+    /// Where DNS over HTTP/3 is served, with the path `/dns-query`.
+    ///
+    /// # Panics
+    /// If the spec left HTTP/3 out.
+    #[must_use]
+    pub fn h3_addr(&self) -> SocketAddr {
+        self.addresses.h3.expect("the spec has an HTTP/3 port")
+    }
+
     /// The authority that signed the lab's certificate, as PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
@@ -139,12 +168,14 @@ impl Lab {
             tcp: self.core.tally(Transport::Tcp).snapshot(),
             tls: self.core.tally(Transport::Tls).snapshot(),
             https: self.core.tally(Transport::Https).snapshot(),
+            quic: self.core.tally(Transport::Quic).snapshot(),
+            h3: self.core.tally(Transport::H3).snapshot(),
         }
     }
 
     /// Starts counting anew. What is open or in flight stays counted as such, and the maxima start from there.
     pub fn reset_counters(&self) {
-        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https] {
+        for transport in Transport::ALL {
             self.core.tally(transport).reset();
         }
     }

@@ -1,6 +1,6 @@
 //! DNS upstreams on loopback that misbehave on request, with counters and a test CA.
 //!
-//! A [`Lab`] speaks DNS over UDP, TCP, TLS and HTTPS (h2 and h1). Every name exists, and every answer encodes its question,
+//! A [`Lab`] speaks DNS over UDP, TCP, TLS, HTTPS (h2, h1 and h3) and QUIC. Every name exists, and every answer encodes its question,
 //! so that a client can prove that it got its own: see [`answer_matches`]. [`Faults`] says how the lab misbehaves.
 //!
 //! ```no_run
@@ -25,6 +25,7 @@ mod counters;
 mod https;
 mod lab;
 mod oracle;
+mod quic;
 mod socket;
 mod spec;
 mod stream;

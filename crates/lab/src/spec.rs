@@ -27,6 +27,10 @@ pub struct LabSpec {
     pub tls: Option<u16>,
     /// Port for DNS over HTTPS, path `/dns-query`. Default `Some(0)`.
     pub https: Option<u16>,
+    /// Port for DNS over QUIC. Default `Some(0)`.
+    pub quic: Option<u16>,
+    /// Port for DNS over HTTP/3, path `/dns-query`. Default `Some(0)`.
+    pub h3: Option<u16>,
     /// Faults from the start. Default none; [`Lab::set_faults`](crate::Lab::set_faults) changes them at run time.
     pub faults: Faults,
     /// Names in the certificate, beside the address. Default `upstream.lab`.
@@ -45,6 +49,8 @@ impl Default for LabSpec {
             tcp: Some(0),
             tls: Some(0),
             https: Some(0),
+            quic: Some(0),
+            h3: Some(0),
             faults: Faults::default(),
             server_names: vec!["upstream.lab".to_owned()],
             tls_versions: TlsVersions::Both,
@@ -68,12 +74,13 @@ pub enum TlsVersions {
 /// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CloseKind {
-    /// Orderly: GOAWAY where HTTP/2 is spoken, close_notify where TLS is spoken, then FIN.
+    /// Orderly: GOAWAY where HTTP/2 is spoken, close_notify where TLS is spoken, then FIN. QUIC: GOAWAY where HTTP/3 is
+    /// spoken, and CONNECTION_CLOSE once all answers have arrived.
     #[default]
     Notify,
-    /// FIN alone: no GOAWAY and no close_notify.
+    /// FIN alone: no GOAWAY and no close_notify. QUIC: CONNECTION_CLOSE at once.
     Fin,
-    /// RST.
+    /// RST. QUIC: the connection is forgotten, and what comes for it is answered with a stateless reset.
     Reset,
     /// The socket stays open, and nothing is read or answered any more.
     Silence,
@@ -91,24 +98,25 @@ pub struct Faults {
     pub jitter: Duration,
     /// Share of UDP queries that are lost.
     pub loss: f64,
-    /// Share of queries over TCP, TLS and HTTPS that are never answered.
+    /// Share of queries over TCP, TLS, HTTPS and QUIC that are never answered.
     pub stream_loss: f64,
     /// Share of UDP answers that come back empty with TC set.
     pub truncate: f64,
     /// After this many queries a connection is closed in order ([`CloseKind::Notify`]) once those have been answered; later
-    /// ones are not read. Over h2: GOAWAY that names the last of these streams, later streams are refused.
+    /// ones are not read. Over h2 and h3: GOAWAY that names the last of these streams, later streams are refused.
     pub close_after: Option<u32>,
     /// When one query more than this arrives, the connection is reset; that query and all in flight are lost. 0 resets
     /// each query.
     pub reset_after: Option<u32>,
     /// Over h2, after this many streams, the shutdown of RFC 9113 section 6.8: a GOAWAY with the highest stream id, a
-    /// PING, then a GOAWAY with the true last id; what has arrived by then is answered and the connection closes.
+    /// PING, then a GOAWAY with the true last id; what has arrived by then is answered and the connection closes. Over h3
+    /// the same without the PING (RFC 9114 section 5.2).
     pub goaway_after: Option<u32>,
     /// A connection without a query or answer for this long, and with none in flight, is ended this way.
     pub idle_close: Option<(Duration, CloseKind)>,
     /// Queries are read and never answered; connections and handshakes still succeed.
     pub silent: bool,
-    /// New connections are accepted and reset at once. UDP queries are dropped.
+    /// New connections are accepted and reset at once; over QUIC they are refused. UDP queries are dropped.
     pub refuse: bool,
     /// All answers are empty and have this response code, such as 2 for SERVFAIL.
     pub rcode: Option<u8>,
@@ -123,17 +131,17 @@ pub struct Faults {
     /// Share of answers over UDP, TCP and TLS that are sent twice.
     pub duplicate: f64,
     /// Share of answers that a forged one precedes: another id, or the right id with another question, or both wrong
-    /// question and wrong records; never the right id with the right question. On HTTPS, where a stream has one answer
-    /// alone, a forged question takes the place of the true one.
+    /// question and wrong records; never the right id with the right question. On HTTPS and QUIC, where a stream has one
+    /// answer alone, the forged one takes the place of the true one.
     pub forge: f64,
-    /// SETTINGS_MAX_CONCURRENT_STREAMS of new h2 connections. Default: 1,000.
+    /// SETTINGS_MAX_CONCURRENT_STREAMS of new h2 connections, and streams at a time of new QUIC ones. Default: 1,000.
     pub h2_max_streams: Option<u32>,
     /// The edns-tcp-keepalive option (RFC 7828) in answers over TCP and TLS to queries that had an OPT record. It is only
     /// announced; [`idle_close`](Self::idle_close) acts.
     pub keepalive: Option<Duration>,
     /// TTL of all records, in seconds. Default 60.
     pub ttl: u32,
-    /// Content type of DoH answers in place of `application/dns-message`.
+    /// Content type of DoH answers (h3 as well, here and below) in place of `application/dns-message`.
     pub content_type: Option<String>,
     /// DoH bodies are padded with zeros to this many bytes. More than 65,535 is more than a DNS message may have.
     pub body_size: Option<usize>,

@@ -1,4 +1,4 @@
-//! TLS settings of the DoT and DoH listeners. Tickets are stateless, so that any number of sessions resumes.
+//! TLS settings of the encrypted listeners. Tickets are stateless, so that any number of sessions resumes.
 
 use std::io;
 use std::sync::Arc;
@@ -29,6 +29,11 @@ impl Identity {
 
     /// Settings that offer `protocols` by ALPN. With none, what the client offers is ignored.
     pub(crate) fn acceptor(&self, versions: TlsVersions, protocols: &[&str]) -> io::Result<TlsAcceptor> {
+        Ok(TlsAcceptor::from(Arc::new(self.config(versions, protocols)?)))
+    }
+
+    /// The same for a server without TCP.
+    pub(crate) fn config(&self, versions: TlsVersions, protocols: &[&str]) -> io::Result<ServerConfig> {
         let versions: &[_] = match versions {
             TlsVersions::Tls12 => &[&TLS12],
             TlsVersions::Tls13 => &[&TLS13],
@@ -42,6 +47,6 @@ impl Identity {
             .map_err(io::Error::other)?;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(io::Error::other)?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(config)
     }
 }

@@ -61,6 +61,10 @@ pub enum ErrorKind {
     Tls,
     /// No common application protocol.
     Alpn,
+    /// QUIC: a stream that the peer gave up, or a violated rule.
+    Quic,
+    /// HTTP/3: a reset stream, a GOAWAY or a violated rule.
+    Http3,
     /// HTTP/2: a reset stream, a GOAWAY or a violated rule.
     Http2,
     /// HTTP/1.1: a malformed answer.
@@ -97,6 +101,8 @@ pub enum Phase {
     Connect,
     /// The TLS handshake.
     Tls,
+    /// The QUIC handshake, which is that of TLS as well.
+    Quic,
     /// Setting up HTTP, or an HTTP exchange as a whole.
     Http,
     /// Sending.
@@ -127,6 +133,7 @@ impl Error {
             Phase::Listen => "listen",
             Phase::Connect => "tcp handshake",
             Phase::Tls => "tls handshake",
+            Phase::Quic => "quic handshake",
             Phase::Http => "http exchange",
             Phase::Write => "write",
             Phase::Read => "read",
@@ -236,6 +243,7 @@ impl ErrorKind {
                 Phase::Listen => "timeout_listen",
                 Phase::Connect => "timeout_connect",
                 Phase::Tls => "timeout_tls",
+                Phase::Quic => "timeout_quic",
                 Phase::Http => "timeout_http",
                 Phase::Write => "timeout_write",
                 Phase::Read => "timeout_read",
@@ -251,6 +259,8 @@ impl ErrorKind {
             ErrorKind::Certificate => "certificate",
             ErrorKind::Tls => "tls",
             ErrorKind::Alpn => "alpn",
+            ErrorKind::Quic => "quic",
+            ErrorKind::Http3 => "http3",
             ErrorKind::Http2 => "http2",
             ErrorKind::Http1 => "http1",
             ErrorKind::Protocol => "protocol",
@@ -366,6 +376,7 @@ impl Phase {
             Phase::Listen => "listen",
             Phase::Connect => "connect",
             Phase::Tls => "tls",
+            Phase::Quic => "quic",
             Phase::Http => "http",
             Phase::Write => "write",
             Phase::Read => "read",

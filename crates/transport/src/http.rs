@@ -1,5 +1,5 @@
-//! HTTP as a client, for small exchanges such as DNS over HTTPS: HTTP/2 with shared streams, HTTP/1.1 where that is all
-//! the server has.
+//! HTTP as a client, for small exchanges such as DNS over HTTPS: HTTP/2 and HTTP/3 with shared streams, HTTP/1.1 where that
+//! is all the server has.
 //!
 //! A connection is a handle and a driver: the handle sends requests, the driver is a future that moves the bytes and ends
 //! with the reason why the connection ended. What is deliberately not here: what is asked, retries, redirects, and who
@@ -23,11 +23,15 @@ use tokio::{
     sync::watch,
 };
 
-use crate::error::{Error, ErrorKind, Phase};
+use crate::{
+    error::{Error, ErrorKind, Phase},
+    quic::QuicConnection,
+};
 
 mod exchanges;
 mod h1;
 mod h2;
+mod h3;
 
 pub use exchanges::{Finished, HttpExchanges};
 
@@ -47,13 +51,15 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2, RFC 9113: many streams.
     Http2,
+    /// HTTP/3, RFC 9114: many streams, over QUIC.
+    Http3,
 }
 
 /// What may change during the life of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpStatus {
     /// Requests that the server lets be under way at a time; HTTP/2: its `SETTINGS_MAX_CONCURRENT_STREAMS`, 100 until it
-    /// has said so and `usize::MAX` when it names no limit. HTTP/1.1: 1.
+    /// has said so and `usize::MAX` when it names no limit. HTTP/3: the peer's limit on QUIC streams. HTTP/1.1: 1.
     pub max_streams: usize,
     /// No new request is accepted: a GOAWAY came, or the connection has ended. What is under way may still finish.
     pub going_away: bool,
@@ -85,6 +91,7 @@ pub enum HttpEnd {
 enum Protocol {
     Http1(h1::Handle),
     Http2(h2::Handle),
+    Http3(h3::Handle),
 }
 
 /// Whom a connection leads to, and whether we ended it ourselves.
@@ -110,11 +117,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let tried = || format!("connect to {authority}");
-    let authority: Authority = authority.parse().map_err(|error| {
-        Error::new(ErrorKind::Other, Phase::Http, tried(), "not a host with an optional port").with_source(error)
-    })?;
-    let aborted = Arc::new(AtomicBool::new(false));
-    let peer = Peer { authority, aborted: Arc::clone(&aborted) };
+    let peer = Peer::new(authority)?;
+    let aborted = Arc::clone(&peer.aborted);
     let (status, watcher) = watch::channel(HttpStatus { max_streams: 1, going_away: false });
     let (protocol, inner) = match alpn {
         Some(b"h2") => h2::connect(stream, &peer, status.clone()).await?,
@@ -128,12 +132,34 @@ where
     Ok((connection, HttpDriver { inner, status, aborted, ended: false }))
 }
 
+/// Sets HTTP/3 up on a QUIC connection whose application protocol is `h3`. `max_streams` is what the peer lets be open at a
+/// time, and `authority` as for [`connect`]. Nothing is waited for but leave to open the control stream.
+///
+/// # Errors
+/// [`ErrorKind::Other`] for an `authority` that is none, and how the connection ended.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub async fn connect_quic(
+    connection: QuicConnection,
+    max_streams: usize,
+    authority: &str,
+) -> Result<(HttpConnection, HttpDriver), Error> {
+    let peer = Peer::new(authority)?;
+    let aborted = Arc::clone(&peer.aborted);
+    let (status, watcher) = watch::channel(HttpStatus { max_streams: 1, going_away: false });
+    let (protocol, inner) = h3::connect(connection, max_streams, &peer, status.clone()).await?;
+    let connection = HttpConnection { protocol, peer, status: watcher };
+    Ok((connection, HttpDriver { inner, status, aborted, ended: false }))
+}
+
 impl HttpConnection {
     /// The version in use.
     pub fn version(&self) -> HttpVersion {
         match self.protocol {
             Protocol::Http1(_) => HttpVersion::Http1,
             Protocol::Http2(_) => HttpVersion::Http2,
+            Protocol::Http3(_) => HttpVersion::Http3,
         }
     }
 
@@ -154,8 +180,8 @@ impl HttpConnection {
 
     /// Sends a request and collects the whole answer.
     ///
-    /// The scheme and authority (HTTP/2) or the `host` header (HTTP/1.1) are added where the request has none. The future
-    /// starts with its first poll; it does not borrow the connection and has no time limit of its own. Over HTTP/2 a
+    /// The scheme and authority (HTTP/2, HTTP/3) or the `host` header (HTTP/1.1) are added where the request has none. The future
+    /// starts with its first poll; it does not borrow the connection and has no time limit of its own. Over HTTP/2 and HTTP/3 a
     /// request beyond `max_streams` waits in line for a stream; over HTTP/1.1 one waits for the exchange before it.
     ///
     /// # Errors
@@ -163,7 +189,7 @@ impl HttpConnection {
     /// server has certainly not acted on the request. [`ErrorKind::Cancelled`] when the driver was dropped.
     ///
     /// # Cancel safety
-    /// Dropping the future resets the stream (HTTP/2); other requests do not notice. Over HTTP/1.1 the connection is then
+    /// Dropping the future resets the stream (HTTP/2, HTTP/3); other requests do not notice. Over HTTP/1.1 the connection is then
     /// of no further use and closes.
     pub fn send(
         &self,
@@ -175,12 +201,13 @@ impl HttpConnection {
             match protocol {
                 Protocol::Http1(handle) => handle.send(request, max_body, &peer).await,
                 Protocol::Http2(handle) => handle.send(request, max_body, &peer).await,
+                Protocol::Http3(handle) => handle.send(request, max_body, &peer).await,
             }
         }
     }
 
-    /// Asks the peer for a sign of life and returns when it came: an HTTP/2 PING. HTTP/1.1 has none: there the call only
-    /// tells whether the connection is known to have ended.
+    /// Asks the peer for a sign of life and returns when it came: an HTTP/2 PING. HTTP/1.1 and HTTP/3
+    /// have none: there the call only tells whether the connection is known to have ended.
     ///
     /// # Errors
     /// [`ErrorKind::TimedOut`] at `deadline`, and how the connection ended.
@@ -193,6 +220,7 @@ impl HttpConnection {
             match protocol {
                 Protocol::Http1(handle) => handle.ping(&peer),
                 Protocol::Http2(handle) => handle.ping(&peer, deadline).await,
+                Protocol::Http3(handle) => handle.ping(&peer),
             }
         }
     }
@@ -226,16 +254,25 @@ impl std::fmt::Debug for HttpDriver {
 }
 
 impl HttpVersion {
-    /// `1.1` or `2`.
+    /// `1.1`, `2` or `3`.
     pub fn as_str(self) -> &'static str {
         match self {
             HttpVersion::Http1 => "1.1",
             HttpVersion::Http2 => "2",
+            HttpVersion::Http3 => "3",
         }
     }
 }
 
 impl Peer {
+    fn new(authority: &str) -> Result<Peer, Error> {
+        let authority = authority.parse::<Authority>().map_err(|error| {
+            let tried = format!("connect to {authority}");
+            Error::new(ErrorKind::Other, Phase::Http, tried, "not a host with an optional port").with_source(error)
+        })?;
+        Ok(Peer { authority, aborted: Arc::default() })
+    }
+
     fn error(&self, kind: ErrorKind, happened: impl Into<String>) -> Error {
         Error::new(kind, Phase::Http, self.tried(), happened)
     }

@@ -157,7 +157,7 @@ fn bind(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
 }
 
 /// Interleaves the families, keeping the order within each, and leaves out what the bind address cannot reach.
-fn candidates(addrs: &[SocketAddr], options: &TcpOptions) -> Result<VecDeque<SocketAddr>, Error> {
+pub(crate) fn candidates(addrs: &[SocketAddr], options: &TcpOptions) -> Result<VecDeque<SocketAddr>, Error> {
     let usable = |addr: &&SocketAddr| options.bind.is_none_or(|bind| bind.is_ipv4() == addr.is_ipv4());
     let Some(first) = addrs.iter().find(usable) else {
         let tried = match addrs.first() {
@@ -225,7 +225,7 @@ fn open(peer: SocketAddr, options: &TcpOptions) -> Result<TcpSocket, Error> {
     Ok(socket)
 }
 
-fn most_telling(failed: Vec<(SocketAddr, Error)>) -> Error {
+pub(crate) fn most_telling(failed: Vec<(SocketAddr, Error)>) -> Error {
     // `max_by_key` takes the last of equals; reversed, that is the address tried first.
     failed
         .into_iter()

@@ -141,7 +141,7 @@ impl TlsInfo {
 }
 
 /// A trailing dot and the brackets of an IPv6 literal are how names are written elsewhere; certificates have neither.
-fn parse_name(server_name: &str, tried: &str) -> Result<ServerName<'static>, Error> {
+pub(crate) fn parse_name(server_name: &str, tried: &str) -> Result<ServerName<'static>, Error> {
     let bare = server_name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(server_name);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
@@ -159,7 +159,13 @@ fn explain(error: io::Error, tried: String, server_name: &str) -> Error {
         }
         return Error::from_io(error, Phase::Tls, tried);
     };
-    let (kind, happened) = match tls {
+    let (kind, happened) = words(tls, server_name);
+    Error::new(kind, Phase::Tls, tried, happened).with_source(error)
+}
+
+/// What an error of rustls means, and the words for it.
+pub(crate) fn words(error: &rustls::Error, server_name: &str) -> (ErrorKind, String) {
+    match error {
         rustls::Error::InvalidCertificate(reason) => {
             (ErrorKind::Certificate, certificate::explain(reason, server_name))
         }
@@ -175,8 +181,7 @@ fn explain(error: io::Error, tried: String, server_name: &str) -> Error {
         }
         rustls::Error::InvalidMessage(_) => (ErrorKind::Tls, "peer does not speak tls".to_owned()),
         other => (ErrorKind::Tls, format!("tls handshake failed: {other}")),
-    };
-    Error::new(kind, Phase::Tls, tried, happened).with_source(error)
+    }
 }
 
 /// TLS 1.3 keeps up to eight tickets for each name; a client has one name, rarely a few.

@@ -14,8 +14,8 @@ use super::{
     policy::{Kind, Policy},
 };
 use crate::message::{
-    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, ede, kept_options, push_opt, shorten,
-    verify_answer,
+    ClientView, Header, TYPE_OPT, TYPE_SIG, TYPE_TSIG, address, answer_matches, copy_options, ede, kept_options,
+    push_opt, shorten, verify_answer,
     wire::{Records, plain_name_end, put_u16, question_end, u16_at},
 };
 
@@ -222,9 +222,14 @@ impl Entry {
             let start = out.len();
             push_opt(out, view.payload_size(), 0, false);
             put_u16(out, start + 7, head.opt_flags);
-            out.extend_from_slice(options);
+            let kept = if options.is_empty() || view.hears_subnet() {
+                out.extend_from_slice(options);
+                head.options
+            } else {
+                copy_options(options, &(0..options.len()), false, out)
+            };
             let added = reason.map_or(0, |code| ede(out, code, ""));
-            put_u16(out, start + 9, head.options + added);
+            put_u16(out, start + 9, kept + added);
             put_u16(out, 10, u16_at(message, 10).unwrap_or(0) + 1);
         }
         shorten(out, question.len(), head.additional.into(), 0, view);

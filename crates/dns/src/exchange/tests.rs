@@ -41,6 +41,10 @@ fn asking() -> (Arc<Asking>, Arc<dyn Replies>) {
     (asking.clone(), asking)
 }
 
+fn query() -> Outgoing<'static> {
+    Outgoing { message: b"query", question_end: 5, bare: false, now: tokio::time::Instant::now().into_std() }
+}
+
 fn new_pipe() -> Arc<Pipe> {
     Pipe::new(tokio::time::Instant::now().into_std())
 }
@@ -55,7 +59,7 @@ fn a_batch_of_queries_costs_one_wake() {
         assert!(pipe.take(&cx, &mut batch, &mut askers));
         assert!(batch.items.is_empty());
         for token in 0..100 {
-            pipe.submit(b"query", 5, token, &replies);
+            pipe.submit(query(), token, &replies);
         }
         assert_eq!(count.0.load(Ordering::Relaxed), round);
         assert!(pipe.take(&cx, &mut batch, &mut askers));
@@ -72,9 +76,9 @@ fn answers_go_to_those_who_asked_each_told_once() {
     let askings = [asking(), asking(), asking()];
     let (once, once_replies) = asking();
     for token in 0..30 {
-        pipe.submit(b"query", 5, token, &askings[usize::try_from(token % 3).unwrap()].1);
+        pipe.submit(query(), token, &askings[usize::try_from(token % 3).unwrap()].1);
     }
-    pipe.submit_once(b"query", 5, 30, &once_replies);
+    pipe.submit_once(query(), 30, &once_replies);
     let (mut batch, mut askers) = (Batch::default(), Askers::default());
     assert!(pipe.take(&Context::from_waker(Waker::noop()), &mut batch, &mut askers));
     for item in batch.items.drain(..) {
@@ -96,10 +100,10 @@ fn answers_go_to_those_who_asked_each_told_once() {
 #[test]
 fn what_is_queued_when_the_connection_ends_fails_and_so_does_what_comes_later() {
     let (pipe, (asking, replies), (once, once_replies)) = (new_pipe(), asking(), asking());
-    pipe.submit(b"query", 5, 1, &replies);
-    pipe.submit_once(b"query", 5, 2, &once_replies);
+    pipe.submit(query(), 1, &replies);
+    pipe.submit_once(query(), 2, &once_replies);
     pipe.end(&closed("lab", "it ended"));
-    pipe.submit(b"query", 5, 3, &replies);
+    pipe.submit(query(), 3, &replies);
     assert_eq!(*asking.told.lock(), [(1, Err(ErrorKind::Closed)), (3, Err(ErrorKind::Closed))]);
     assert_eq!(*once.told.lock(), [(2, Err(ErrorKind::Closed))]);
 }
@@ -108,7 +112,7 @@ fn what_is_queued_when_the_connection_ends_fails_and_so_does_what_comes_later() 
 fn a_driver_that_is_dropped_lets_go_of_those_who_ask() {
     let (pipe, (asking, replies)) = (new_pipe(), asking());
     let driven = Driven(pipe.clone());
-    pipe.submit(b"query", 5, 1, &replies);
+    pipe.submit(query(), 1, &replies);
     drop(driven);
     assert_eq!(*asking.told.lock(), [(1, Err(ErrorKind::Closed))]);
     drop(replies);

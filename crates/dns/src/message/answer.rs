@@ -9,7 +9,7 @@ use std::{
 use super::{
     FORMERR, Header, NOERROR, NOTIMP, REFUSED, SERVFAIL, TYPE_A, TYPE_AAAA, TYPE_OPT,
     query::question,
-    wire::{Malformed, OPTION_KEEPALIVE, Options, Records, question_end, u16_at},
+    wire::{Malformed, OPTION_COOKIE, OPTION_KEEPALIVE, Options, Records, question_end, u16_at},
 };
 
 /// Whether `answer` is an answer to `query` (RFC 5452 section 9.1): QR, opcode, id and question are right.
@@ -49,6 +49,16 @@ pub struct AnswerInfo {
     pub answer_count: u16,
     /// The name exists and has no record of the type asked for (RFC 2308 section 2.2).
     pub is_nodata: bool,
+    /// Where the data of the first COOKIE option begins and ends (RFC 7873 section 5.3: others are ignored).
+    pub(crate) cookie: Option<(u16, u16)>,
+}
+
+impl AnswerInfo {
+    /// The data of the answer's COOKIE option. `answer` is the message that this is about.
+    pub(crate) fn cookie_of<'a>(&self, answer: &'a [u8]) -> Option<&'a [u8]> {
+        let (start, end) = self.cookie?;
+        answer.get(start.into()..end.into())
+    }
 }
 
 /// An answer whose bytes do not hold what it promises.
@@ -77,7 +87,7 @@ impl From<Malformed> for AnswerError {
 /// When a name, record or option leaves the message, a name points forwards, or there are two OPT records.
 pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
     let header = Header::read(answer).filter(|header| header.is_answer()).ok_or(AnswerError)?;
-    let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false };
+    let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false, cookie: None };
     match walk(answer, header) {
         Err(_) if header.tc() && Records::of(answer).is_ok() => Ok(plain),
         other => other,
@@ -86,22 +96,27 @@ pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
 
 fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
     let mut rcode = header.rcode();
-    let (mut data, mut edns) = (false, false);
+    let (mut data, mut edns, mut cookie) = (false, false, None);
     let qtype = question(answer).filter(|_| header.questions() > 0).map(|question| question.qtype);
     for (number, record) in Records::of(answer)?.enumerate() {
         let record = record?;
         if record.rtype == TYPE_OPT {
-            let whole = Options::new(answer, record.rdata.clone()).all(|option| option.is_ok());
-            if edns || !whole || !record.is_root() {
+            if edns || !record.is_root() {
                 return Err(AnswerError);
             }
             edns = true;
+            for option in Options::new(answer, record.rdata.clone()) {
+                let (code, option) = option?;
+                if code == OPTION_COOKIE && cookie.is_none() {
+                    cookie = u16::try_from(option.start + 4).ok().zip(u16::try_from(option.end).ok());
+                }
+            }
             rcode |= u16::from(record.ttl.to_be_bytes()[0]) << 4;
         }
         data |= number < usize::from(header.answers()) && (Some(record.rtype) == qtype || qtype == Some(TYPE_ANY));
     }
-    let answer_count = header.answers();
-    Ok(AnswerInfo { rcode, tc: header.tc(), answer_count, is_nodata: rcode == NOERROR && !header.tc() && !data })
+    let is_nodata = rcode == NOERROR && !header.tc() && !data;
+    Ok(AnswerInfo { rcode, tc: header.tc(), answer_count: header.answers(), is_nodata, cookie })
 }
 
 /// Whether the TC bit is set.
@@ -111,12 +126,35 @@ pub fn is_truncated(answer: &[u8]) -> bool {
 
 /// For how long the upstream keeps an idle connection (edns-tcp-keepalive, RFC 7828 section 3.1); zero asks us to close it.
 pub fn tcp_keepalive(answer: &[u8]) -> Option<Duration> {
-    let records = Records::of(answer).ok()?;
-    let opt = records.flatten().find(|record| record.rtype == TYPE_OPT)?;
-    let mut options = Options::new(answer, opt.rdata).flatten();
-    let (_, option) = options.find(|(code, option)| *code == OPTION_KEEPALIVE && option.len() == 6)?;
-    // In units of 100 ms.
-    Some(Duration::from_millis(100) * u32::from(u16_at(answer, option.start + 4)?))
+    answer_options(answer).keepalive
+}
+
+/// What an answer says to the one who asked over this connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AnswerOptions<'a> {
+    /// For how long an idle connection is kept.
+    pub(crate) keepalive: Option<Duration>,
+    /// The data of the first COOKIE option.
+    pub(crate) cookie: Option<&'a [u8]>,
+}
+
+/// Reads the options that are for this hop. Of a malformed message, those before the fault.
+pub(crate) fn answer_options(answer: &[u8]) -> AnswerOptions<'_> {
+    let mut found = AnswerOptions::default();
+    let Ok(records) = Records::of(answer) else { return found };
+    let Some(opt) = records.flatten().find(|record| record.rtype == TYPE_OPT) else { return found };
+    for (code, option) in Options::new(answer, opt.rdata).flatten() {
+        match code {
+            // In units of 100 ms.
+            OPTION_KEEPALIVE if option.len() == 6 => {
+                found.keepalive =
+                    u16_at(answer, option.start + 4).map(|units| Duration::from_millis(100) * u32::from(units));
+            }
+            OPTION_COOKIE if found.cookie.is_none() => found.cookie = answer.get(option.start + 4..option.end),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The A and AAAA records of the answer section with their TTL; owners are not compared, so that aliases need no following.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     BADVERS, FORMERR, Header, NOTIMP, Query, QueryError, REFUSED, TYPE_OPT,
     query::{copy_options, options_kept, question},
-    wire::{OPTION_EDE, Record, put_u16, question_end},
+    wire::{OPTION_EDE, Record, Records, put_u16, question_end},
 };
 
 /// What of a client's query its answer depends on, kept while the query is in flight.
@@ -15,8 +15,10 @@ pub struct ClientView {
     /// The DO bit, if the client speaks EDNS.
     edns: Option<bool>,
     signed: bool,
+    /// Its own client subnet option goes to upstreams, so theirs goes back (RFC 7871 section 7.2.2).
+    subnet: bool,
     /// Largest answer, in bytes.
-    max_size: usize,
+    max_size: u16,
     /// What we advertise.
     payload_size: u16,
 }
@@ -31,14 +33,26 @@ impl ClientView {
             id: query.header.id(),
             edns: query.edns.as_ref().map(|edns| edns.do_bit),
             signed: query.signed,
-            max_size: usize::from(max_size),
+            subnet: query.edns.as_ref().is_some_and(|edns| edns.subnet),
+            max_size,
             payload_size,
         }
     }
 
     /// Largest answer that this client takes, in bytes.
     pub fn max_size(&self) -> usize {
-        self.max_size
+        self.max_size.into()
+    }
+
+    /// Says that the subnet upstreams are told of is not the client's own, so it hears nothing of theirs: it would have to
+    /// drop an answer about another subnet (RFC 7871 section 7.3).
+    pub(crate) fn without_subnet(&mut self) {
+        self.subnet = false;
+    }
+
+    /// The client subnet option of an answer is for it.
+    pub(crate) fn hears_subnet(&self) -> bool {
+        self.subnet
     }
 
     /// The client speaks EDNS.
@@ -147,7 +161,7 @@ fn copy_with_opt(
     keep: bool,
     out: &mut Vec<u8>,
 ) {
-    let whole = keep && options_kept(answer, &opt.rdata) == opt.rdata.len();
+    let whole = keep && options_kept(answer, &opt.rdata, view.subnet) == opt.rdata.len();
     if whole {
         out.extend_from_slice(&answer[..layout.end]);
     } else {
@@ -156,7 +170,7 @@ fn copy_with_opt(
         put_u16(out, 10, layout.opt_number + u16::from(keep));
         if keep {
             out.extend_from_slice(&answer[opt.start..opt.rdata.start]);
-            let kept = copy_options(answer, &opt.rdata, out);
+            let kept = copy_options(answer, &opt.rdata, view.subnet, out);
             put_u16(out, opt.rdata.start - 2, kept);
         }
     }
@@ -171,9 +185,9 @@ fn copy_with_opt(
 
 /// Cuts an answer that is larger than its client takes, in place: the records from `additional` on, or all of them and TC.
 pub(crate) fn shorten(out: &mut Vec<u8>, question_length: usize, additional: usize, ext_rcode: u8, view: &ClientView) {
-    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size) else { return };
+    let Some(header) = Header::read(out).filter(|_| out.len() > view.max_size()) else { return };
     let opt_size = if view.edns.is_some() { OPT_SIZE } else { 0 };
-    if !header.tc() && !view.signed && additional + opt_size <= view.max_size {
+    if !header.tc() && !view.signed && additional + opt_size <= view.max_size() {
         out.truncate(additional);
     } else {
         out.truncate(Header::LEN + question_length);
@@ -232,11 +246,21 @@ pub fn build_query_error(message: &[u8], error: &QueryError, payload_size: u16, 
         .filter(|question| header.opcode() == 0 && header.questions() == 1 && question.end <= message.len());
     let question = repeated.map_or(&[][..], |question| &message[Header::LEN..question.end]);
     push_head(header.id(), error_flags(header, rcode), question, out);
-    if rcode == BADVERS {
-        push_opt(out, payload_size, ext(rcode), false);
+    if let Some(do_bit) = edns_of(message) {
+        push_opt(out, payload_size, ext(rcode), do_bit);
         put_u16(out, 10, 1);
     }
     true
+}
+
+/// The DO bit of a message's OPT record, as far as the message can be read; `None` without one. RFC 6891 section 6.1.1: who
+/// sends OPT gets OPT, with an error too, or would take us for a server without EDNS.
+fn edns_of(message: &[u8]) -> Option<bool> {
+    let mut records = Records::of(message).ok()?.flatten();
+    let opt = records.find(|record| record.rtype == TYPE_OPT && record.is_root())?;
+    // An unknown version may mean another thing by its flags.
+    let [_, version, flags, _] = opt.ttl.to_be_bytes();
+    Some(version == 0 && flags & 0x80 != 0)
 }
 
 /// QR and RA are set; opcode, RD and CD are the client's.

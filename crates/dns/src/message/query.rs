@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     Header, TYPE_OPT,
     name::name_from_text,
-    wire::{Options, Record, is_hop_by_hop, plain_name_end, put_u16, question_end, u16_at},
+    wire::{OPTION_SUBNET, Options, Record, is_hop_by_hop, plain_name_end, put_u16, question_end, u16_at},
 };
 
 /// The EDNS payload size that upstreams are told, in bytes: what passes the Internet unfragmented (RFC 9715 section 3.2).
@@ -48,6 +48,8 @@ pub struct Edns {
     pub version: u8,
     /// DO: DNSSEC records are wanted (RFC 3225).
     pub do_bit: bool,
+    /// A client subnet (RFC 7871) is among the options.
+    pub subnet: bool,
     /// The options.
     pub rdata: Range<usize>,
     /// The whole record.
@@ -130,13 +132,21 @@ fn additional(message: &[u8], start: usize, count: u16) -> Option<(Option<Edns>,
 
 fn edns_of(message: &[u8], record: &Record) -> Option<Edns> {
     let [ext_rcode, version, flags, _] = record.ttl.to_be_bytes();
-    let options_whole = || Options::new(message, record.rdata.clone()).all(|option| option.is_ok());
-    // Another version may lay its data out in another way.
-    (record.is_root() && (version > 0 || options_whole())).then(|| Edns {
+    let mut subnet = false;
+    for option in Options::new(message, record.rdata.clone()) {
+        match option {
+            Ok((code, _)) => subnet |= code == OPTION_SUBNET,
+            // Another version may lay its data out in another way.
+            Err(_) if version > 0 => break,
+            Err(_) => return None,
+        }
+    }
+    record.is_root().then(|| Edns {
         payload_size: record.class,
         ext_rcode,
         version,
         do_bit: flags & 0x80 != 0,
+        subnet,
         rdata: record.rdata.clone(),
         record: record.start..record.end(),
     })
@@ -153,11 +163,11 @@ pub fn normalise(message: &[u8], parsed: &Query, out: &mut Vec<u8>) {
         out.extend_from_slice(message);
         return put_u16(out, 0, 0);
     };
-    if options_kept(message, &edns.rdata) == edns.rdata.len() {
+    if options_kept(message, &edns.rdata, true) == edns.rdata.len() {
         out.extend_from_slice(message);
     } else {
         out.extend_from_slice(&message[..edns.rdata.start]);
-        let kept = copy_options(message, &edns.rdata, out);
+        let kept = copy_options(message, &edns.rdata, true, out);
         put_u16(out, edns.rdata.start - 2, kept);
         out.extend_from_slice(&message[edns.rdata.end..]);
     }
@@ -165,15 +175,24 @@ pub fn normalise(message: &[u8], parsed: &Query, out: &mut Vec<u8>) {
     put_u16(out, 0, 0);
 }
 
-/// Bytes of the options that go on to the next hop.
-pub(super) fn options_kept(message: &[u8], rdata: &Range<usize>) -> usize {
-    let kept = Options::new(message, rdata.clone()).flatten().filter(|(code, _)| !is_hop_by_hop(*code));
+/// Bytes of the options that go on to the next hop, with or without those of the client's `subnet`.
+pub(super) fn options_kept(message: &[u8], rdata: &Range<usize>, subnet: bool) -> usize {
+    let options = Options::new(message, rdata.clone()).flatten();
+    let kept = options.filter(|(code, _)| !is_hop_by_hop(*code) && (subnet || *code != OPTION_SUBNET));
     kept.map(|(_, option)| option.len()).sum()
 }
 
-/// Appends the options that go on to the next hop; returns their length.
-pub(crate) fn copy_options(message: &[u8], rdata: &Range<usize>, out: &mut Vec<u8>) -> u16 {
-    kept_options(message, rdata, |option| out.extend_from_slice(option))
+/// Appends the options that go on to the next hop, with or without those of the client's `subnet`; returns their length.
+pub(crate) fn copy_options(message: &[u8], rdata: &Range<usize>, subnet: bool, out: &mut Vec<u8>) -> u16 {
+    let mut skipped = 0;
+    let length = kept_options(message, rdata, |option| {
+        if subnet || u16_at(option, 0) != Some(OPTION_SUBNET) {
+            out.extend_from_slice(option);
+        } else {
+            skipped += u16::try_from(option.len()).unwrap_or_default();
+        }
+    });
+    length - skipped
 }
 
 /// Shows the options that go on to the next hop; returns their length.

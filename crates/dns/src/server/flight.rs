@@ -146,10 +146,27 @@ pub(crate) struct Exchange {
     pub(crate) resend: Option<(Instant, Duration)>,
     /// Its silence was held against the upstream.
     pub(crate) blamed: bool,
+    /// What of ours went with the query.
+    pub(crate) added: Added,
+    /// An answer came that has to be doubted: the query goes over TCP next.
+    pub(crate) doubted: bool,
     /// How it ended, for the trace.
     pub(crate) outcome: Option<(Outcome, Instant)>,
     /// The question with the random case it was sent in (0x20).
     pub(crate) question: Option<Box<[u8]>>,
+}
+
+/// What of ours went with a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// Nothing: it went as it stands in the flight.
+    Nothing,
+    /// Nothing, on purpose: it went before with something added, and came to nothing or to an error.
+    LeftOff,
+    /// Options that the answer need not repeat.
+    Options,
+    /// A cookie (RFC 7873) over UDP.
+    Cookie,
 }
 
 /// How an exchange ended.

@@ -13,7 +13,7 @@ use super::{
     Shared,
     inbox::{Address, Event},
 };
-use crate::upstream::count;
+use crate::upstream::{Upstream, count};
 
 /// How each peer was reached when last looked at.
 type Ways = HashMap<IpAddr, Option<Way>>;
@@ -58,7 +58,7 @@ fn asleep(notice: Notice) -> Option<Duration> {
 
 async fn look(watch: &NetworkWatch, shared: &Shared) -> Ways {
     let mut ways = Ways::new();
-    for endpoint in shared.upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
+    for endpoint in shared.upstreams.iter().flat_map(Upstream::endpoints) {
         for peer in endpoint.known_addresses() {
             if ways.len() < PEERS_MAX && !ways.contains_key(&peer) {
                 ways.insert(peer, watch.way_to(peer).await);
@@ -73,7 +73,7 @@ impl Shared {
     /// latencies, idle limits, addresses of names.
     pub(super) fn network_changed(&self, workers: &[Address]) {
         count(&self.counters.network_changes);
-        for endpoint in self.upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
+        for endpoint in self.upstreams.iter().flat_map(Upstream::endpoints) {
             endpoint.network_changed();
         }
         for worker in workers {

@@ -3,9 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use keepwarm_pool::CloseReason;
+use tokio::time::Instant as Clock;
 
 use super::{Server, Shared};
-use crate::{cache::Cache, upstream::Endpoint};
+use crate::{cache::Cache, config::Transport, upstream::Endpoint};
 
 /// One pool: an upstream over one transport, all workers together.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +63,12 @@ pub struct PoolStatus {
     pub local_errors: u64,
     /// Answers dropped because nobody asked or the question differed.
     pub wrong_answers: u64,
+    /// Answers refused for their cookie, or asked for again because the upstream refused ours (RFC 7873).
+    pub cookie_errors: u64,
+    /// Whether the upstream speaks cookies: `yes`, `no` or `unknown`; `None` where they are not used.
+    pub cookies: Option<&'static str>,
+    /// Whether it keeps the case of letters (0x20); `None` where that is not asked of it.
+    pub keeps_case: Option<bool>,
     /// Queries sent once more.
     pub resends: u64,
     /// Connections whose reuse failed.
@@ -192,6 +199,10 @@ impl Shared {
             local_errors: read(&counters.local_errors),
             wrong_answers: read(&counters.wrong_answers),
             resends: read(&counters.resends),
+            cookie_errors: read(&counters.cookie_errors),
+            cookies: endpoint.cookies.then(|| endpoint.habits.jar.speaks()),
+            keeps_case: (endpoint.case_randomization && endpoint.transport == Transport::Udp)
+                .then(|| endpoint.habits.keeps_case(Clock::now().into_std())),
             ..PoolStatus::default()
         }
     }

@@ -4,6 +4,7 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod edns;
 mod kept;
 mod receive;
 mod send;
@@ -69,6 +70,8 @@ struct WorkerState {
     rotation: u32,
     seed: u64,
     scratch: Vec<u8>,
+    /// A query on its way into a datagram.
+    datagram: Vec<u8>,
     answer: Vec<u8>,
     /// Buffers of queries that ended, for those to come.
     spare: Vec<Vec<u8>>,
@@ -95,6 +98,7 @@ impl Worker {
                 rotation: 0,
                 seed: rand::random(),
                 scratch: Vec::with_capacity(512),
+                datagram: Vec::with_capacity(512),
                 answer: Vec::with_capacity(4096),
                 spare: Vec::new(),
             }),
@@ -129,25 +133,30 @@ impl Worker {
             Client::Udp { .. } => limits.udp_payload_size,
             Client::Tcp(_) | Client::Request(_) | Client::Daemon(_) => u16::MAX,
         };
-        let view = ClientView::new(&parsed, max, limits.udp_payload_size);
+        let mut view = ClientView::new(&parsed, max, limits.udp_payload_size);
         if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
             return client.deliver(&state.answer, None);
         }
+        let readdressed = self.readdress(bytes, &parsed, &origin, &mut view);
+        let (bytes, parsed) = match &readdressed {
+            None => (bytes, &parsed),
+            Some(readdressed) => (&readdressed.message[..], &readdressed.query),
+        };
         let state = &mut *state;
-        let stale = match self.look_up(&mut state.answer, (bytes, &parsed), &view, now) {
+        let stale = match self.look_up(&mut state.answer, (bytes, parsed), &view, now) {
             Kept::Answer { refresh, stale } => {
                 let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
-                    self.refresh(state, bytes, &parsed, now);
+                    self.refresh(state, bytes, parsed, now);
                 }
                 return;
             }
             Kept::Nothing { stale } => stale,
         };
-        message::normalise(bytes, &parsed, &mut state.scratch);
+        message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
         let question = &bytes[12..parsed.question.end];
         if let Some(index) = Self::same(state, hash)

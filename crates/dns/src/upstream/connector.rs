@@ -17,7 +17,8 @@ use keepwarm_transport::{
 use tokio::time::Instant as Clock;
 
 use super::{
-    doh,
+    doh, doq,
+    dress::Dress,
     endpoint::{Endpoint, EndpointKey, Family, count},
     stream,
     udp::{UdpConnection, UdpOwner},
@@ -33,7 +34,7 @@ use crate::{
 pub(crate) enum Connection {
     /// A connected socket; the worker that it belongs to reads it.
     Udp(UdpOwner),
-    /// A connection with a driver of its own: TCP, TLS, HTTPS.
+    /// A connection with a driver of its own: TCP, TLS, HTTPS, QUIC.
     Stream(StreamConnection),
 }
 
@@ -161,7 +162,7 @@ async fn dial(
         Transport::Tcp | Transport::Tls | Transport::Https => {
             dial_stream(endpoint, &addresses, now, resolve, slot).await
         }
-        Transport::H3 | Transport::Quic => Err(no_address(endpoint)),
+        Transport::H3 | Transport::Quic => dial_quic(endpoint, &addresses, now, resolve, slot).await,
     }
 }
 
@@ -176,7 +177,9 @@ async fn dial_udp(
     for &peer in addresses {
         match udp::connect(peer, &UdpOptions::default()).await {
             Ok(socket) => {
+                let cookies = endpoint.peer_cookies(socket.local_addr().ok().map(|local| local.ip()), peer);
                 let connection = UdpConnection::new(socket, peer, slot, Clock::now().into_std(), resolve);
+                let connection = connection.with_cookies(cookies);
                 let capacity = capacity(endpoint);
                 return Ok(Connected::new(Connection::Udp(UdpOwner(Arc::new(connection)))).capacity(capacity));
             }
@@ -204,6 +207,7 @@ async fn dial_stream(
         .peer_addr()
         .map_err(|error| TransportError::from_io(error, Phase::Connect, format!("connect to {}", endpoint.url())))?;
     let pipe = Pipe::new(Clock::now().into_std());
+    pipe.dress(Dress::of(endpoint, tcp.local_addr().ok().map(|local| local.ip()), peer));
     let mut capacity = capacity(endpoint);
     match &endpoint.tls {
         None => {
@@ -230,6 +234,49 @@ async fn dial_stream(
             }
         }
     }
+    let connection = StreamConnection { pipe, family: Family::of(peer.ip()), peer, dial };
+    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity))
+}
+
+async fn dial_quic(
+    endpoint: &Arc<Endpoint>,
+    addresses: &[SocketAddr],
+    now: Instant,
+    resolve: Duration,
+    slot: Slot<DnsConnector>,
+) -> Result<Connected<Connection>, Error> {
+    let Some(client) = endpoint.quic.as_ref().filter(|_| !addresses.is_empty()) else {
+        return Err(no_address(endpoint));
+    };
+    let deadline = now + endpoint.settings.connect_timeout;
+    let (quic, info) = client.connect(addresses, &endpoint.server_name, deadline).await?;
+    count(match info.resumed {
+        true => &endpoint.counters.handshakes_resumed,
+        false => &endpoint.counters.handshakes_full,
+    });
+    if let Some(limit) = info.idle_timeout {
+        // RFC 9000 section 10.1: it goes without a word, and a query that meets it would be lost.
+        slot.idle_limit(limit);
+    }
+    let peer = quic.peer();
+    let pipe = Pipe::new(Clock::now().into_std());
+    let capacity = doq::capacity(endpoint, info.max_streams);
+    if endpoint.transport == Transport::H3 {
+        let streams = usize::try_from(info.max_streams).unwrap_or(usize::MAX).max(1);
+        let authority = doh::authority(endpoint);
+        let setup = http::connect_quic(quic, streams, &authority);
+        let (http, driver) = match tokio::time::timeout_at(deadline.into(), setup).await {
+            Ok(result) => result?,
+            Err(_) => {
+                let after = Clock::now().into_std().saturating_duration_since(now);
+                return Err(TransportError::timed_out(Phase::Http, format!("connect to {peer}"), after).into());
+            }
+        };
+        tokio::spawn(doh::drive(http, driver, pipe.clone(), slot, endpoint.clone()));
+    } else {
+        tokio::spawn(doq::drive(quic, capacity, pipe.clone(), slot, endpoint.clone()));
+    }
+    let dial = DialTrace { resolve, tls: Some(info.handshake), resumed: info.resumed, ..DialTrace::default() };
     let connection = StreamConnection { pipe, family: Family::of(peer.ip()), peer, dial };
     Ok(Connected::new(Connection::Stream(connection)).capacity(capacity))
 }

@@ -13,11 +13,13 @@ use std::{
 
 use keepwarm_transport::{
     error::Error as TransportError,
+    quic::QuicClient,
     resolve::Resolve,
     tls::{RootsError, TlsClient},
 };
 use parking_lot::Mutex;
 
+use super::habits::Habits;
 use crate::{
     config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
@@ -35,9 +37,16 @@ pub(crate) struct Endpoint {
     pub(crate) is_fallback: bool,
     /// Exact case of the question is demanded of answers (0x20).
     pub(crate) case_randomization: bool,
+    /// Queries go with cookies.
+    pub(crate) cookies: bool,
+    /// Queries are padded.
+    pub(crate) padding: bool,
+    /// What it was found not to bear, over all its transports.
+    pub(crate) habits: Arc<Habits>,
     pub(crate) settings: PoolSettings,
     pub(crate) timeout: Duration,
     pub(crate) tls: Option<TlsClient>,
+    pub(crate) quic: Option<QuicClient>,
     fixed: Vec<IpAddr>,
     resolver: Arc<dyn Resolve>,
     resolved: Mutex<Option<Resolved>>,
@@ -70,6 +79,8 @@ pub(crate) struct Counters {
     pub(crate) failures: AtomicU64,
     pub(crate) local_errors: AtomicU64,
     pub(crate) wrong_answers: AtomicU64,
+    /// Answers refused for their cookie, or asked for again because the server refused ours.
+    pub(crate) cookie_errors: AtomicU64,
     pub(crate) truncated: AtomicU64,
     pub(crate) resends: AtomicU64,
     /// Smoothed latency in microseconds, as the worker that updated it last sees it.
@@ -109,11 +120,15 @@ impl Endpoint {
         resolver: &Arc<dyn Resolve>,
     ) -> Result<Endpoint, RootsError> {
         let tls = match transport {
-            Transport::Udp | Transport::Tcp => None,
+            Transport::Udp | Transport::Tcp | Transport::H3 | Transport::Quic => None,
             // No ALPN: RFC 7858 asks for none, and servers that know others only would refuse "dot".
             Transport::Tls => Some(TlsClient::new(&dns.roots, &[])?),
             Transport::Https => Some(TlsClient::new(&dns.roots, &[b"h2", b"http/1.1"])?),
-            Transport::H3 | Transport::Quic => None,
+        };
+        let quic = match transport {
+            Transport::Quic => Some(QuicClient::new(&dns.roots, &[b"doq"], dns.pool.idle_timeout)?),
+            Transport::H3 => Some(QuicClient::new(&dns.roots, &[b"h3"], dns.pool.idle_timeout)?),
+            _ => None,
         };
         let fixed = match config.host.parse::<IpAddr>() {
             Ok(address) if config.addresses.is_empty() => vec![address],
@@ -129,9 +144,13 @@ impl Endpoint {
             server_name: config.server_name.clone().unwrap_or_else(|| config.host.clone()),
             is_fallback: transport != config.transport,
             case_randomization: config.case_randomization,
+            cookies: config.cookies && matches!(transport, Transport::Udp | Transport::Tcp),
+            padding: config.padding && transport.is_encrypted(),
+            habits: Arc::default(),
             settings: dns.pool,
             timeout: dns.timeout,
             tls,
+            quic,
             fixed,
             resolver: resolver.clone(),
             resolved: Mutex::new(None),

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    exchange::{Batch, Driven, Pipe, Replies, closed},
+    exchange::{Batch, Driven, Outgoing, Pipe, Replies, closed},
     framing::Frames,
     message,
 };
@@ -42,6 +42,7 @@ where
 {
     let pipe = Driven(pipe);
     let mut line = Line::new(stream, endpoint.url());
+    line.exchange.cookies = pipe.cookies();
     let mut check = tokio::time::interval(CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (reason, how) = poll_fn(|cx| {
@@ -82,10 +83,14 @@ fn tell(exchange: &mut Exchange, slot: &Slot<DnsConnector>, endpoint: &Endpoint)
     for _ in 0..noticed.wrong {
         count(&endpoint.counters.wrong_answers);
     }
-    if let Some(limit) = noticed.idle_limit {
+    for _ in 0..noticed.cookie_errors {
+        count(&endpoint.counters.cookie_errors);
+    }
+    if let Some(limit) = noticed.idle_limit.filter(|limit| !limit.is_zero()) {
         slot.idle_limit(limit);
     }
-    if noticed.drain {
+    // RFC 7828 section 3.4: zero asks for the connection to be closed once all answers are there.
+    if noticed.drain || noticed.idle_limit == Some(Duration::ZERO) {
         slot.drain();
     }
 }
@@ -138,7 +143,7 @@ where
                 Ok(_) => {
                     pipe.hear(now);
                     while let Some(answer) = self.input.next() {
-                        self.exchange.receive(answer);
+                        self.exchange.receive(answer, now);
                     }
                     if self.exchange.stray {
                         return Poll::Ready((CloseReason::StrayBytes, "an answer came that nobody asked for"));
@@ -191,7 +196,9 @@ pub(super) async fn probe(endpoint: &Endpoint, pipe: &Arc<Pipe>) -> Result<(), E
     let (sender, receiver) = oneshot::channel();
     let replies: Arc<dyn Replies> = Arc::new(Once(parking_lot::Mutex::new(Some(sender))));
     let query = message::build_query(".", message::TYPE_NS).expect("the root is a valid name");
-    pipe.submit_once(&query, query.len(), 0, &replies);
+    // The question ends where its OPT of 11 bytes begins.
+    let query = Outgoing { message: &query, question_end: query.len() - 11, bare: false, now: Clock::now().into_std() };
+    pipe.submit_once(query, 0, &replies);
     match tokio::time::timeout(PROBE, receiver).await {
         Ok(Ok(Ok(_))) => Ok(()),
         Ok(Ok(Err(error))) => Err(error),

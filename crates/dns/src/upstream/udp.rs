@@ -20,7 +20,12 @@ use keepwarm_transport::udp::SendQueue;
 use parking_lot::Mutex;
 use tokio::{net::UdpSocket, task::AbortHandle};
 
-use super::{connector::DnsConnector, endpoint::Family};
+use super::{
+    connector::DnsConnector,
+    cookie::{Cookies, Peer, Verdict},
+    endpoint::Family,
+};
+use crate::message::{OptWriter, wire::OPTION_COOKIE};
 
 /// The pool's end of a socket. Dropping it ends the reader, and with it the socket.
 pub(crate) struct UdpOwner(pub(super) Arc<UdpConnection>);
@@ -52,6 +57,8 @@ pub(crate) struct UdpConnection {
     /// The task that reads it, begun with the first query.
     reader: OnceLock<AbortHandle>,
     closed: AtomicBool,
+    /// What is known of the cookies of `peer`, where they are used.
+    cookies: Option<Arc<Peer>>,
     state: Mutex<State>,
 }
 
@@ -61,6 +68,7 @@ struct State {
     wrong: u32,
     /// Queries that wait to be sent.
     queue: SendQueue,
+    cookies: Option<Cookies>,
 }
 
 /// An id on the wire.
@@ -99,7 +107,41 @@ impl UdpConnection {
             slot,
             reader: OnceLock::new(),
             closed: AtomicBool::new(false),
+            cookies: None,
             state: Mutex::new(State::default()),
+        }
+    }
+
+    /// Has its queries go with cookies.
+    pub(super) fn with_cookies(mut self, cookies: Option<Arc<Peer>>) -> UdpConnection {
+        self.state.get_mut().cookies = cookies.clone().map(Cookies::new);
+        self.cookies = cookies;
+        self
+    }
+
+    /// Whether a query may go with a cookie now; the rest of the time that costs no lock.
+    pub(crate) fn has_cookie(&self, now: Instant) -> bool {
+        self.cookies.as_ref().is_some_and(|peer| !peer.is_quiet(now))
+    }
+
+    /// Adds the cookie to a query that is about to leave. `false` when it leaves without.
+    pub(crate) fn add_cookie(&self, query: &mut Vec<u8>, question_end: usize, repeated: bool, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let cookie = state.cookies.as_mut().and_then(|cookies| cookies.option(repeated, now));
+        let opt = cookie.and_then(|cookie| Some((cookie, OptWriter::open(query, 0, question_end)?)));
+        opt.map(|(cookie, mut opt)| opt.push(OPTION_COOKIE, cookie)).is_some()
+    }
+
+    /// Judges the cookie of an answer to a query that went with one. With `renew` the server says that ours is old.
+    pub(crate) fn check_cookie(&self, cookie: Option<&[u8]>, renew: bool, now: Instant) -> Verdict {
+        let mut state = self.state.lock();
+        state.cookies.as_mut().map_or(Verdict::Good, |cookies| cookies.check(cookie, renew, false, now))
+    }
+
+    /// An answer came to a query that was repeated without its cookie.
+    pub(crate) fn answered_bare(&self, now: Instant) {
+        if let Some(cookies) = &mut self.state.lock().cookies {
+            cookies.answered_without(now);
         }
     }
 

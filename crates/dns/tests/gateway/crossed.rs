@@ -108,3 +108,13 @@ async fn no_answer_crosses_over_tls() {
 async fn no_answer_crosses_over_https() {
     no_answer_crosses(Transport::Https).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_crosses_over_quic() {
+    no_answer_crosses(Transport::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_crosses_over_http_3() {
+    no_answer_crosses(Transport::H3).await;
+}

@@ -34,24 +34,30 @@ async fn connections_reset_after_a_hundred_queries_cost_no_query() {
 
 #[tokio::test]
 async fn goaway_after_a_hundred_streams_costs_no_query() {
-    let faults = Faults { goaway_after: Some(100), ..slow() };
-    let bench = Bench::with(Transport::Https, [faults], |_| {}).await;
-    assert_eq!(storm(bench.address, "goaway", 3000, 20).await, Vec::<String>::new());
-    bench.stop().await;
+    for transport in [Transport::Https, Transport::H3] {
+        let faults = Faults { goaway_after: Some(100), ..slow() };
+        let bench = Bench::with(transport, [faults], |_| {}).await;
+        assert_eq!(storm(bench.address, "goaway", 3000, 20).await, Vec::<String>::new(), "{transport:?}");
+        let accepted = counted(&bench.labs[0], transport).accepted;
+        assert!(accepted > 5, "{transport:?}: {accepted} connections: the lab did what it was told");
+        bench.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_low_stream_limit_is_kept() {
-    let faults = Faults { h2_max_streams: Some(3), delay: Duration::from_millis(20), ..Faults::default() };
-    let bench = Bench::with(Transport::Https, [faults], |_| {}).await;
-    assert_eq!(storm(bench.address, "streams", 200, 60).await, Vec::<String>::new());
-    let counters = bench.labs[0].counters().https;
-    assert!(counters.in_flight_per_connection_max <= 3, "{counters:?}");
-    let row = bench.pool(0);
-    // Some give way to newer ones while the limit is still unknown; a connection per query they are not.
-    assert!(row.open <= 10 && row.opened <= 40, "{counters:?} {row:?}");
-    assert_eq!(row.breaker, "closed", "a refused stream is no failure: {row:?}");
-    bench.stop().await;
+    for transport in [Transport::Https, Transport::Quic, Transport::H3] {
+        let faults = Faults { h2_max_streams: Some(3), delay: Duration::from_millis(20), ..Faults::default() };
+        let bench = Bench::with(transport, [faults], |_| {}).await;
+        assert_eq!(storm(bench.address, "streams", 200, 60).await, Vec::<String>::new(), "{transport:?}");
+        let counters = counted(&bench.labs[0], transport);
+        assert!(counters.in_flight_per_connection_max <= 3, "{transport:?} {counters:?}");
+        let row = bench.pool(0);
+        // Some give way to newer ones while the limit is still unknown; a connection per query they are not.
+        assert!(row.open <= 10 && row.opened <= 40, "{transport:?} {counters:?} {row:?}");
+        assert_eq!(row.breaker, "closed", "a refused stream is no failure: {row:?}");
+        bench.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -171,7 +177,7 @@ async fn nobody_there_is_answered_with_servfail_and_a_reason() {
 
 #[tokio::test]
 async fn wrong_certificates_are_never_accepted() {
-    for transport in [Transport::Tls, Transport::Https] {
+    for transport in ENCRYPTED {
         let bench = Bench::with(transport, [Faults::default()], |config| {
             config.upstreams[0].server_name = Some("another.example".into());
             config.timeout = Duration::from_secs(2);
@@ -179,8 +185,9 @@ async fn wrong_certificates_are_never_accepted() {
         .await;
         let answer = exchange_udp(bench.address, &query("secret.example", 1)).await.unwrap();
         assert_eq!(rcode(&answer), 2, "{transport:?}");
-        let counters = bench.labs[0].counters();
-        assert_eq!(counters.tls.queries + counters.https.queries, 0, "{transport:?}: no query left");
+        let counters = counted(&bench.labs[0], transport);
+        assert_eq!(counters.queries, 0, "{transport:?}: no query left");
+        assert!(counters.accepted > 0, "{transport:?}: it was tried");
         bench.stop().await;
     }
 }
@@ -192,11 +199,12 @@ async fn doh_answers_that_are_none_are_failures() {
         |faults| faults.content_type = Some("text/html".into()),
         |faults| faults.body_size = Some(70_000),
     ];
-    for change in bad {
+    for (transport, change) in bad.map(|change| [(Transport::Https, change), (Transport::H3, change)]).concat() {
         let mut faults = Faults::default();
         change(&mut faults);
-        let bench = Bench::with(Transport::Https, [faults, Faults::default()], |_| {}).await;
-        assert_eq!(bench.ask("doh.example").await, Ok(()), "the next upstream answers");
+        let bench = Bench::with(transport, [faults, Faults::default()], |_| {}).await;
+        assert_eq!(bench.ask("doh.example").await, Ok(()), "{transport:?}: the next upstream answers");
+        assert_eq!(counted(&bench.labs[1], transport).queries, 1, "{transport:?}");
         bench.stop().await;
     }
 }

@@ -18,14 +18,8 @@ async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
         let failures = storm(bench.address, "burst", 1000, 1000).await;
         assert_eq!(failures, Vec::<String>::new(), "{transport:?}");
         for lab in &bench.labs {
-            let counters = lab.counters();
-            let (connections, counted) = match transport {
-                Transport::Udp => (counters.udp.sockets, &counters.udp),
-                Transport::Tcp => (counters.tcp.open_max, &counters.tcp),
-                Transport::Tls => (counters.tls.open_max, &counters.tls),
-                Transport::Https => (counters.https.open_max, &counters.https),
-                Transport::H3 | Transport::Quic => unreachable!("not of these transports"),
-            };
+            let counted = counted(lab, transport);
+            let connections = if transport == Transport::Udp { counted.sockets } else { counted.open_max };
             assert!(connections <= 10, "{transport:?}: {connections} connections");
             // Not all thousand: who has its answer takes back what still waits for a connection elsewhere.
             assert!(counted.queries >= 500, "{transport:?}: parallel asks everyone, {} queries", counted.queries);
@@ -36,7 +30,7 @@ async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
 
 #[tokio::test]
 async fn one_handshake_serves_many_queries() {
-    for transport in [Transport::Tls, Transport::Https] {
+    for transport in ENCRYPTED {
         let bench = Bench::plain(transport).await;
         let failures = storm(bench.address, "many", 300, 1).await;
         assert_eq!(failures, Vec::<String>::new());
@@ -65,8 +59,7 @@ async fn without_reuse_each_query_has_a_connection_of_its_own() {
         })
         .await;
         assert_eq!(storm(bench.address, "naive", 20, 4).await, Vec::<String>::new());
-        let counters = bench.labs[0].counters();
-        let accepted = [counters.tcp.accepted, counters.tls.accepted, counters.https.accepted].iter().sum::<u64>();
+        let accepted = counted(&bench.labs[0], transport).accepted;
         assert!(accepted >= 20, "{transport:?}: {accepted}");
         bench.stop().await;
     }

@@ -10,7 +10,7 @@ use keepwarm_dns::{
     config::{CacheSettings, DnsConfig, Listen, Strategy, Transport, UpstreamConfig},
     server::{PoolStatus, Server},
 };
-use keepwarm_lab::{Ca, Faults, Lab, LabSpec, answer_matches, build_query};
+use keepwarm_lab::{Ca, Faults, Lab, LabSpec, TransportCounters, answer_matches, build_query};
 use keepwarm_transport::tls::TlsRoots;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,10 +18,14 @@ use tokio::{
 };
 
 /// All transports, for tests that hold for each of them.
-pub const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https];
+pub const TRANSPORTS: [Transport; 6] =
+    [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
 
 /// The transports with a connection.
-pub const STREAMS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::Https];
+pub const STREAMS: [Transport; 5] = [Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
+
+/// The transports with a handshake of TLS.
+pub const ENCRYPTED: [Transport; 4] = [Transport::Tls, Transport::Https, Transport::Quic, Transport::H3];
 
 /// A server and the labs that it asks.
 pub struct Bench {
@@ -50,11 +54,25 @@ pub fn upstream(number: usize, lab: &Lab, transport: Transport) -> UpstreamConfi
         Transport::Tcp => lab.tcp_addr(),
         Transport::Tls => lab.tls_addr(),
         Transport::Https => lab.https_addr(),
-        Transport::H3 | Transport::Quic => unimplemented!("the lab speaks no QUIC"),
+        Transport::Quic => lab.quic_addr(),
+        Transport::H3 => lab.h3_addr(),
     };
     UpstreamConfig {
         server_name: Some("upstream.lab".into()),
         ..UpstreamConfig::new(&format!("lab{number}"), transport, &address.ip().to_string(), address.port())
+    }
+}
+
+/// What a lab counted of one transport.
+pub fn counted(lab: &Lab, transport: Transport) -> TransportCounters {
+    let counters = lab.counters();
+    match transport {
+        Transport::Udp => counters.udp,
+        Transport::Tcp => counters.tcp,
+        Transport::Tls => counters.tls,
+        Transport::Https => counters.https,
+        Transport::Quic => counters.quic,
+        Transport::H3 => counters.h3,
     }
 }
 

@@ -59,7 +59,8 @@ impl Upstreams {
             Transport::Tcp => Lab::tcp_addr,
             Transport::Tls => Lab::tls_addr,
             Transport::Https => Lab::https_addr,
-            Transport::H3 | Transport::Quic => unreachable!("the demo speaks no QUIC"),
+            Transport::Quic => Lab::quic_addr,
+            Transport::H3 => Lab::h3_addr,
         };
         self.labs.iter().map(address).collect()
     }
@@ -79,7 +80,8 @@ impl Upstreams {
                 Transport::Tcp => counters.tcp,
                 Transport::Tls => counters.tls,
                 Transport::Https => counters.https,
-                Transport::H3 | Transport::Quic => unreachable!("the demo speaks no QUIC"),
+                Transport::Quic => counters.quic,
+                Transport::H3 => counters.h3,
             }
         })
     }

@@ -48,15 +48,16 @@ pub struct HttpExchanges<T> {
 
 enum Sender {
     Http2(h2::Sender),
-    Http1(HttpConnection),
+    /// HTTP/1.1 and HTTP/3: a future for each request.
+    Other(HttpConnection),
 }
 
 enum Exchange {
     Http2(h2::Exchange),
     /// A request that never began.
     Failed(Error),
-    /// HTTP/1.1 has one exchange at a time: nothing to gain here.
-    Http1(Pin<Box<dyn Future<Output = Result<Response<Bytes>, Error>> + Send>>),
+    /// HTTP/1.1 has one exchange at a time: nothing to gain there. With HTTP/3 it is how h3 goes about a request.
+    Other(Pin<Box<dyn Future<Output = Result<Response<Bytes>, Error>> + Send>>),
 }
 
 impl<T> HttpExchanges<T> {
@@ -79,7 +80,7 @@ impl<T> HttpExchanges<T> {
                 head.version = http::Version::HTTP_2;
                 Sender::Http2(handle.sender())
             }
-            Protocol::Http1(_) => Sender::Http1(connection),
+            Protocol::Http1(_) | Protocol::Http3(_) => Sender::Other(connection),
         };
         let signal = Arc::<Signal>::default();
         let driver_waker = Waker::from(Arc::new(Bell { signal: signal.clone(), place: None }));
@@ -135,9 +136,9 @@ impl<T> HttpExchanges<T> {
                 let cx = &mut Context::from_waker(&self.driver_waker);
                 sender.start(request, body, &self.peer, cx).map_or_else(Exchange::Failed, Exchange::Http2)
             }
-            Some(Sender::Http1(connection)) => {
+            Some(Sender::Other(connection)) => {
                 let request = Request::from_parts(self.head.clone(), body);
-                Exchange::Http1(Box::pin(connection.send(request, self.max_body)))
+                Exchange::Other(Box::pin(connection.send(request, self.max_body)))
             }
             None => {
                 let happened = "the connection was closed on this side";
@@ -209,7 +210,7 @@ impl Exchange {
     fn poll(&mut self, cx: &mut Context<'_>, max_body: usize, peer: &Peer) -> Poll<Result<Response<Bytes>, Error>> {
         match self {
             Exchange::Http2(exchange) => exchange.poll(cx, max_body, peer),
-            Exchange::Http1(exchange) => exchange.as_mut().poll(cx),
+            Exchange::Other(exchange) => exchange.as_mut().poll(cx),
             Exchange::Failed(error) => Poll::Ready(Err(error.clone())),
         }
     }

@@ -94,7 +94,7 @@ impl TlsRoots {
     }
 
     /// The store that rustls verifies against; built once for all clones.
-    pub(super) fn store(&self) -> Result<Arc<RootCertStore>, RootsError> {
+    pub(crate) fn store(&self) -> Result<Arc<RootCertStore>, RootsError> {
         if let Some(store) = self.store.get() {
             return Ok(Arc::clone(store));
         }

@@ -8,14 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use keepwarm_pool::{AcquireError, CloseReason, Lease};
-use smallvec::SmallVec;
 
-use super::{Worker, WorkerState, send::refused};
+use super::{Worker, WorkerState, edns::Fit, send::refused};
 use crate::{
     error::{Error, ErrorKind, Retry},
-    message::{self, AnswerInfo},
+    message::{self, AnswerError, AnswerInfo},
     server::{
-        flight::{Best, Client, Exchange, Origin, Outcome, State, Token},
+        flight::{Added, Best, Client, Exchange, Origin, Outcome, State, Token},
         inbox::Event,
         route::{Face, Path},
     },
@@ -85,27 +84,27 @@ impl Worker {
             Found::Late => return,
             Found::Unknown => return self.wrong(socket, now),
         };
-        let right = {
+        let (fit, added) = {
             let state = self.state.borrow();
             let Some(token) = Self::find(&state, token) else {
                 socket.answered(id);
                 return;
             };
             let flight = &state.flights[token.index];
-            match &flight.exchanges[token.exchange].question {
-                None => message::answer_matches(&flight.query[..flight.question_end], datagram, false, false),
-                Some(question) => {
-                    let mut head: SmallVec<[u8; 280]> = SmallVec::from_slice(&flight.query[..12]);
-                    head.extend_from_slice(question);
-                    message::answer_matches(&head, datagram, true, false)
-                }
-            }
+            let exchange = &flight.exchanges[token.exchange];
+            (self.fit(flight, exchange, datagram), exchange.added)
         };
-        if !right {
-            return self.wrong(socket, now);
+        match fit {
+            Fit::Right => {}
+            Fit::Recased => return self.recased(socket, id, token, now),
+            Fit::Wrong => return self.wrong(socket, now),
+        }
+        let info = message::verify_answer(datagram);
+        if added != Added::Nothing && !self.bears_cookie((token, added), socket, (datagram, info.ok()), now) {
+            return;
         }
         socket.answered(id);
-        self.answered(token, datagram, now);
+        self.take(token, datagram, info, now);
     }
 
     /// RFC 5452 section 9.1: a wrong answer is dropped and waiting goes on; many of them mean that somebody guesses, and
@@ -146,6 +145,11 @@ impl Worker {
 
     /// An answer came whose id and question are right.
     pub(super) fn answered(self: &Rc<Worker>, token: u64, answer: &[u8], now: Instant) {
+        self.take(token, answer, message::verify_answer(answer), now);
+    }
+
+    /// As [`answered`](Self::answered), of an answer that was walked.
+    fn take(self: &Rc<Worker>, token: u64, answer: &[u8], info: Result<AnswerInfo, AnswerError>, now: Instant) {
         let state = &mut *self.state.borrow_mut();
         let Some(Token { index, exchange: number, .. }) = Self::find(state, token) else { return };
         let flight = &mut state.flights[index];
@@ -153,7 +157,7 @@ impl Worker {
         let Exchange { upstream, face, .. } = *exchange;
         let path = self.routes[upstream].path(face);
         let State::Sent { lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
-        let Ok(info) = message::verify_answer(answer) else {
+        let Ok(info) = info else {
             let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
             path.failed(lease.family(), now);
             self.lose(flight, number, error, now);
@@ -164,6 +168,11 @@ impl Worker {
         if flight.answered {
             drop(lease);
             return self.settle(state, index, now);
+        }
+        if self.is_about_options(flight, number, info.rcode, now) {
+            flight.exchanges[number].outcome = Some((Outcome::Answered(info.rcode), now));
+            drop(lease);
+            return self.settle_options(state, index, number, info.rcode, now);
         }
         if info.tc && face == Face::Main && self.routes[upstream].tcp.is_some() {
             // Behaviour 5: asked again over TCP; the truncated answer serves only if that brings nothing.

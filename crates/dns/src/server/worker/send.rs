@@ -4,14 +4,14 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use keepwarm_pool::{AcquireError, AcquireOptions, Acquired, CloseReason, Lease};
 use keepwarm_transport::error::Side;
-use smallvec::SmallVec;
 
 use super::{Worker, WorkerState};
 use crate::{
     error::{Error, ErrorKind},
+    exchange::Outgoing,
     message,
     server::{
-        flight::{Exchange, Flight, Outcome, State, Token},
+        flight::{Added, Exchange, Flight, Outcome, State, Token},
         route::{Face, Path, REPEAT, RESEND_MAX, RESEND_MIN},
         udp::read_upstream,
     },
@@ -42,6 +42,8 @@ impl Worker {
             state: State::Over,
             resend: None,
             blamed: false,
+            added: Added::Nothing,
+            doubted: false,
             outcome: None,
             question: None,
         });
@@ -68,15 +70,17 @@ impl Worker {
         lease: Lease<DnsConnector>,
         now: Instant,
     ) {
-        let flight = &mut state.flights[index];
-        let token = Token { index, generation: flight.generation, exchange: number }.pack();
+        let WorkerState { flights, datagram, .. } = state;
+        let flight = &mut flights[index];
+        let token = Token { index, generation: flight.generation, exchange: number };
         let Exchange { upstream, face, .. } = flight.exchanges[number];
         let path = self.routes[upstream].path(face);
         count(&path.endpoint.counters.queries);
+        let bare = number > 0 && Self::refused_options(flight, number);
         let mut id = None;
         let patience = match &*lease {
             Connection::Udp(socket) => {
-                match self.send_datagram(path, flight, number, socket, token, now) {
+                match self.send_datagram(path, flight, token, (socket, datagram), bare, now) {
                     Ok(sent) => id = sent,
                     Err(error) => {
                         self.blame(path, lease.family(), &error, now);
@@ -86,7 +90,14 @@ impl Worker {
                 path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX)
             }
             Connection::Stream(stream) => {
-                stream.pipe.submit(&flight.query, flight.question_end, token, &self.address.replies);
+                let Flight { query, question_end, exchanges, .. } = flight;
+                exchanges[number].added = match (bare, path.endpoint.adds_options()) {
+                    (true, _) => Added::LeftOff,
+                    (false, true) => Added::Options,
+                    (false, false) => Added::Nothing,
+                };
+                let query = Outgoing { message: query, question_end: *question_end, bare, now };
+                stream.pipe.submit(query, token.pack(), &self.address.replies);
                 STALLED
             }
         };
@@ -109,11 +120,12 @@ impl Worker {
         self: &Rc<Worker>,
         path: &Path,
         flight: &mut Flight,
-        number: usize,
-        socket: &Arc<UdpConnection>,
-        token: u64,
+        token: Token,
+        (socket, datagram): (&Arc<UdpConnection>, &mut Vec<u8>),
+        bare: bool,
         now: Instant,
     ) -> Result<Option<u16>, Error> {
+        let (number, token) = (token.exchange, token.pack());
         socket.read_by(|| tokio::task::spawn_local(read_upstream(self.clone(), socket.clone())).abort_handle());
         if socket.is_closed() {
             let text = format!("query to {}: the socket was retired", socket.peer);
@@ -124,14 +136,18 @@ impl Worker {
             socket.close(CloseReason::MaxUses);
             return Err(Error::new(ErrorKind::Local, "no free id on the socket"));
         };
-        let mut datagram: SmallVec<[u8; 512]> = SmallVec::from_slice(&flight.query);
+        datagram.clear();
+        datagram.extend_from_slice(&flight.query);
         datagram[..2].copy_from_slice(&id.to_be_bytes());
-        if path.endpoint.case_randomization {
+        if path.endpoint.case_randomization && path.endpoint.habits.keeps_case(now) {
             let question = &mut datagram[12..flight.question_end];
             message::randomize_case(question, rand::random);
             flight.exchanges[number].question = Some((&*question).into());
         }
-        self.outbox.query(socket, &datagram);
+        if bare || socket.has_cookie(now) {
+            Self::add_cookie(path, flight, number, (socket, datagram), bare, now);
+        }
+        self.outbox.query(socket, datagram);
         Ok(Some(id))
     }
 
@@ -141,6 +157,10 @@ impl Worker {
         for number in 0..state.flights[index].exchanges.len() {
             let exchange = &mut state.flights[index].exchanges[number];
             let Some((_, patience)) = exchange.resend.filter(|(at, _)| *at <= now) else { continue };
+            if exchange.doubted {
+                self.ask_over_tcp(state, index, number, now);
+                continue;
+            }
             let State::Sent { lease, at, .. } = &exchange.state else { continue };
             let (at, upstream, face) = (*at, exchange.upstream, exchange.face);
             let path = self.routes[upstream].path(face);

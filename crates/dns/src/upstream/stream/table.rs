@@ -8,12 +8,15 @@ use std::{
 use hashbrown::{HashMap, hash_map::Entry};
 use rand::RngExt as _;
 
-use super::STALLED;
+use super::{
+    super::cookie::{Cookies, Verdict},
+    STALLED,
+};
 use crate::{
     error::{Error, ErrorKind},
     exchange::{Asked, Askers, Batch},
     framing::push_frame,
-    message,
+    message::{self, AnswerOptions, Header},
 };
 
 /// The queries in flight on one connection.
@@ -23,6 +26,8 @@ pub(super) struct Exchange {
     waiting: HashMap<u16, Waiting, BuildHasherDefault<IdHasher>>,
     pub(super) askers: Askers,
     pub(super) noticed: Noticed,
+    /// Of the queries, where they have any.
+    pub(super) cookies: Option<Cookies>,
     /// Something came in that nobody asked for.
     pub(super) stray: bool,
     draining: bool,
@@ -35,6 +40,8 @@ pub(super) struct Noticed {
     pub(super) idle_limit: Option<Duration>,
     /// Answers that fitted no query.
     pub(super) wrong: u64,
+    /// Answers whose cookie was not ours.
+    pub(super) cookie_errors: u64,
     /// No new query is to go this way.
     pub(super) drain: bool,
 }
@@ -51,6 +58,7 @@ impl Exchange {
             waiting: HashMap::default(),
             askers: Askers::default(),
             noticed: Noticed::default(),
+            cookies: None,
             stray: false,
             draining: false,
         }
@@ -80,11 +88,11 @@ impl Exchange {
     }
 
     /// RFC 7766 section 7: answers may come out of order, so match on id and question, not on position.
-    pub(super) fn receive(&mut self, answer: &[u8]) {
-        // The option is in the additional section, of which the header tells whether there is one.
-        if answer.get(10..12).is_some_and(|additionals| additionals != [0, 0]) {
-            self.noticed.idle_limit = message::tcp_keepalive(answer).or(self.noticed.idle_limit);
-        }
+    pub(super) fn receive(&mut self, answer: &[u8], now: Instant) {
+        // Options are in the additional section, of which the header tells whether there is one.
+        let optional = answer.get(10..12).is_some_and(|additionals| additionals != [0, 0]);
+        let options = if optional { message::answer_options(answer) } else { AnswerOptions::default() };
+        self.noticed.idle_limit = options.keepalive.or(self.noticed.idle_limit);
         let Some(id) = answer.first_chunk().map(|id| u16::from_be_bytes(*id)) else {
             self.stray = true;
             return;
@@ -95,14 +103,26 @@ impl Exchange {
             self.stray |= self.waiting.is_empty();
             return;
         };
-        if message::answer_matches(&asked.head, answer, false, true) {
+        let text = if !message::answer_matches(&asked.head, answer, false, true) {
+            self.noticed.wrong += 1;
+            "the answer was to another question"
+        } else if !self.is_cookie_ours(options.cookie, answer, now) {
+            self.noticed.cookie_errors += 1;
+            "the answer had the cookie of another client"
+        } else {
             return self.askers.answer(asked.asker, asked.token, answer);
-        }
-        // The id is ours and the question is not: this peer mixes answers up, so no new query goes this way.
-        self.noticed.wrong += 1;
+        };
+        // The id is ours and the rest is not: this peer mixes answers up, so no new query goes this way.
         self.drain();
-        let text = format!("query to {}: the answer was to another question", self.target);
+        let text = format!("query to {}: {text}", self.target);
         self.askers.fail_later(asked, Error::new(ErrorKind::Mismatch, text).or_fresh());
+    }
+
+    fn is_cookie_ours(&mut self, cookie: Option<&[u8]>, answer: &[u8], now: Instant) -> bool {
+        let Some(cookies) = &mut self.cookies else { return true };
+        // With BADCOOKIE (23) comes the one to use; its lower bits tell, and a cookie more often renewed does no harm.
+        let renew = Header::read(answer).is_some_and(|header| header.rcode() == message::BADCOOKIE & 0x0f);
+        cookies.check(cookie, renew, true, now) != Verdict::Wrong
     }
 
     /// Whether the peer has gone silent: queries wait and nothing at all came for `patience`. A little earlier the

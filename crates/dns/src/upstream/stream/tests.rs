@@ -91,7 +91,7 @@ impl Bench {
     fn ask(&self, token: u64) {
         let query = message::build_query(&format!("name{token}.example"), message::TYPE_A).unwrap();
         let question_end = Query::parse(&query).unwrap().question.end;
-        self.pipe.submit(&query, question_end, token, &self.replies);
+        self.pipe.submit(Outgoing { message: &query, question_end, bare: false, now: self.now }, token, &self.replies);
     }
 
     /// One wake-up of the driver.
@@ -259,8 +259,8 @@ fn a_batch_at_steady_state_allocates_nothing() {
     let mut bench = Bench::new();
     let round = |bench: &mut Bench| {
         let (mut sent, mut received) = (0, 0);
-        let asked =
-            measure(|| (0..50).for_each(|token| bench.pipe.submit(QUERY, QUERY_QUESTION, token, &bench.replies)));
+        let query = Outgoing { message: QUERY, question_end: QUERY.len(), bare: false, now: bench.now };
+        let asked = measure(|| (0..50).for_each(|token| bench.pipe.submit(query, token, &bench.replies)));
         bench.line.stream.writes.reserve(1);
         let out = measure(|| sent = usize::from(bench.turn().is_pending()));
         let answers = bench.queries().iter().map(|query| answer(query)).collect::<Vec<_>>();
@@ -279,4 +279,3 @@ fn a_batch_at_steady_state_allocates_nothing() {
 
 /// `name.example. IN A`, with id 0.
 const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x04name\x07example\0\0\x01\0\x01";
-const QUERY_QUESTION: usize = QUERY.len();
