@@ -12,10 +12,8 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use keepwarm_dns::config::ListenTransport;
-
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, Loaded, fault::Faults, schema, words::size_words},
+    config::{Config, ConfigError, ControlConfig, EXAMPLE, fault::Faults, schema},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -45,6 +43,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a config file and show every fault in it.
     Check(CheckArgs),
+    /// Turn the config of cloudflared proxy-dns, dnsproxy, smartdns or unbound into one of keepwarm, and say what is lost.
+    Import(crate::import::ImportArgs),
     /// Ask a name and show the answer, where it is from, the connection and the time of each phase.
     Query(QueryArgs),
     /// Show the connection pools of the running daemon.
@@ -218,7 +218,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
-  2   the command line is wrong
+  2   the command line is wrong, or what is to be imported cannot be read
   69  unavailable: an address cannot be listened on, or the daemon is not running
   78  the config file is missing or refused
   130 interrupted by Ctrl-C while the demo ran";
@@ -240,7 +240,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
         Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?),
-        Command::Check(args) => check(&args),
+        Command::Check(args) => crate::check::main(&args),
+        Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
@@ -287,54 +288,6 @@ pub fn print(text: &str) -> anyhow::Result<Exit> {
     }
 }
 
-fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
-    let loaded = match args.file.as_deref() {
-        None => {
-            let summary = summary("built-in default", &Config::default_config());
-            return print(&summary);
-        }
-        Some(file) if file == Path::new("-") => {
-            Config::parse("standard input", &io::read_to_string(io::stdin())?, Path::new(""))?
-        }
-        Some(file) => Config::load(file)?,
-    };
-    let Loaded { config, warnings } = loaded;
-    if warnings.iter().next().is_some() {
-        complain(&format!("{}\n\n", warnings.render(io::stderr().is_terminal())));
-    }
-    let name = args.file.as_deref().filter(|file| *file != Path::new("-"));
-    print(&summary(&name.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string()), &config))
-}
-
-fn summary(name: &str, config: &Config) -> String {
-    let dns = &config.dns;
-    let listen: Vec<String> = dns
-        .listen
-        .iter()
-        .map(|listen| {
-            let transport = match listen.transport {
-                ListenTransport::Plain => "UDP and TCP",
-                ListenTransport::Udp => "UDP",
-                ListenTransport::Tcp => "TCP",
-                ListenTransport::Tls => "TLS",
-                ListenTransport::Https => "HTTPS",
-                ListenTransport::H3 => "HTTP/3",
-                ListenTransport::Quic => "QUIC",
-            };
-            format!("{} ({transport})", listen.address)
-        })
-        .collect();
-    let upstreams: Vec<String> =
-        dns.upstreams.iter().map(|upstream| format!("{} ({})", upstream.name, upstream.transport.as_str())).collect();
-    format!(
-        "{name}: ok\n  dns listens on {}\n  upstreams: {}\n  cache: {}\n  status endpoint on {}\n",
-        listen.join(", "),
-        upstreams.join(", "),
-        if dns.cache.size == 0 { "off".to_owned() } else { size_words(dns.cache.size as u64) },
-        config.control.listen,
-    )
-}
-
 /// Shows why a command failed, and says which exit code that is.
 fn show(error: &anyhow::Error) -> Exit {
     if let Some(ConfigError::Faults(faults)) = error.downcast_ref() {
@@ -358,7 +311,7 @@ fn show(error: &anyhow::Error) -> Exit {
 }
 
 /// Writes to standard error; when even that is closed there is nobody left to tell.
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

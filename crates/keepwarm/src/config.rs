@@ -21,6 +21,7 @@ mod example;
 pub mod fault;
 mod later;
 mod meaning;
+pub mod name;
 mod read;
 mod spec;
 mod value;
@@ -146,6 +147,9 @@ mod defaults {
     pub(super) const RACING_DELAY: Duration = Duration::from_millis(100);
     pub(super) const MAX_CONNECTIONS: usize = 512;
     pub(super) const WORKERS: usize = 0;
+    /// Bits of a client's address that upstreams are told, where they are told any: RFC 7871 section 11.1.
+    pub(super) const SUBNET_V4: u8 = 24;
+    pub(super) const SUBNET_V6: u8 = 56;
 
     pub(super) fn listen() -> Listen {
         Listen::plain(SocketAddr::from(([127, 0, 0, 1], 5300)))

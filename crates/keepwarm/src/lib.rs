@@ -1,13 +1,15 @@
 //! The `keepwarm` daemon and its commands; a library so that tests can call what the binary does.
 //!
-//! [`cli`] is the way in. [`config`] turns a file into typed settings, [`run`] starts the daemon with them, [`status`] is
+//! [`cli`] is the way in. [`config`] turns a file into typed settings, [`check`] says what they come to, [`import`] writes one, [`run`] starts the daemon with them, [`status`] is
 //! what it tells about itself, [`pools`], [`cache`] and [`query`] ask for that from outside, [`lab`] and [`demo`] need no network.
 //! What a query goes through is not here but in `keepwarm-dns`.
 
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod import;
 pub mod lab;
 pub mod logging;
 pub mod pools;

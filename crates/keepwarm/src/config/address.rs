@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{Listen, ListenTransport, Transport};
+use keepwarm_dns::config::{DOH_PATH, Listen, ListenTransport, Transport};
 
 use super::words::WordsError;
 
@@ -32,25 +32,37 @@ impl UpstreamAddress {
     }
 }
 
-const LISTEN_FORMS: &str = "an IP address and a port, such as \"127.0.0.1:5300\" (UDP and TCP), \"udp://127.0.0.1:5300\" or \"tcp://[::1]:5300\"";
-const UPSTREAM_FORMS: &str = "\"udp://1.1.1.1\", \"tcp://[2606:4700:4700::1111]:53\", \"tls://dns.quad9.net\" or \"https://dns.quad9.net/dns-query\"";
+const LISTEN_FORMS: &str = "an IP address and a port, such as \"127.0.0.1:5300\" (UDP and TCP), \"udp://127.0.0.1:5300\", \"tcp://[::1]:5300\", or encrypted: \"tls://[::]:853\", \"https://0.0.0.0:443/dns-query\", \"quic://[::]:853\", \"h3://[::]:443\"";
+const UPSTREAM_FORMS: &str = "\"udp://1.1.1.1\", \"tcp://[2606:4700:4700::1111]:53\", \"tls://dns.quad9.net\", \"https://dns.quad9.net/dns-query\", \"h3://dns.google\" or \"quic://dns.adguard-dns.com\"";
 
-/// Reads an address to listen on: `IP:PORT` for UDP and TCP, `udp://IP:PORT`, `tcp://IP:PORT`.
+/// Reads an address to listen on: `IP:PORT` for UDP and TCP, `udp://IP:PORT`, `tcp://IP:PORT`, and with optional ports
+/// `tls://IP`, `quic://IP`, `https://IP/PATH`, `h3://IP/PATH`.
 ///
 /// # Errors
 /// Says what is wrong and what would be accepted.
 pub fn parse_listen(text: &str) -> Result<Listen, WordsError> {
-    let (transport, rest) = match text.split_once("://") {
-        None => (ListenTransport::Plain, text),
-        Some(("udp", rest)) => (ListenTransport::Udp, rest),
-        Some(("tcp", rest)) => (ListenTransport::Tcp, rest),
-        Some((scheme @ ("tls" | "https" | "quic" | "h3"), _)) => {
-            let problem = format!("asks for a `{scheme}://` listener, which is known but not part of this version");
-            return Err(refuse(problem, LISTEN_FORMS));
-        }
-        Some((scheme, _)) => return Err(refuse(format!("has the unknown scheme `{scheme}://`"), LISTEN_FORMS)),
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(Listen::plain(parse_socket(text, None, LISTEN_FORMS)?));
     };
-    Ok(Listen::new(parse_socket(rest, None, LISTEN_FORMS)?, transport))
+    // What is spoken, and as which kind of upstream: its port where none is given, and whether it has a path.
+    let (transport, like) = match scheme {
+        "udp" => (ListenTransport::Udp, Transport::Udp),
+        "tcp" => (ListenTransport::Tcp, Transport::Tcp),
+        "tls" => (ListenTransport::Tls, Transport::Tls),
+        "https" => (ListenTransport::Https, Transport::Https),
+        "h3" => (ListenTransport::H3, Transport::H3),
+        "quic" => (ListenTransport::Quic, Transport::Quic),
+        "http" => return Err(refuse("asks for `http://`, which is not encrypted", LISTEN_FORMS)),
+        _ => return Err(refuse(format!("has the unknown scheme `{scheme}://`"), LISTEN_FORMS)),
+    };
+    let (authority, path) = split_path(rest);
+    let default_port = transport.is_encrypted().then(|| like.default_port());
+    let address = parse_socket(authority, default_port, LISTEN_FORMS)?;
+    let path = upstream_path(like, path)?;
+    if path.contains('?') {
+        return Err(refuse("has a query, which is the client's part of the URL", "a path such as \"/dns-query\""));
+    }
+    Ok(Listen { path, ..Listen::new(address, transport) })
 }
 
 /// Reads a bootstrap resolver: an IP address with an optional port (53).
@@ -121,7 +133,8 @@ pub fn parse_host(text: &str) -> Result<Arc<str>, WordsError> {
     )
 }
 
-/// Reads an upstream's URL: `udp://`, `tcp://`, `tls://`, `https://`, host, optional port, and for `https://` a path.
+/// Reads an upstream's URL: `udp://`, `tcp://`, `tls://`, `https://`, `h3://`, `quic://`, host, optional port, and for
+/// `https://` and `h3://` a path.
 ///
 /// # Errors
 /// Says what is wrong and what would be accepted.
@@ -144,19 +157,14 @@ pub fn parse_upstream(text: &str) -> Result<UpstreamAddress, WordsError> {
         "tcp" => Transport::Tcp,
         "tls" => Transport::Tls,
         "https" => Transport::Https,
-        "h3" | "quic" => {
-            let problem = format!("asks for `{scheme}://`, which is known but not part of this version");
-            return Err(refuse(problem, UPSTREAM_FORMS));
-        }
+        "h3" => Transport::H3,
+        "quic" => Transport::Quic,
         "http" => {
             return Err(refuse("asks for `http://`, which is not encrypted and not DNS over HTTPS", UPSTREAM_FORMS));
         }
         _ => return Err(refuse(format!("has the unknown scheme `{scheme}://`"), UPSTREAM_FORMS)),
     };
-    let (authority, path) = match rest.find(['/', '?', '#']) {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
+    let (authority, path) = split_path(rest);
     if authority.contains('@') {
         return Err(refuse("holds a user name, which no transport of this version sends", UPSTREAM_FORMS));
     }
@@ -174,10 +182,14 @@ pub fn parse_upstream(text: &str) -> Result<UpstreamAddress, WordsError> {
     Ok(UpstreamAddress { transport, host, port, path: upstream_path(transport, path)? })
 }
 
+fn split_path(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
+}
+
 fn upstream_path(transport: Transport, path: &str) -> Result<Arc<str>, WordsError> {
     match (transport, path) {
-        (Transport::Https, "") => Ok("/dns-query".into()),
-        (Transport::Https, _) => {
+        (Transport::Https | Transport::H3, "") => Ok(DOH_PATH.into()),
+        (Transport::Https | Transport::H3, _) => {
             let usable =
                 path.starts_with('/') && !path.contains('#') && path.parse::<hyper::http::uri::PathAndQuery>().is_ok();
             match usable {
@@ -191,7 +203,7 @@ fn upstream_path(transport: Transport, path: &str) -> Result<Arc<str>, WordsErro
         (_, "") => Ok("".into()),
         (_, _) => Err(refuse(
             format!("has a path, which `{}://` does not use", transport.as_str()),
-            "the address without it (a path belongs to https://)",
+            "the address without it (a path belongs to https:// and h3://)",
         )),
     }
 }

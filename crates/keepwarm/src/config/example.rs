@@ -13,7 +13,7 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 /// The JSON Schema (draft 2020-12) of the config file.
 pub fn schema() -> Value {
     let mut schema = schemars::schema_for!(FileSpec).to_value();
-    let example: Value = toml::from_str(EXAMPLE).expect("a test parses the example");
+    let example = every_key();
     describe(&mut schema, &example, "");
     schema["title"] = "keepwarm configuration".into();
     schema["required"] = serde_json::json!(["version", "dns"]);
@@ -21,12 +21,35 @@ pub fn schema() -> Value {
     schema["properties"]["dns"]["required"] = serde_json::json!(["upstream"]);
     schema["properties"]["dns"]["properties"]["upstream"]["minItems"] = 1.into();
     schema["properties"]["dns"]["properties"]["upstream"]["items"]["required"] = serde_json::json!(["name", "address"]);
+    schema["properties"]["dns"]["properties"]["route"]["items"]["required"] = serde_json::json!(["match", "via"]);
+    schema["properties"]["dns"]["properties"]["tls"]["required"] = serde_json::json!(["certificate", "key"]);
     schema
+}
+
+/// The example with the keys that are commented out in it.
+pub(super) fn every_key() -> Value {
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|first: char| first == '[' || first.is_ascii_lowercase()) => key,
+        _ => line,
+    };
+    let text: Vec<&str> = EXAMPLE.lines().map(line).collect();
+    toml::from_str(&text.join("\n")).expect("a test parses the example")
 }
 
 /// Keys that the example shows with something else than a default.
 pub(super) fn is_only_an_example(path: &str) -> bool {
-    (path.starts_with("dns.upstream.") && path != "dns.upstream.case_randomization") || path == "version"
+    const UPSTREAM: [&str; 4] = ["name", "address", "addresses", "server_name"];
+    const OTHERS: [&str; 6] = [
+        "version",
+        "dns.fallback",
+        "dns.tls.certificate",
+        "dns.tls.key",
+        "dns.client_subnet.address",
+        "dns.query_log.file",
+    ];
+    path.starts_with("dns.route.")
+        || path.strip_prefix("dns.upstream.").is_some_and(|key| UPSTREAM.contains(&key))
+        || OTHERS.contains(&path)
 }
 
 /// Adds defaults, takes the line breaks of the source out of descriptions, and takes out null, which TOML does not have.

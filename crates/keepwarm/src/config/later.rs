@@ -9,17 +9,9 @@ pub(super) fn purpose(path: &str) -> Option<&'static str> {
     LATER.iter().find(|(known, _)| *known == path).map(|(_, purpose)| *purpose)
 }
 
-/// The strategies of later versions.
-pub(super) const STRATEGIES: [&str; 4] = ["random", "least-loaded", "fastest", "hedged"];
-
-const LATER: [(&str, &str); 9] = [
+const LATER: [(&str, &str); 4] = [
     ("https", "hot HTTPS connections and the HTTP gateway"),
     ("tunnel", "SOCKS5 and HTTP proxies"),
-    ("dns.tls", "the certificate for encrypted listeners"),
-    ("dns.upstream.weight", "shares of the queries for upstreams"),
-    ("dns.upstream.ech", "encrypted client hello"),
-    ("dns.upstream.cookies", "DNS cookies (RFC 7873)"),
-    ("dns.upstream.padding", "padding of encrypted queries (RFC 8467)"),
     ("control.token_file", "a token for listeners beyond loopback"),
     ("control.watch", "reload when the file changes"),
 ];

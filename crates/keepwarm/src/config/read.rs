@@ -57,6 +57,9 @@ impl Refusal {
 
 /// What stands behind a key: a value, a list, or a section.
 pub(super) trait Read: Sized {
+    /// A list of it is written as sections with a header each.
+    const IS_SECTION: bool = false;
+
     /// Reads it; `None` when a fault was noted instead.
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self>;
 
@@ -96,11 +99,9 @@ impl<T: Read> Read for List<T> {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
         let DeValue::Array(items) = value.get_ref() else {
             let refusal = Refusal::kind(value.get_ref(), "a list", "");
-            let header = path.starts_with("dns.upstream");
-            let help = if header {
-                "accepted: sections headed [[dns.upstream]]"
-            } else {
-                "accepted: values in square brackets, such as [\"...\", \"...\"]"
+            let help = match T::IS_SECTION {
+                true => format!("accepted: sections headed [[{path}]]"),
+                false => "accepted: values in square brackets, such as [\"...\", \"...\"]".to_owned(),
             };
             faults.push(
                 Fault::error(value.span(), format!("`{path}` {}", refusal.problem)).label(refusal.label).help(help),
@@ -191,6 +192,14 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
+/// The name of a key, which is a raw identifier where Rust has that word for itself.
+pub(super) const fn plain(identifier: &'static str) -> &'static str {
+    match identifier.as_bytes() {
+        [b'r', b'#', ..] => identifier.split_at(2).1,
+        _ => identifier,
+    }
+}
+
 /// Declares a section: struct, known keys, reader and schema at once. Each key is optional in the struct; what is
 /// required is a matter of the checks that follow.
 macro_rules! section {
@@ -198,8 +207,8 @@ macro_rules! section {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
-        pub(super) struct $name {
-            $($(#[$doc])* pub(super) $key: Option<$crate::config::read::At<$kind>>,)*
+        pub(in crate::config) struct $name {
+            $($(#[$doc])* pub(in crate::config) $key: Option<$crate::config::read::At<$kind>>,)*
             /// The keys that the file has, readable or not.
             #[schemars(skip)]
             present: Vec<&'static str>,
@@ -207,17 +216,18 @@ macro_rules! section {
 
         impl $name {
             /// The keys of this section.
-            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            pub(in crate::config) const KEYS: &'static [&'static str] =
+                &[$($crate::config::read::plain(stringify!($key))),*];
 
             /// Reads the section from its table.
-            pub(super) fn from_table(
+            pub(in crate::config) fn from_table(
                 faults: &mut $crate::config::fault::Faults,
                 path: &str,
                 table: &toml::de::DeTable<'_>,
             ) -> Self {
                 $crate::config::read::unknown_keys(faults, path, Self::KEYS, table);
                 Self {
-                    $($key: $crate::config::read::key(faults, path, stringify!($key), table),)*
+                    $($key: $crate::config::read::key(faults, path, const { $crate::config::read::plain(stringify!($key)) }, table),)*
                     present: Self::KEYS.iter().copied().filter(|key| table.contains_key(*key)).collect(),
                 }
             }
@@ -230,6 +240,8 @@ macro_rules! section {
         }
 
         impl $crate::config::read::Read for $name {
+            const IS_SECTION: bool = true;
+
             fn read(
                 faults: &mut $crate::config::fault::Faults,
                 path: &str,

@@ -9,13 +9,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use keepwarm_dns::config::{Listen, Strategy};
+use keepwarm_dns::config::{Ddr, Ech, Listen, QueryLogPrivacy, Strategy};
 use schemars::{Schema, json_schema};
 use toml::de::DeValue;
 
 use super::{
     address::{self, UpstreamAddress},
-    later,
+    name,
     read::{Refusal, Value, nearest},
     words::{self, WordsError},
 };
@@ -45,21 +45,32 @@ pub(super) struct Ip(pub(super) IpAddr);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host(pub(super) Arc<str>);
 
-/// A strategy by its name in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StrategyName(pub(super) Strategy);
-
 /// Where the status endpoint listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ControlAddress(pub(super) SocketAddr);
 
-/// The strategies of this version, by their names.
-pub(super) const STRATEGIES: [(&str, Strategy); 4] = [
-    ("sequential", Strategy::Sequential),
-    ("parallel", Strategy::Parallel),
-    ("racing", Strategy::Racing),
-    ("round-robin", Strategy::RoundRobin),
-];
+/// What upstreams are told of the client's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SubnetPolicy {
+    /// Nothing.
+    Strip,
+    /// What the client says.
+    Pass,
+    /// The client's network, or a fixed one.
+    Set,
+}
+
+/// A name in logs, status and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name(pub(super) Arc<str>);
+
+/// A name that stands for itself and all names below it: lower case, without a dot at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Suffix(pub(super) Arc<str>);
+
+/// A record in zone-file form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record(pub(super) Arc<str>);
 
 impl Value for bool {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -192,43 +203,58 @@ text_value! {
     Bootstrap: "a resolver's IP", "9.9.9.9", |text| address::parse_bootstrap(text).map(Bootstrap);
     Ip: "an IP address", "9.9.9.9", |text| address::parse_ip(text).map(Ip);
     Host: "a host name", "dns.quad9.net", |text| address::parse_host(text).map(Host);
+    Name: "a name", "quad9", |text| name::parse_name(text).map(Name);
+    Suffix: "a name", "corp.example", |text| name::parse_suffix(text).map(Suffix);
+    Record: "a record", "nas.home.arpa. 60 A 192.168.1.5", |text| name::parse_record(text).map(Record);
     ControlAddress: "an address to listen on", "127.0.0.1:9180", parse_control;
     LogFilter: "a level or filter", "info", |text: &str| text.parse::<LogFilter>()
         .map_err(|error| WordsError { problem: error.problem, accepted: error.accepted });
 }
 
-impl Value for StrategyName {
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let accepted = STRATEGIES.map(|(name, _)| format!("\"{name}\"")).join(", ");
-        let text = text(value, "a strategy", &accepted)?;
-        if let Some((_, strategy)) = STRATEGIES.iter().find(|(name, _)| *name == text) {
-            return Ok(StrategyName(*strategy));
-        }
-        if later::STRATEGIES.contains(&text) {
-            let problem = format!("is \"{text}\", a strategy that is known but not part of this version");
-            return Err(Refusal { problem, label: String::new(), accepted });
-        }
-        Err(unknown_word(text, "strategy", STRATEGIES.iter().map(|(name, _)| *name), accepted))
-    }
+/// Values that are one of a few words.
+macro_rules! word_value {
+    ($($kind:ty: $what:literal, [$(($word:expr, $value:expr)),* $(,)?];)*) => {$(
+        impl Value for $kind {
+            fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+                let known = [$($word),*];
+                let accepted = known.map(|word| format!("\"{word}\"")).join(", ");
+                let article = if $what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+                let text = text(value, &format!("{article} {}", $what), &accepted)?;
+                let read = [$(($word, $value)),*].into_iter().find(|(word, _)| *word == text);
+                read.map(|(_, value)| value).ok_or_else(|| unknown_word(text, $what, known.into_iter(), accepted))
+            }
 
-    fn schema() -> Schema {
-        json_schema!({ "type": "string", "enum": STRATEGIES.map(|(name, _)| name) })
-    }
+            fn schema() -> Schema {
+                json_schema!({ "type": "string", "enum": [$($word),*] })
+            }
+        }
+    )*};
 }
 
-impl Value for LogFormat {
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let accepted = LogFormat::ALL.map(|(name, _)| format!("\"{name}\"")).join(", ");
-        let text = text(value, "a format", &accepted)?;
-        match LogFormat::ALL.iter().find(|(name, _)| *name == text) {
-            Some((_, format)) => Ok(*format),
-            None => Err(unknown_word(text, "format", LogFormat::ALL.iter().map(|(name, _)| *name), accepted)),
-        }
-    }
-
-    fn schema() -> Schema {
-        json_schema!({ "type": "string", "enum": LogFormat::ALL.map(|(name, _)| name) })
-    }
+word_value! {
+    Strategy: "strategy", [
+        (Strategy::Sequential.as_str(), Strategy::Sequential),
+        (Strategy::Parallel.as_str(), Strategy::Parallel),
+        (Strategy::Racing.as_str(), Strategy::Racing),
+        (Strategy::RoundRobin.as_str(), Strategy::RoundRobin),
+        (Strategy::Random.as_str(), Strategy::Random),
+        (Strategy::LeastLoaded.as_str(), Strategy::LeastLoaded),
+        (Strategy::Fastest.as_str(), Strategy::Fastest),
+        (Strategy::Hedged.as_str(), Strategy::Hedged),
+    ];
+    Ech: "mode", [("auto", Ech::Auto), ("require", Ech::Require), ("off", Ech::Off)];
+    Ddr: "mode", [("off", Ddr::Off), ("auto", Ddr::Auto), ("require", Ddr::Require)];
+    SubnetPolicy: "policy", [("strip", SubnetPolicy::Strip), ("pass", SubnetPolicy::Pass), ("set", SubnetPolicy::Set)];
+    QueryLogPrivacy: "privacy level", [
+        ("off", QueryLogPrivacy::Off),
+        ("hashed", QueryLogPrivacy::Hashed),
+        ("full", QueryLogPrivacy::Full),
+    ];
+    LogFormat: "format", [
+        (LogFormat::ALL[0].0, LogFormat::ALL[0].1),
+        (LogFormat::ALL[1].0, LogFormat::ALL[1].1),
+        (LogFormat::ALL[2].0, LogFormat::ALL[2].1),
+    ];
 }
 
 fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {

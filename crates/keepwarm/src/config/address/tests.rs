@@ -14,6 +14,9 @@ fn upstreams_are_read_with_their_defaults() {
         ("tls://dns.quad9.net:853", Transport::Tls, "dns.quad9.net", 853, ""),
         ("https://dns.quad9.net", Transport::Https, "dns.quad9.net", 443, "/dns-query"),
         ("https://dns.quad9.net:8443/q?a=b", Transport::Https, "dns.quad9.net", 8443, "/q?a=b"),
+        ("h3://dns.google", Transport::H3, "dns.google", 443, "/dns-query"),
+        ("h3://dns.google:444/q", Transport::H3, "dns.google", 444, "/q"),
+        ("quic://dns.adguard-dns.com", Transport::Quic, "dns.adguard-dns.com", 853, ""),
         ("https://[::1]/dns-query", Transport::Https, "::1", 443, "/dns-query"),
     ] {
         let expected = UpstreamAddress { transport, host: host.into(), port, path: path.into() };
@@ -28,8 +31,7 @@ fn upstreams_are_refused_with_the_remedy() {
         ("2606:4700::1", "which protocol", "write \"udp://[2606:4700::1]\""),
         ("dns.quad9.net:853", "which protocol", "\"tls://dns.quad9.net:853\""),
         ("", "which protocol", "udp://"),
-        ("h3://dns.quad9.net", "not part of this version", "https://"),
-        ("quic://dns.quad9.net", "not part of this version", "tls://"),
+        ("quic://dns.quad9.net/dns-query", "has a path", "h3://"),
         ("dot://dns.quad9.net", "unknown scheme `dot://`", "tls://"),
         ("http://dns.quad9.net", "not encrypted", "https://"),
         ("tls://", "no host", "tls://"),
@@ -61,12 +63,29 @@ fn listeners_are_read_and_refused() {
     assert_eq!(parse_listen("udp://127.0.0.1:5300"), Ok(Listen::new(address, ListenTransport::Udp)));
     assert_eq!(parse_listen("tcp://127.0.0.1:5300"), Ok(Listen::new(address, ListenTransport::Tcp)));
     assert!(parse_listen("[::1]:0").is_ok());
+    for (text, address, transport, path) in [
+        ("tls://127.0.0.1", "127.0.0.1:853", ListenTransport::Tls, ""),
+        ("tls://[::]:8853", "[::]:8853", ListenTransport::Tls, ""),
+        ("quic://[::1]", "[::1]:853", ListenTransport::Quic, ""),
+        ("https://127.0.0.1", "127.0.0.1:443", ListenTransport::Https, "/dns-query"),
+        ("https://[::]:8443/q", "[::]:8443", ListenTransport::Https, "/q"),
+        ("h3://0.0.0.0/q", "0.0.0.0:443", ListenTransport::H3, "/q"),
+    ] {
+        let expected = Listen { address: address.parse().unwrap(), transport, path: path.into() };
+        assert_eq!(parse_listen(text), Ok(expected), "{text}");
+    }
     for (text, problem) in [
         ("127.0.0.1", "has no port"),
         ("::1", "has no port"),
         ("127.0.0.1:70000", "`70000` as its port"),
         ("localhost:53", "only IP addresses"),
-        ("tls://127.0.0.1:853", "not part of this version"),
+        ("tls://127.0.0.1:853/dns-query", "has a path"),
+        ("https://127.0.0.1/a b", "a URL cannot hold"),
+        ("https://127.0.0.1/dns-query{?dns}", "has a query"),
+        ("https://127.0.0.1/dns-query?dns=", "has a query"),
+        ("http://127.0.0.1:80", "not encrypted"),
+        ("udp://127.0.0.1", "has no port"),
+        ("tls://dns.lan", "is not an IP address"),
         ("dns://127.0.0.1:53", "unknown scheme"),
         ("", "is not an IP address"),
     ] {

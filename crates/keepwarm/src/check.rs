@@ -1,0 +1,92 @@
+//! `keepwarm check`: a config file read as the daemon would, and in a few lines what it comes to.
+//!
+//! The faults are the config's business; this says where clients come in and whom their queries go to.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+};
+
+use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
+
+use crate::{
+    cli::{CheckArgs, Exit, complain, print},
+    config::{Config, Loaded, words::size_words},
+};
+
+/// Checks a file and prints what it comes to.
+///
+/// # Errors
+/// [`ConfigError`](crate::config::ConfigError) with every fault when it is refused.
+pub fn main(args: &CheckArgs) -> anyhow::Result<Exit> {
+    let loaded = match args.file.as_deref() {
+        None => return print(&summary("built-in default", &Config::default_config())),
+        Some(file) if file == Path::new("-") => {
+            Config::parse("standard input", &io::read_to_string(io::stdin())?, Path::new(""))?
+        }
+        Some(file) => Config::load(file)?,
+    };
+    let Loaded { config, warnings } = loaded;
+    if warnings.iter().next().is_some() {
+        complain(&format!("{}\n\n", warnings.render(io::stderr().is_terminal())));
+    }
+    let name = args.file.as_deref().filter(|file| *file != Path::new("-"));
+    print(&summary(&name.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string()), &config))
+}
+
+fn summary(name: &str, config: &Config) -> String {
+    let dns = &config.dns;
+    let mut lines = vec![format!("{name}: ok"), format!("dns listens on {}", list(dns.listen.iter().map(listener)))];
+    lines.push(format!("upstreams: {}", upstreams_of(dns, DEFAULT_GROUP)));
+    for group in groups(dns) {
+        lines.push(format!("group {group}: {}", upstreams_of(dns, group)));
+    }
+    for route in &dns.routes {
+        lines.push(format!("{} via {}", list(route.suffixes.iter().map(ToString::to_string)), route.group));
+    }
+    if let Some(fallback) = &dns.fallback {
+        lines.push(format!("fallback: {fallback}"));
+    }
+    lines.push(match dns.cache.size {
+        0 => "cache: off".to_owned(),
+        size => format!("cache: {}", size_words(size as u64)),
+    });
+    if let (Some(file), true) = (&dns.query_log.file, dns.query_log.privacy != QueryLogPrivacy::Off) {
+        lines.push(format!("query log: {}", file.display()));
+    }
+    lines.push(format!("status endpoint on {}", config.control.listen));
+    lines.join("\n  ") + "\n"
+}
+
+fn listener(listen: &Listen) -> String {
+    let transport = match listen.transport {
+        ListenTransport::Plain => "UDP and TCP",
+        ListenTransport::Udp => "UDP",
+        ListenTransport::Tcp => "TCP",
+        ListenTransport::Tls => "TLS",
+        ListenTransport::Https => "HTTPS",
+        ListenTransport::H3 => "HTTP/3",
+        ListenTransport::Quic => "QUIC",
+    };
+    format!("{} ({transport})", listen.address)
+}
+
+fn upstreams_of(dns: &DnsConfig, group: &str) -> String {
+    let shown = |upstream: &UpstreamConfig| format!("{} ({})", upstream.name, upstream.transport.as_str());
+    list(dns.upstreams.iter().filter(|upstream| &*upstream.group == group).map(shown))
+}
+
+/// The groups beside the one that answers by default, in the order of the file.
+fn groups(dns: &DnsConfig) -> Vec<&str> {
+    let mut groups = Vec::new();
+    for upstream in &dns.upstreams {
+        if *upstream.group != *DEFAULT_GROUP && !groups.contains(&&*upstream.group) {
+            groups.push(&*upstream.group);
+        }
+    }
+    groups
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}

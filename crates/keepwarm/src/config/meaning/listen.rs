@@ -1,0 +1,122 @@
+//! Where clients come in: that no two listeners want one socket, and that encrypted ones have a certificate.
+
+use std::path::Path;
+
+use keepwarm_dns::config::{Listen, ListenTls};
+
+use super::Check;
+use crate::config::{
+    defaults,
+    fault::Fault,
+    read::{At, List, Section as _},
+    spec::{ControlSpec, DnsSpec, ListenTlsSpec},
+    value::Text,
+};
+
+const LISTEN_MAX: usize = 64;
+
+impl Check<'_> {
+    pub(super) fn listen(&mut self, listen: Option<&At<List<Listen>>>) -> Vec<Listen> {
+        let Some(listen) = listen else {
+            return vec![defaults::listen()];
+        };
+        self.not_empty_list("dns.listen", listen, LISTEN_MAX, "at least one address, such as \"127.0.0.1:5300\"");
+        for (index, item) in listen.value.iter().enumerate() {
+            let (address, b) = (item.value.address, item.value.transport);
+            let clash = listen.value[..index].iter().filter(|_| address.port() != 0).find_map(|earlier| {
+                let a = earlier.value.transport;
+                let protocol = match (a.over_udp() && b.over_udp(), a.over_tcp() && b.over_tcp()) {
+                    (false, false) => return None,
+                    (true, true) => "both are over UDP and TCP",
+                    (true, false) => "both are over UDP",
+                    (false, true) => "both are over TCP",
+                };
+                (earlier.value.address == address).then_some((earlier, protocol))
+            });
+            if let Some((earlier, protocol)) = clash {
+                self.faults.push(
+                    Fault::error(item.span.clone(), format!("`dns.listen` has {address} twice"))
+                        .also(earlier.span.clone(), format!("first here; {protocol}"))
+                        .help("remove one of them, or give it another port"),
+                );
+            }
+        }
+        listen.value.iter().map(|item| item.value.clone()).collect()
+    }
+
+    /// The status endpoint takes TCP connections, and cannot share an address with a listener that does.
+    pub(super) fn control_fits(&mut self, control: &ControlSpec, dns: &DnsSpec) {
+        let (Some(control), Some(listen)) = (&control.listen, &dns.listen) else {
+            return;
+        };
+        let address = control.value.0;
+        let takes_it = |item: &&At<Listen>| item.value.address == address && item.value.transport.over_tcp();
+        if let Some(listener) = listen.value.iter().filter(|_| address.port() != 0).find(takes_it) {
+            self.faults.push(
+                Fault::error(
+                    control.span.clone(),
+                    format!("`control.listen` is {address}, where `dns.listen` takes TCP"),
+                )
+                .also(listener.span.clone(), "the listener")
+                .help("give one of them another port"),
+            );
+        }
+    }
+
+    /// The certificate. Its files are looked at only where a listener shows them: a section that waits for its first
+    /// listener does no harm.
+    pub(super) fn listen_tls(
+        &mut self,
+        tls: Option<&At<ListenTlsSpec>>,
+        has_section: bool,
+        listen: Option<&At<List<Listen>>>,
+        base: &Path,
+    ) -> Option<ListenTls> {
+        let shown_at = listen.and_then(|list| list.value.iter().find(|item| item.value.transport.is_encrypted()));
+        let Some(tls) = tls else {
+            if let Some(listener) = shown_at.filter(|_| !has_section) {
+                let scheme = listener.value.transport.as_str();
+                self.faults.push(
+                    Fault::error(
+                        listener.span.clone(),
+                        format!("`dns.listen` has a {scheme}:// listener, and there is no [dns.tls]"),
+                    )
+                    .label("needs a certificate")
+                    .help("add the certificate, such as:\n[dns.tls]\ncertificate = \"dns.crt\"\nkey = \"dns.key\""),
+                );
+            }
+            return None;
+        };
+        for (key, what) in [("certificate", "dns.crt"), ("key", "dns.key")] {
+            if !tls.value.has(key) {
+                self.faults.push(
+                    Fault::error(tls.span.clone(), format!("`dns.tls.{key}` is missing"))
+                        .help(format!("add the path of a PEM file, such as {key} = \"{what}\"")),
+                );
+            }
+        }
+        let path = |at: &At<Text>| base.join(&at.value.0);
+        if shown_at.is_some() {
+            for (key, at) in [("certificate", &tls.value.certificate), ("key", &tls.value.key)] {
+                if let Some(at) = at {
+                    self.readable(&format!("dns.tls.{key}"), at, &path(at), "a PEM file that keepwarm may read");
+                }
+            }
+        }
+        Some(ListenTls { certificate: path(tls.value.certificate.as_ref()?), key: path(tls.value.key.as_ref()?) })
+    }
+
+    /// Notes a file that cannot be opened, or is none.
+    pub(super) fn readable(&mut self, key: &str, at: &At<Text>, path: &Path, accepted: &str) {
+        let opened = std::fs::File::open(path).and_then(|file| file.metadata());
+        let problem = match opened {
+            Ok(metadata) if metadata.is_dir() => "is a directory".to_owned(),
+            Ok(_) => return,
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        self.faults.push(
+            Fault::error(at.span.clone(), format!("`{key}`: {} {problem}", path.display()))
+                .help(format!("accepted: the path of {accepted}; a relative path starts at this file's folder")),
+        );
+    }
+}
