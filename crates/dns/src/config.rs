@@ -275,8 +275,8 @@ pub struct LocalSettings {
     pub records: Vec<Arc<str>>,
     /// AAAA queries get an empty answer, for networks whose IPv6 does not work. Default `false`.
     pub filter_aaaa: bool,
-    /// Special names of RFC 6761, RFC 7686, RFC 8880 and RFC 6303 are answered here: localhost, invalid, test, onion, private
-    /// reverse zones. A route for such a name wins. Default `true`.
+    /// Special names are answered here: localhost, invalid and test (RFC 6761), local (RFC 6762), onion (RFC 7686), home.arpa
+    /// (RFC 8375), resolver.arpa (RFC 9462), private reverse zones (RFC 6303). A route for such a name wins. Default `true`.
     pub special_names: bool,
 }
 

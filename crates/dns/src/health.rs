@@ -6,7 +6,7 @@
 
 mod latency;
 
-pub use latency::Latency;
+pub use latency::{Latency, Percentiles, Spread};
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,8 @@
 //!
 //! [`server::Server`] is the way in: it takes a [`config::DnsConfig`], listens, and answers. What stands between is pure
 //! where it can be: [`message`] reads and rewrites messages, [`strategy`] decides which upstream is asked when,
-//! [`health`] when one is left alone, [`cache`] keeps answers, [`wheel`] keeps the time. How settings are written in a
+//! [`health`] when one is left alone, [`cache`] keeps answers, [`local`]
+//! answers what needs no upstream, [`wheel`] keeps the time. How settings are written in a
 //! file, and what an operator sees, are not here.
 
 pub mod cache;
@@ -10,7 +11,11 @@ pub mod config;
 pub mod error;
 mod exchange;
 mod framing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
+pub mod local;
 pub mod message;
 pub mod server;
 pub mod strategy;

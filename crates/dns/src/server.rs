@@ -6,14 +6,19 @@
 mod access;
 mod bind;
 pub mod doh;
+mod doq;
 mod events;
 mod flight;
+mod h3;
 mod https;
 mod inbox;
 mod limit;
+mod local;
 mod network;
 mod pools;
 mod proxy;
+mod query_log;
+mod quic;
 mod route;
 mod status;
 mod tcp;
@@ -24,8 +29,13 @@ mod worker;
 
 pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
+pub use local::LocalError;
+pub use query_log::QueryLogError;
 pub use status::{PoolStatus, ServerStatus};
-pub use trace::{AttemptTrace, DialTrace, ExchangeTrace, Trace};
+pub use trace::{
+    AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
+    Trace, Why,
+};
 
 use std::{
     fmt, io,
@@ -41,6 +51,7 @@ use std::{
 use keepwarm_pool::Pool;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
+    quic::server::QuicListener,
     resolve::{Resolve, SystemResolver},
     tls::{CertificateError, RootsError},
 };
@@ -52,9 +63,14 @@ use tokio::{
     time::Instant as Clock,
 };
 
+use crate::strategy::{
+    budget::HedgeBudget,
+    groups::{GroupFault, Groups},
+};
 use crate::{
     cache::Cache,
     config::{DnsConfig, Listen, ListenTransport, Transport},
+    local::Local,
     message,
     upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
 };
@@ -62,7 +78,9 @@ use access::Access;
 use bind::{Sockets, bind};
 use inbox::{Address, Event};
 use limit::Limiter;
+use local::Watch;
 use pools::{datagram_pool, stream_pool};
+use query_log::{LogThread, QueryLog};
 use route::{Path, Route};
 use tls::Encryption;
 use worker::Worker;
@@ -72,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) config: DnsConfig,
     pub(crate) workers: usize,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) groups: Groups,
+    pub(crate) hedges: HedgeBudget,
     pub(crate) streams: Pool<DnsConnector>,
     /// One a worker.
     pub(crate) datagrams: Vec<Pool<DnsConnector>>,
@@ -82,6 +102,7 @@ pub(crate) struct Shared {
     /// Limits of single clients; `None` when there are none.
     pub(crate) limiter: Option<Limiter>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) query_log: Option<QueryLog>,
     pub(crate) counters: Counters,
 }
 
@@ -103,6 +124,10 @@ pub(crate) struct Counters {
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
     pub(crate) cache_prefetches: AtomicU64,
+    pub(crate) local_answers: AtomicU64,
+    pub(crate) hedges_sent: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
+    pub(crate) hedges_denied: AtomicU64,
     pub(crate) network_changes: AtomicU64,
 }
 
@@ -114,6 +139,9 @@ pub struct Server {
     listening: Vec<Listen>,
     in_flight: Arc<AtomicUsize>,
     events: Mutex<Option<PoolEvents>>,
+    /// Looks for changes of hosts files.
+    watch: Watch,
+    log_thread: Option<LogThread>,
 }
 
 /// Why a server did not start.
@@ -132,8 +160,14 @@ pub enum StartError {
     Certificate(CertificateError),
     /// A limit of the pool contradicts another.
     Limits(keepwarm_pool::LimitsError),
+    /// The names to answer here cannot be had.
+    Local(LocalError),
+    /// The query log cannot be had.
+    QueryLog(QueryLogError),
     /// A thread or runtime cannot be had.
     Runtime(io::Error),
+    /// A route or the fallback leads nowhere.
+    Groups(GroupFault),
 }
 
 impl fmt::Display for StartError {
@@ -162,7 +196,10 @@ impl fmt::Display for StartError {
             }
             StartError::Certificate(error) => write!(f, "certificate of the listeners (dns.tls): {error}"),
             StartError::Limits(error) => write!(f, "limits of the pool: {error}"),
+            StartError::Local(error) => error.fmt(f),
+            StartError::QueryLog(error) => error.fmt(f),
             StartError::Runtime(error) => write!(f, "start a worker: {error}"),
+            StartError::Groups(fault) => write!(f, "groups of upstreams: {fault}"),
         }
     }
 }
@@ -176,6 +213,9 @@ impl std::error::Error for StartError {
             StartError::PassedSocket(_) | StartError::NoCertificate(_) => None,
             StartError::Certificate(error) => Some(error),
             StartError::Limits(error) => Some(error),
+            StartError::Local(error) => error.source(),
+            StartError::QueryLog(error) => error.source(),
+            StartError::Groups(_) => None,
         }
     }
 }
@@ -203,12 +243,15 @@ impl Server {
             .map(|upstream| Upstream::new(upstream, &config, &resolver))
             .collect::<Result<Vec<_>, _>>()
             .map_err(StartError::Roots)?;
+        let (local, files) = local::load(&config)?;
         let encryption = Encryption::new(&config)?;
+        let groups = Groups::new(&config).map_err(StartError::Groups)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
         }
         let (sockets, listening) = bind(&config.listen, sockets, &runtimes.0)?;
+        let (query_log, log_thread) = QueryLog::open(&config.query_log).map_err(StartError::QueryLog)?.unzip();
         let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let shared = Arc::new(Shared {
             streams: stream_pool(&config, handles.clone())?,
@@ -218,30 +261,35 @@ impl Server {
                 .collect::<Result<_, _>>()?,
             cache: Cache::new(&config.cache, workers, rand::random()),
             access: Access::new(config.allow.clone(), config.clients.clone()),
+            query_log,
             encryption,
             alt_svc: https::alternative(&listening),
             limiter: Limiter::new(&config.clients, Clock::now().into_std()),
+            hedges: HedgeBudget::new(config.hedge),
             config,
             workers,
             upstreams,
+            groups,
             counters: Counters::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
         let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
+        let watch = Watch::start(files, local.clone(), addresses.clone()).map_err(StartError::Runtime)?;
         // One for each worker that has not said yet how many queries it has; read when stopping.
         let in_flight = Arc::new(AtomicUsize::new(workers));
         let mut threads = Vec::new();
         for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
+            let local = local.clone();
             if number == 0 {
                 runtime.spawn(network::watch(shared.clone(), addresses.clone()));
             }
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
-                .spawn(move || run_worker(&runtime, number, shared, address, sockets, &in_flight));
+                .spawn(move || run_worker(&runtime, number, shared, local, address, sockets, &in_flight));
             threads.push(thread.map_err(StartError::Runtime)?);
         }
-        Ok(Server { shared, addresses, threads, listening, in_flight, events })
+        Ok(Server { shared, addresses, threads, listening, in_flight, events, watch, log_thread })
     }
 
     /// Gives up what may have died with the network: to be called when addresses or routes changed and the server has not
@@ -313,9 +361,16 @@ impl Server {
         for address in &self.addresses {
             address.inbox.push(Event::Exit);
         }
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let Server { shared, threads, watch, log_thread, .. } = self;
+        let joined = tokio::task::spawn_blocking(move || {
+            drop(watch);
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
         let _ = joined.await;
+        if let (Some(log), Some(thread)) = (&shared.query_log, log_thread) {
+            log.close();
+            thread.wait(LOG_PATIENCE).await;
+        }
         cut
     }
 }
@@ -325,6 +380,7 @@ fn run_worker(
     runtime: &Runtime,
     number: usize,
     shared: Arc<Shared>,
+    names: Local,
     address: Address,
     sockets: Vec<Sockets>,
     in_flight: &Arc<AtomicUsize>,
@@ -338,40 +394,37 @@ fn run_worker(
                 let path = |endpoint: &Arc<crate::upstream::Endpoint>| {
                     let udp = endpoint.transport == Transport::Udp;
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
-                    Path::new(endpoint, pool, udp.then_some(number))
+                    Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
                 };
                 Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path) }
             })
             .collect();
-        let worker = Worker::new(shared, routes, address);
-        for sockets in sockets {
-            listen(&worker, sockets);
-        }
+        let worker = Worker::new(shared, routes, names, address);
+        let quic: Vec<_> = sockets.into_iter().filter_map(|sockets| listen(&worker, sockets)).collect();
         if let Some(encryption) = worker.shared.encryption.clone().filter(|_| number == 0) {
             tokio::task::spawn_local(async move { encryption.server.keep_fresh().await });
         }
         tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
         read_inbox(worker, in_flight).await;
+        quic::close(&quic).await;
     });
 }
 
-/// Lets clients in.
-fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) {
+/// Lets clients in. Those over QUIC are to be told when the worker leaves.
+fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) -> Option<QuicListener> {
+    if matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic) {
+        return quic::listen(worker, udp?, listen);
+    }
     if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-        match listen.transport {
-            // Served by their own modules.
-            ListenTransport::H3 | ListenTransport::Quic => drop(socket),
-            _ => {
-                let listener = udp::Listener::new(socket, &worker.outbox);
-                let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
-                worker.readers.borrow_mut().push(reader.abort_handle());
-            }
-        }
+        let listener = udp::Listener::new(socket, &worker.outbox);
+        let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
+        worker.readers.borrow_mut().push(reader.abort_handle());
     }
     if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
         tokio::task::spawn_local(tcp::accept(worker.clone(), listener, listen));
     }
+    None
 }
 
 /// Handles events until told to leave.
@@ -435,6 +488,9 @@ impl Drop for Runtimes {
 
 /// Events whose datagrams may wait for those of later ones.
 const FLUSH_AFTER: usize = 256;
+
+/// For how long the query log's disk may take when the server stops.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(5);

@@ -1,10 +1,17 @@
 //! Which upstream is asked when, for one query.
 //!
 //! A [`Plan`] is told what happened and asked what to do next; it holds no connection, reads no clock and does not allocate.
-//! How an upstream fares over many queries is `health`'s business, and what its answer says is `message`'s.
+//! In which order it asks is [`order`]'s business, who is asked for a name at all [`groups`]', how an upstream fares over many
+//! queries `health`'s, and what its answer says `message`'s.
+
+pub mod budget;
+pub mod estimate;
+pub mod groups;
+pub mod order;
 
 use std::time::{Duration, Instant};
 
+use self::order::Lead;
 use crate::{config::Strategy, health::Allowed};
 
 /// An upstream as a plan sees it.
@@ -16,6 +23,8 @@ pub struct Candidate {
     pub allowed: Allowed,
     /// How long its answers take at most, as measured ([`Latency::try_timeout`](crate::health::Latency::try_timeout)).
     pub try_timeout: Duration,
+    /// When a second one joins it, if the strategy hedges; otherwise of no account.
+    pub hedge_after: Duration,
 }
 
 /// What an answer is worth.
@@ -33,6 +42,9 @@ pub enum Verdict {
 pub enum Step {
     /// Ask this upstream, then call [`Plan::next`] again.
     Send(usize),
+    /// The first has taken longer than most of its answers: if the budget allows, call [`Plan::hedge`] and ask this upstream
+    /// too. Then call [`Plan::next`] again. Said once a query.
+    Hedge(usize),
     /// Nothing, until something happens or this time has come.
     WaitUntil(Instant),
     /// Done: use the final answer of this upstream.
@@ -50,7 +62,12 @@ pub enum Step {
 /// breaker is open come last, the one that opens up soonest first, one at a time, and only when all others have failed or
 /// stay silent: that is also what happens when all breakers are open.
 ///
-/// At most 16 candidates of a longer list take part, chosen in that order.
+/// The fallback group comes after all of them, one upstream after the other: when all have failed or, where nobody else is
+/// left to ask, stay silent, those with a closed breaker for a second or their share of the time. An answer of SERVFAIL or
+/// REFUSED does not lead there: it may be the verdict of a resolver that validates.
+///
+/// At most 16 candidates of a longer list take part, chosen in that order; four of these places are the fallback's, if it
+/// has as many.
 #[derive(Debug, Clone)]
 pub struct Plan {
     strategy: Strategy,
@@ -59,28 +76,49 @@ pub struct Plan {
     /// The one sent last.
     last: Option<u8>,
     winner: Option<u8>,
-    racing_delay: Duration,
-    /// When the next one joins though the last one has not failed.
-    next_at: Instant,
+    hedge: Hedge,
+    lead: Lead,
+    /// Racing and hedging: when the second one joins the first, in microseconds as are all times below.
+    join_delay: u32,
+    /// When the next one joins though the last one has not failed: so long before the deadline.
+    next_at: Left,
     /// When the last one has been silent for so long that an open breaker is no longer respected.
-    silent_at: Instant,
+    silent_at: Left,
+    /// When the group is given up for the fallback though something may still come from it.
+    fallback_at: Left,
     deadline: Instant,
+}
+
+/// Microseconds before the deadline; a quarter of what the time itself would take, in each query in flight.
+#[derive(Debug, Clone, Copy)]
+struct Left(u32);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hedge {
+    /// No second try is due. -> `Armed` when the first one is sent and its answers usually come sooner than it would be given
+    /// up.
+    Off,
+    /// -> `Off` when it is time or the first one failed.
+    Armed,
+    /// This place was asked beside the first.
+    Sent(u8),
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Try {
     index: u16,
-    /// Microseconds. The plan is part of every query in flight, so it is kept small.
-    try_timeout: u32,
+    /// Tenths of a millisecond. The plan is part of every query in flight, so it is kept small.
+    try_timeout: u16,
     rank: Rank,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rank {
+pub(crate) enum Rank {
     Closed,
     Probe,
     Open,
+    Fallback,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +134,8 @@ enum State {
 }
 
 impl Plan {
-    /// A new plan. `rotation` says with which candidate round-robin begins; `racing_delay` is the most that racing waits
-    /// before the next one joins.
+    /// A new plan for candidates in the order in which they are to be asked. `rotation` says with which of them round-robin
+    /// begins; `racing_delay` is the most that racing waits before the next one joins.
     pub fn start(
         strategy: Strategy,
         candidates: &[Candidate],
@@ -113,11 +151,19 @@ impl Plan {
             len: 0,
             last: None,
             winner: None,
-            racing_delay,
-            next_at: now,
-            silent_at: now,
+            hedge: Hedge::Off,
+            lead: match strategy {
+                Strategy::Parallel => Lead::All,
+                Strategy::RoundRobin => Lead::Turn,
+                _ => Lead::Order,
+            },
+            join_delay: micros(racing_delay),
+            next_at: Left(0),
+            silent_at: Left(0),
+            fallback_at: Left(0),
             deadline,
         };
+        (plan.next_at, plan.silent_at) = (plan.left(now), plan.left(now));
         let skip = match strategy {
             Strategy::RoundRobin if !candidates.is_empty() => rotation as usize % candidates.len(),
             _ => 0,
@@ -127,21 +173,42 @@ impl Plan {
         rotated()
             .filter(|candidate| matches!(candidate.allowed, Allowed::Probe))
             .for_each(|c| plan.add(c, Rank::Probe));
-        plan.add_open(rotated());
+        plan.add_open(rotated(), Rank::Open);
+        if strategy == Strategy::Hedged
+            && let Some(first) = rotated().find(|candidate| matches!(candidate.allowed, Allowed::Yes))
+        {
+            plan.join_delay = micros(first.hedge_after);
+        }
         plan
+    }
+
+    /// Adds the candidates of the fallback group, in the order in which they are to be asked.
+    pub fn add_fallback(&mut self, candidates: &[Candidate]) {
+        let places = candidates.len().min(FALLBACK_MAX);
+        self.len = self.len.min(u8::try_from(CANDIDATES_MAX - places).unwrap_or(0));
+        let well = |candidate: &&Candidate| matches!(candidate.allowed, Allowed::Yes);
+        let probe = |candidate: &&Candidate| matches!(candidate.allowed, Allowed::Probe);
+        candidates.iter().filter(well).for_each(|candidate| self.add(candidate, Rank::Fallback));
+        candidates.iter().filter(probe).for_each(|candidate| self.add(candidate, Rank::Fallback));
+        self.add_open(candidates.iter(), Rank::Fallback);
+    }
+
+    /// Notes why the first candidate is the first, for those who ask.
+    #[must_use]
+    pub fn led_by(self, lead: Lead) -> Plan {
+        Plan { lead, ..self }
     }
 
     fn add(&mut self, candidate: &Candidate, rank: Rank) {
         // Whoever has more than 65,536 upstreams asks the first ones.
         if let (Some(place), Ok(index)) = (self.tries.get_mut(usize::from(self.len)), u16::try_from(candidate.index)) {
-            let try_timeout = u32::try_from(candidate.try_timeout.as_micros()).unwrap_or(u32::MAX);
-            *place = Try { index, try_timeout, rank, state: State::Waiting };
+            *place = Try { index, try_timeout: tenths(candidate.try_timeout), rank, state: State::Waiting };
             self.len += 1;
         }
     }
 
     /// Adds those with an open breaker by the end of their pause: a selection sort, for there are few.
-    fn add_open<'a>(&mut self, candidates: impl Iterator<Item = &'a Candidate> + Clone) {
+    fn add_open<'a>(&mut self, candidates: impl Iterator<Item = &'a Candidate> + Clone, rank: Rank) {
         let open = candidates.enumerate().filter_map(|(place, candidate)| match candidate.allowed {
             Allowed::No { until } => Some(((until, place), candidate)),
             Allowed::Yes | Allowed::Probe => None,
@@ -150,7 +217,7 @@ impl Plan {
         while let Some((key, candidate)) = open.clone().filter(|(key, _)| Some(*key) > last).min_by_key(|(key, _)| *key)
             && usize::from(self.len) < CANDIDATES_MAX
         {
-            self.add(candidate, Rank::Open);
+            self.add(candidate, rank);
             last = Some(key);
         }
     }
@@ -166,22 +233,42 @@ impl Plan {
         }
         let live = self.tries().iter().any(|each| each.state == State::Live);
         if let Some(place) = self.waiting(Rank::Closed)
-            && (!live || self.strategy == Strategy::Parallel || now >= self.next_at)
+            && (!live || self.strategy == Strategy::Parallel || now >= self.at(self.next_at))
         {
+            if live && self.hedge == Hedge::Armed {
+                self.hedge = Hedge::Off;
+                self.next_at = self.silent_at;
+                return Step::Hedge(self.tries[usize::from(place)].index.into());
+            }
             return self.send(place, now);
         }
         if let Some(place) = self.waiting(Rank::Probe) {
             return self.probe(place, now);
         }
         if self.waiting(Rank::Closed).is_some() {
-            return Step::WaitUntil(self.next_at.min(self.deadline));
+            return Step::WaitUntil(self.at(self.next_at));
         }
-        let answered = self.tries().iter().any(|each| each.state == State::Improvable);
-        match self.waiting(Rank::Open).filter(|_| !answered) {
-            Some(place) if !live || now >= self.silent_at => self.send(place, now),
-            Some(_) => Step::WaitUntil(self.silent_at.min(self.deadline)),
+        let answered = |each: &Try| each.state == State::Improvable && each.rank != Rank::Fallback;
+        if self.tries().iter().any(answered) {
+            return if live { Step::WaitUntil(self.deadline) } else { self.give_up() };
+        }
+        let (next, joins_at) = match self.waiting(Rank::Open) {
+            Some(place) => (Some(place), self.at(self.silent_at)),
+            None => (self.waiting(Rank::Fallback), self.at(self.fallback_at)),
+        };
+        match next {
+            Some(place) if !live || now >= joins_at => self.send(place, now),
+            Some(_) => Step::WaitUntil(joins_at),
             None if live => Step::WaitUntil(self.deadline),
             None => self.give_up(),
+        }
+    }
+
+    /// The second try is made: ask this upstream.
+    pub fn hedge(&mut self, index: usize, now: Instant) {
+        if let Some(place) = self.place(index).filter(|place| self.tries[usize::from(*place)].state == State::Waiting) {
+            let _ = self.send(place, now);
+            self.hedge = Hedge::Sent(place);
         }
     }
 
@@ -208,8 +295,13 @@ impl Plan {
         settled.state = state;
         // The next one takes over at once; one that was already given its time does not hurry the others.
         if self.last == Some(place) {
-            self.next_at = now;
-            self.silent_at = now;
+            (self.next_at, self.silent_at) = (self.left(now), self.left(now));
+            if self.tries[usize::from(place)].rank == Rank::Fallback {
+                self.fallback_at = self.silent_at;
+            }
+            if self.hedge == Hedge::Armed {
+                self.hedge = Hedge::Off;
+            }
         }
     }
 
@@ -219,16 +311,26 @@ impl Plan {
         sent.state = State::Live;
         // A try has as long as its answers take, but no more than its share of what is left.
         let share = self.deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1).max(1);
-        let try_timeout = Duration::from_micros(sent.try_timeout.into());
+        let try_timeout = TENTH * sent.try_timeout.into();
         let patience = try_timeout.min(share).max(PATIENCE_MIN);
+        let join_delay = Duration::from_micros(self.join_delay.into());
         let join = match self.strategy {
-            Strategy::Racing => try_timeout.min(self.racing_delay),
+            Strategy::Racing => try_timeout.min(join_delay),
+            Strategy::Hedged if self.last.is_none() && sent.rank == Rank::Closed && join_delay < patience => {
+                self.hedge = Hedge::Armed;
+                join_delay
+            }
             _ => patience,
         };
+        // Most of those who are silent for less than a second are slow at one name, and not gone.
+        let hope = match sent.rank {
+            Rank::Closed => SILENCE.min(share).max(patience),
+            Rank::Probe | Rank::Open | Rank::Fallback => patience,
+        };
         let index = sent.index.into();
+        self.fallback_at = self.left(now + hope);
         self.last = Some(place);
-        self.next_at = now + join;
-        self.silent_at = now + patience;
+        (self.next_at, self.silent_at) = (self.left(now + join), self.left(now + patience));
         Step::Send(index)
     }
 
@@ -244,6 +346,43 @@ impl Plan {
     fn give_up(&self) -> Step {
         let answered = self.tries().iter().any(|each| each.state == State::Improvable);
         if answered { Step::UseBest } else { Step::Failed }
+    }
+
+    /// Candidates that take part.
+    pub fn candidates(&self) -> usize {
+        self.len.into()
+    }
+
+    /// Why the first candidate is the first.
+    pub fn lead(&self) -> Lead {
+        self.lead
+    }
+
+    /// The upstream of the second try, once that was made.
+    pub fn hedged(&self) -> Option<usize> {
+        match self.hedge {
+            Hedge::Sent(place) => Some(self.tries[usize::from(place)].index.into()),
+            Hedge::Off | Hedge::Armed => None,
+        }
+    }
+
+    /// When the second one joins the first: racing and hedging alone.
+    pub(crate) fn join_delay(&self) -> Duration {
+        Duration::from_micros(self.join_delay.into())
+    }
+
+    /// A time as it is kept; what is later than the deadline is the deadline.
+    fn left(&self, at: Instant) -> Left {
+        Left(micros(self.deadline.saturating_duration_since(at)))
+    }
+
+    fn at(&self, left: Left) -> Instant {
+        self.deadline - Duration::from_micros(left.0.into())
+    }
+
+    /// The candidates in the order in which they are asked, with what that goes by.
+    pub(crate) fn ranks(&self) -> impl Iterator<Item = (usize, Rank)> {
+        self.tries().iter().map(|each| (usize::from(each.index), each.rank))
     }
 
     fn tries(&self) -> &[Try] {
@@ -263,11 +402,30 @@ impl Plan {
     }
 }
 
+fn tenths(time: Duration) -> u16 {
+    u16::try_from(micros(time).div_ceil(micros(TENTH))).unwrap_or(u16::MAX)
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// The measure of a try's time: 6.5 s at most.
+const TENTH: Duration = Duration::from_micros(100);
+
 /// Candidates of one plan.
 const CANDIDATES_MAX: usize = 16;
+
+/// Places that the fallback has at most when there are too many candidates.
+const FALLBACK_MAX: usize = 4;
+
+/// Who said nothing for so long is taken for gone.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// No try is given up for the next one sooner, however fast its answers usually are: names differ more than upstreams.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

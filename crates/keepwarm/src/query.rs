@@ -3,10 +3,12 @@
 //! The running daemon is asked, so that what is shown is what its clients get; with `-c` the upstreams of a config are
 //! asked from here, over connections of this process.
 
+mod explain;
+
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::Server;
+use keepwarm_dns::{config::QueryLogSettings, server::Server};
 
 use crate::{
     cli::{Exit, QueryArgs, print},
@@ -24,7 +26,19 @@ use crate::{
 /// # Errors
 /// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
-    let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase() };
+    run(args, log, false)
+}
+
+/// Asks and prints, and says why it went as it did. A query that nobody answered is explained too, and is a failure.
+///
+/// # Errors
+/// When nothing was asked; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
+pub fn explain(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
+    run(args, log, true)
+}
+
+fn run(args: &QueryArgs, log: Option<LogFilter>, explain: bool) -> anyhow::Result<Exit> {
+    let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase(), explain };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let report = match &args.config {
         Some(file) => {
@@ -34,12 +48,14 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
             crate::logging::init(&config.log)?;
             runtime.block_on(ask_here(config, request))?
         }
-        None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(explain)?,
+        None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?,
     };
     print(&match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report).context("write json")?),
         false => text(&report),
-    })
+    })?;
+    let failed = report.explain.is_some_and(|explain| explain.failure.is_some());
+    Ok(if failed { Exit::Failure } else { Exit::Ok })
 }
 
 async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<QueryReport> {
@@ -47,13 +63,15 @@ async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<Q
     config.dns.workers = 1;
     // The upstreams are what is asked here, and an empty cache could only say that it is empty.
     config.dns.cache.size = 0;
+    // The log is the running daemon's, and may not be this user's to write.
+    config.dns.query_log = QueryLogSettings::default();
     let server = Server::start(config.dns).map_err(run::unavailable)?;
     let report = run::ask(&server, request).await;
     server.stop(Duration::ZERO).await;
     Ok(report?)
 }
 
-fn explain(error: ClientError) -> anyhow::Error {
+fn unreached(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::NotRunning { .. } => {
             pools::unavailable(error).context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead")
@@ -82,6 +100,14 @@ pub fn text(report: &QueryReport) -> String {
             let _ = writeln!(text, "connection  {connection}");
             let _ = writeln!(text, "time        {} in all", millis(report.total));
         }
+        None if report.local => {
+            let _ = writeln!(text, "local       answered here");
+            let _ = writeln!(text, "time        {} in all", pools::short(report.total));
+        }
+        None if !report.cached => {
+            let _ = writeln!(text, "upstream    none answered");
+            let _ = writeln!(text, "time        {} in all", millis(report.total));
+        }
         None => {
             let from = if report.stale { "stale: past its end, served because upstreams failed" } else { "hit" };
             let _ = writeln!(text, "cache       {from}");
@@ -99,6 +125,10 @@ pub fn text(report: &QueryReport) -> String {
         if let Some(time) = time {
             let _ = writeln!(text, "  {name:<10}{}", millis(time));
         }
+    }
+    if let Some(explain) = &report.explain {
+        text.push_str(&explain::text(explain));
+        return text;
     }
     // A single try that gave the answer is told above already.
     if report.attempts.len() > usize::from(!report.cached) {
@@ -177,6 +207,14 @@ mod tests {
 
         status      NOERROR, 45 bytes
         cache       hit
+        time        12 us in all
+        ");
+        let local = QueryReport { cached: false, local: true, ..hit.clone() };
+        insta::assert_snapshot!(text(&local), @r"
+        www.example. 59 IN A 192.0.2.1
+
+        status      NOERROR, 45 bytes
+        local       answered here
         time        12 us in all
         ");
         let took = Duration::from_millis(1800);

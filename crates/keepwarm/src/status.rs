@@ -26,6 +26,9 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinSet};
 
 pub mod client;
+pub mod explain;
+
+use explain::Explain;
 
 /// What the endpoint shows; implemented by what runs.
 pub trait Snapshots: Send + Sync + 'static {
@@ -177,6 +180,9 @@ pub struct QueryRequest {
     pub name: String,
     /// The record type, by name or as `TYPE65`.
     pub qtype: String,
+    /// Whether the report says why it went as it did. Default `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explain: bool,
 }
 
 /// An answer and how it came.
@@ -198,6 +204,9 @@ pub struct QueryReport {
     pub cached: bool,
     /// Whether it came from the cache past its end, because upstreams failed; never without `cached`.
     pub stale: bool,
+    /// Whether it came from names that are answered here; what an alias among them leads to may be an upstream's.
+    #[serde(default)]
+    pub local: bool,
     /// The upstream whose answer this is; none when it is from the cache.
     pub upstream: Option<String>,
     /// `udp`, `tcp`, `tls` or `https`; none when it is from the cache.
@@ -213,6 +222,10 @@ pub struct QueryReport {
     pub total: Duration,
     /// Every upstream that was asked, in order; for a stale answer those that failed.
     pub attempts: Vec<Attempt>,
+    /// Why it went as it did, where that was asked for. Then a query that nobody answered has a report too, with
+    /// [`failure`](Explain::failure).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Explain>,
 }
 
 /// What a query's time went to. A phase that did not happen is none: a reused connection has no connect and no TLS.

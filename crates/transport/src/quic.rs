@@ -5,6 +5,7 @@
 
 mod client;
 mod exchanges;
+pub mod server;
 
 pub use client::{QuicClient, QuicConnection, QuicInfo};
 pub use exchanges::{Answered, QuicEnd, QuicExchanges};

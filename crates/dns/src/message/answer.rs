@@ -84,7 +84,7 @@ impl From<Malformed> for AnswerError {
 /// A truncated answer may end anywhere behind its question: some servers cut records in the middle.
 ///
 /// # Errors
-/// When a name, record or option leaves the message, a name points forwards, or there are two OPT records.
+/// When a name, record or option leaves the message, a name points forwards, or there are two OPT records, or one outside the additional section.
 pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
     let header = Header::read(answer).filter(|header| header.is_answer()).ok_or(AnswerError)?;
     let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false, cookie: None };
@@ -101,7 +101,9 @@ fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
     for (number, record) in Records::of(answer)?.enumerate() {
         let record = record?;
         if record.rtype == TYPE_OPT {
-            if edns || !record.is_root() {
+            // RFC 6891 section 6.1.1: in the additional section, once.
+            let additional = number >= header.records() - usize::from(header.additionals());
+            if edns || !additional || !record.is_root() {
                 return Err(AnswerError);
             }
             edns = true;

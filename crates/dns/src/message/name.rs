@@ -48,7 +48,7 @@ pub fn name_from_text(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Writes the name at `start` with escapes and the final dot; returns where it ends in the message. `None` when malformed.
-pub(super) fn name_to_text(message: &[u8], start: usize, out: &mut String) -> Option<usize> {
+pub(crate) fn name_to_text(message: &[u8], start: usize, out: &mut String) -> Option<usize> {
     let (mut at, mut end, mut size, mut limit) = (start, None, 0, start);
     loop {
         let length = usize::from(*message.get(at)?);

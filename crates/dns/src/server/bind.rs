@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr};
 
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind, Phase},
+    quic::server::listen_group as listen_quic_group,
     tcp::{listen as listen_tcp, listen_group as listen_tcp_group},
     udp::{listen as listen_udp, listen_group as listen_udp_group},
 };
@@ -11,7 +12,7 @@ use socket2::SockRef;
 use tokio::runtime::Runtime;
 
 use super::StartError;
-use crate::config::Listen;
+use crate::config::{Listen, ListenTransport};
 
 /// A socket that was bound before the daemon started, as by systemd.
 #[derive(Debug)]
@@ -67,9 +68,15 @@ fn bind_one(listen: &Listen, passed: &mut Passed, workers: usize) -> Result<Vec<
     let mut bound: Vec<Sockets> =
         (0..workers).map(|_| Sockets { listen: listen.clone(), udp: None, tcp: None }).collect();
     if listen.transport.over_udp() {
+        let is_quic = matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic);
+        let (share, listen_group) = if is_quic {
+            (share_quic as Share, listen_quic_group as Group)
+        } else {
+            (share_udp as Share, listen_udp_group as Group)
+        };
         let group = match passed.udp(address) {
-            Some(socket) => share_udp(socket, address, workers).map_err(|error| taking_over(error, address, "udp"))?,
-            None => listen_udp_group(address, workers, Some(LISTEN_BUFFER))
+            Some(socket) => share(socket, address, workers).map_err(|error| taking_over(error, address, "udp"))?,
+            None => listen_group(address, workers, Some(LISTEN_BUFFER))
                 .map_err(StartError::Listen)?
                 .into_iter()
                 .map(tokio::net::UdpSocket::into_std)
@@ -161,6 +168,20 @@ fn share_udp(socket: std::net::UdpSocket, address: SocketAddr, workers: usize) -
     Ok(group)
 }
 
+/// As [`share_udp`], for QUIC: all packets of a connection have to reach the same worker, so where the kernel does not see to
+/// that, one worker has them all.
+fn share_quic(
+    socket: std::net::UdpSocket,
+    address: SocketAddr,
+    workers: usize,
+) -> io::Result<Vec<std::net::UdpSocket>> {
+    socket.set_nonblocking(true)?;
+    let siblings = if shares_port(&SockRef::from(&socket)) { workers - 1 } else { 0 };
+    let sibling = || listen_udp(address, true, Some(LISTEN_BUFFER)).ok()?.into_std().ok();
+    let group = (0..siblings).map_while(|_| sibling());
+    Ok(group.chain(std::iter::once(socket)).collect())
+}
+
 /// As [`share_udp`], for connections.
 fn share_tcp(
     socket: std::net::TcpListener,
@@ -203,6 +224,9 @@ fn is_listener(socket: &SockRef<'_>) -> bool {
 fn is_listener(_: &SockRef<'_>) -> bool {
     true
 }
+
+type Share = fn(std::net::UdpSocket, SocketAddr, usize) -> io::Result<Vec<std::net::UdpSocket>>;
+type Group = fn(SocketAddr, usize, Option<usize>) -> Result<Vec<tokio::net::UdpSocket>, TransportError>;
 
 fn taking_over(error: io::Error, address: SocketAddr, protocol: &str) -> StartError {
     let tried = format!("take over the socket of {address} ({protocol})");

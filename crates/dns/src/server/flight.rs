@@ -14,7 +14,13 @@ use keepwarm_pool::{Lease, Ticket};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{limit::Charge, route::Face, tcp::TcpClient, trace::Trace, udp::Listener};
+use super::{
+    limit::Charge,
+    route::{Busy, Face},
+    tcp::TcpClient,
+    trace::{Notes, Trace},
+    udp::Listener,
+};
 use crate::{
     config::ListenTransport,
     error::Error,
@@ -83,6 +89,11 @@ pub(crate) enum Client {
 pub(crate) trait Request {
     /// Called at most once, on the worker's thread.
     fn answer(self: Box<Self>, message: &[u8]);
+
+    /// The question as the client wrote it, where it is another than the one that is asked for it.
+    fn asked(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// Where a query came from.
@@ -127,6 +138,8 @@ pub(crate) struct Flight {
     /// The first answer that was good enough to keep and not good enough to end with.
     pub(crate) best: Option<Best>,
     pub(crate) last_error: Option<Error>,
+    /// What was known when it began, where the daemon itself asks.
+    pub(crate) notes: Option<Box<Notes>>,
     /// The clients have their answer; what is still in flight is awaited for the upstream's health only.
     pub(crate) answered: bool,
 }
@@ -185,9 +198,15 @@ pub(crate) enum Outcome {
 
 pub(crate) enum State {
     /// Waits for a connection. -> `Sent` when granted, -> `Over` when not.
-    Queued(Ticket),
+    Queued(Ticket, #[expect(dead_code, reason = "counts for as long as it is here")] Option<Busy>),
     /// Sent with this id (UDP) over this connection. -> `Over` with the answer, an error or the end of patience.
-    Sent { lease: Lease<DnsConnector>, id: Option<u16>, at: Instant },
+    Sent {
+        lease: Lease<DnsConnector>,
+        id: Option<u16>,
+        at: Instant,
+        #[expect(dead_code, reason = "counts for as long as it is here")]
+        busy: Option<Busy>,
+    },
     /// Answered, failed or given up.
     Over,
 }
@@ -229,6 +248,15 @@ impl Client {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
                 let _ = sender.send(trace);
             }
+        }
+    }
+
+    /// The question as the client wrote it, where it is another than the one that is asked for it.
+    pub(super) fn asked(&self) -> Option<&[u8]> {
+        match self {
+            Client::Request(request) => request.asked(),
+            Client::Limited(limited) => limited.0.asked(),
+            Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
         }
     }
 

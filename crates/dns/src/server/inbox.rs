@@ -11,6 +11,7 @@ use super::trace::Trace;
 use crate::{
     error::Error,
     exchange::{Answers, Replies},
+    local::Local,
     upstream::DnsConnector,
 };
 
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     Replied { token: u64, result: Result<Bytes, Error> },
     /// The daemon asks for itself.
     Ask { query: Vec<u8>, answer: oneshot::Sender<Trace> },
+    /// From now on these names are answered here. Seldom: hosts files changed.
+    Local(Local),
     /// What is known of upstreams no longer holds.
     NetworkChanged,
     /// Take no more queries from clients.

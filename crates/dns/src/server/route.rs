@@ -2,14 +2,18 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use keepwarm_pool::{Host, Lease, Pool};
 
+use super::worker::estimate;
 use crate::{
-    health::Latency,
+    config::Strategy,
+    health::{Latency, Spread},
+    strategy::estimate::Estimate,
     upstream::{DnsConnector, Endpoint, EndpointKey, Family, count},
 };
 
@@ -41,6 +45,11 @@ pub(crate) struct Path {
     pub(super) host: Host<DnsConnector>,
     pool: Pool<DnsConnector>,
     pub(super) latency: RefCell<Latency>,
+    pub(super) spread: RefCell<Spread>,
+    /// For the strategies that go by it.
+    pub(super) estimate: Option<RefCell<Estimate>>,
+    /// Exchanges that wait for a connection or an answer, where the strategy goes by that.
+    load: Option<Rc<Cell<u32>>>,
     /// When this worker last heard from it.
     heard: Cell<Option<Instant>>,
     /// Successes not yet told to the shared health, by family.
@@ -58,16 +67,29 @@ impl Route {
             Face::Tcp => self.tcp.as_ref().unwrap_or(&self.main),
         }
     }
+
+    /// Exchanges of this worker that wait for a connection or an answer; 0 where nobody counts them.
+    pub(super) fn load(&self) -> u32 {
+        self.paths().filter_map(|path| path.load.as_ref()).map(|load| load.get()).sum()
+    }
 }
 
 impl Path {
-    pub(crate) fn new(endpoint: &Arc<Endpoint>, pool: &Pool<DnsConnector>, shard: Option<usize>) -> Path {
+    pub(crate) fn new(
+        endpoint: &Arc<Endpoint>,
+        pool: &Pool<DnsConnector>,
+        shard: Option<usize>,
+        strategy: Strategy,
+    ) -> Path {
         let host = pool.host(&EndpointKey::new(endpoint, shard));
         Path {
             endpoint: endpoint.clone(),
             host,
             pool: pool.clone(),
             latency: RefCell::default(),
+            spread: RefCell::default(),
+            estimate: estimate(strategy),
+            load: (strategy == Strategy::LeastLoaded).then(Rc::default),
             heard: Cell::new(None),
             pending: Cell::new([0; 2]),
             repeated: Cell::new(None),
@@ -79,6 +101,10 @@ impl Path {
     pub(super) fn succeeded(&self, family: Family, now: Instant, latency: Duration) {
         self.heard.set(Some(now));
         self.latency.borrow_mut().record(latency);
+        self.spread.borrow_mut().record(now, latency);
+        if let Some(estimate) = &self.estimate {
+            estimate.borrow_mut().answered(now, latency);
+        }
         let mut pending = self.pending.get();
         pending[family.index()] += 1;
         self.pending.set(pending);
@@ -105,6 +131,10 @@ impl Path {
     /// Forgets what was measured and turned to.
     pub(super) fn network_changed(&self) {
         self.latency.take();
+        self.spread.take();
+        if let Some(estimate) = &self.estimate {
+            estimate.take();
+        }
         self.heard.set(None);
         self.pending.take();
         self.repeated.set(None);
@@ -122,10 +152,25 @@ impl Path {
 
     pub(super) fn failed(&self, family: Family, now: Instant) {
         self.tell(now);
+        self.penalise(now);
         count(&self.endpoint.counters.failures);
         if self.endpoint.failed(family, now) && self.endpoint.has_both_families() {
             // Connections of the failed family go, so that the next dial can choose the other one.
             self.pool.flush(self.host.key());
+        }
+    }
+
+    /// Counts an exchange for as long as what is returned lives.
+    pub(super) fn busy(&self) -> Option<Busy> {
+        let load = self.load.as_ref()?;
+        load.set(load.get() + 1);
+        Some(Busy(load.clone()))
+    }
+
+    /// Notes a failure for the strategy alone: the health has heard of it, or hears of it elsewhere.
+    pub(super) fn penalise(&self, now: Instant) {
+        if let Some(estimate) = &self.estimate {
+            estimate.borrow_mut().failed(now);
         }
     }
 
@@ -147,6 +192,15 @@ impl Path {
     /// Whether nothing at all came from here since `at`: a slow name is not a silent upstream.
     pub(super) fn silent_since(&self, at: Instant, lease: &Lease<DnsConnector>) -> bool {
         self.heard.get().is_none_or(|heard| heard < at) && lease.heard() <= at
+    }
+}
+
+/// One exchange of those that a [`Path`] counts.
+pub(crate) struct Busy(Rc<Cell<u32>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

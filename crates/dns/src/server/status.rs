@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use keepwarm_pool::CloseReason;
 use tokio::time::Instant as Clock;
 
-use super::{Server, Shared};
+use super::{Server, Shared, query_log::QueryLog};
 use crate::{cache::Cache, config::Transport, upstream::Endpoint};
 
 /// One pool: an upstream over one transport, all workers together.
@@ -82,7 +82,7 @@ pub struct ServerStatus {
     pub queries: u64,
     /// Messages that are no valid query.
     pub malformed: u64,
-    /// Queries of clients that the access list does not name.
+    /// Queries of clients that the access list does not name, and their connections over QUIC, which are refused at once.
     pub refused: u64,
     /// Queries that joined an identical one in flight.
     pub coalesced: u64,
@@ -100,7 +100,7 @@ pub struct ServerStatus {
     pub rate_limited: u64,
     /// Queries beyond `max_in_flight_per_client` of their client.
     pub client_limited: u64,
-    /// TCP clients connected now.
+    /// Connections of clients open now, over TCP and over QUIC.
     pub tcp_clients: usize,
     /// Queries answered from the cache, stale answers not included.
     pub cache_hits: u64,
@@ -110,6 +110,16 @@ pub struct ServerStatus {
     pub cache_stale: u64,
     /// Answers asked for again before their end.
     pub cache_prefetches: u64,
+    /// Queries answered from names that are answered here: records, hosts files, special names, the AAAA filter.
+    pub local_answers: u64,
+    /// Queries that the query log does not tell of, because its queue or its disk was full.
+    pub query_log_dropped: u64,
+    /// Second tries that the `hedged` strategy made.
+    pub hedges_sent: u64,
+    /// Those whose upstream gave the answer.
+    pub hedges_won: u64,
+    /// Second tries that were due and not made, because the budget was used up.
+    pub hedges_denied: u64,
     /// Times that the network changed, or the machine slept, and everything was given up.
     pub network_changes: u64,
     /// Answers in the cache.
@@ -145,6 +155,11 @@ impl Server {
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
+            local_answers: read(&counters.local_answers),
+            query_log_dropped: self.shared.query_log.as_ref().map_or(0, QueryLog::dropped),
+            hedges_sent: read(&counters.hedges_sent),
+            hedges_won: read(&counters.hedges_won),
+            hedges_denied: read(&counters.hedges_denied),
             network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),

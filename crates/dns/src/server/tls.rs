@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
-use keepwarm_transport::tls::{CertificateInfo, TlsServer};
+use keepwarm_transport::{
+    quic::server::QuicServer,
+    tls::{CertificateInfo, TlsServer},
+};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Server, StartError};
+use super::{Server, StartError, quic};
 use crate::config::{DnsConfig, ListenTransport};
 
 /// What encrypted listeners need.
@@ -16,6 +19,8 @@ pub(crate) struct Encryption {
     pub(crate) server: TlsServer,
     pub(crate) dot: TlsAcceptor,
     pub(crate) doh: TlsAcceptor,
+    doq: QuicServer,
+    h3: QuicServer,
 }
 
 impl Encryption {
@@ -29,7 +34,14 @@ impl Encryption {
         // RFC 7858 section 3.1 and the registry of protocol ids.
         let dot = TlsAcceptor::from(server.config(&[b"dot"]));
         let doh = TlsAcceptor::from(server.config(&[b"h2", b"http/1.1"]));
-        Ok(Some(Arc::new(Encryption { server, dot, doh })))
+        let quic = |transport| quic::settings(config, &server, transport).map_err(StartError::Listen);
+        let (doq, h3) = (quic(ListenTransport::Quic)?, quic(ListenTransport::H3)?);
+        Ok(Some(Arc::new(Encryption { server, dot, doh, doq, h3 })))
+    }
+
+    /// The settings of a QUIC listener of this kind.
+    pub(super) fn quic(&self, transport: ListenTransport) -> &QuicServer {
+        if transport == ListenTransport::H3 { &self.h3 } else { &self.doq }
     }
 
     /// The settings of a TCP listener of this kind; `None` for those without TLS.

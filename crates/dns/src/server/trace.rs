@@ -1,5 +1,10 @@
 //! Where the time of one query went.
 
+mod explain;
+
+pub use explain::{CacheVerdict, CandidateTrace, ConnectionTrace, Explanation, HedgeVerdict, Why};
+pub(crate) use explain::{CandidateNote, Notes};
+
 use std::{net::SocketAddr, time::Duration};
 
 /// The story of one query, as `keepwarm query` tells it.
@@ -13,12 +18,17 @@ pub struct Trace {
     pub cached: bool,
     /// The answer came from the cache past its end, because upstreams failed (RFC 8767). Never without `cached`.
     pub stale: bool,
+    /// The answer is from names that are answered here; where it is an alias for another name, upstreams may have given
+    /// the rest of it.
+    pub local: bool,
     /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
     pub exchange: Option<ExchangeTrace>,
     /// Every exchange, in the order in which they began.
     pub attempts: Vec<AttemptTrace>,
     /// The last error, where an exchange failed.
     pub error: Option<String>,
+    /// Why it went as it did; `None` for answers that need neither cache nor upstream.
+    pub explanation: Option<Explanation>,
 }
 
 /// The exchange that gave the answer.
@@ -70,6 +80,14 @@ pub struct AttemptTrace {
     pub outcome: String,
     /// From the decision to the outcome.
     pub took: Duration,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: &'static str,
+    /// From the question to the decision.
+    pub started: Duration,
+    /// Why it was made.
+    pub why: Why,
+    /// The connection; `None` while there was none.
+    pub connection: Option<ConnectionTrace>,
 }
 
 impl Trace {
@@ -80,9 +98,11 @@ impl Trace {
             total: Duration::ZERO,
             cached: false,
             stale: false,
+            local: false,
             exchange: None,
             attempts: Vec::new(),
             error: None,
+            explanation: None,
         }
     }
 }

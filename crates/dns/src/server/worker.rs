@@ -4,7 +4,9 @@
 //! slab, moved on by whoever has news of it (a client, a socket, the [`Inbox`](super::inbox), the timer wheel). Every
 //! method that does so ends in [`Worker::step`], which asks the strategy's plan what to do next.
 
+mod choose;
 mod edns;
+mod explain;
 mod kept;
 mod limited;
 mod receive;
@@ -24,11 +26,17 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::{task::AbortHandle, time::Instant as Clock};
 
-use self::kept::{CLIENT_RESPONSE, Kept};
+pub(super) use self::choose::estimate;
+use self::{
+    choose::{Chooser, HEDGE_MIN},
+    kept::{CLIENT_RESPONSE, Kept},
+};
 use super::{
     Shared,
     flight::{Best, Client, Flight, Origin, State, Token, Waiter},
     inbox::Address,
+    local::{self, Here},
+    query_log::Source,
     route::{Face, Route},
     trace::Trace,
     udp::Outbox,
@@ -36,6 +44,7 @@ use super::{
 use crate::{
     config::Strategy,
     health::Allowed,
+    local::Local,
     message::{self, ClientView, Query},
     strategy::{Candidate, Plan, Step},
     upstream::count,
@@ -60,9 +69,12 @@ pub(crate) struct Worker {
     pub(crate) listening: Cell<bool>,
     pub(crate) stop_listening: tokio::sync::Notify,
     flights_max: usize,
+    /// Where upstreams are not simply all asked in the order of the config.
+    chooser: Option<Chooser>,
 }
 
 struct WorkerState {
+    local: Local,
     flights: Slab<Flight>,
     by_key: HashTable<usize>,
     wheel: Wheel<u64>,
@@ -79,10 +91,14 @@ struct WorkerState {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, routes: Vec<Route>, address: Address) -> Rc<Worker> {
+    pub(crate) fn new(shared: Arc<Shared>, routes: Vec<Route>, local: Local, address: Address) -> Rc<Worker> {
         let workers = shared.workers;
         let flights_max = (shared.config.clients.max_in_flight / workers).clamp(1, Token::FLIGHTS_MAX - 1);
         let now = Clock::now().into_std();
+        let chooser = Chooser::new(&shared.config, &shared.groups);
+        // Second tries are due after a few milliseconds, all else after many.
+        let hedges = shared.config.strategy == Strategy::Hedged;
+        let wheel = if hedges { Wheel::with_tick(now, HEDGE_MIN) } else { Wheel::new(now) };
         Rc::new(Worker {
             shared,
             routes,
@@ -91,9 +107,10 @@ impl Worker {
             outbox: Rc::default(),
             readers: RefCell::default(),
             state: RefCell::new(WorkerState {
+                local,
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
-                wheel: Wheel::new(now),
+                wheel,
                 expired: Vec::new(),
                 generation: 0,
                 rotation: 0,
@@ -108,6 +125,7 @@ impl Worker {
             listening: Cell::new(true),
             stop_listening: tokio::sync::Notify::new(),
             flights_max,
+            chooser,
         })
     }
 
@@ -120,12 +138,18 @@ impl Worker {
     /// A client's message came in. Answers at once what needs no upstream.
     pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         count(&self.shared.counters.queries);
+        if let Some(limiter) = &self.shared.limiter
+            && let Some(verdict) = self.over_rate(limiter, &origin, now)
+        {
+            return self.turn_away(&mut self.state.borrow_mut().answer, bytes, client, verdict);
+        }
+        self.ask_for(bytes, client, origin, now);
+    }
+
+    /// As [`ask`](Self::ask), for a query that is counted.
+    fn ask_for(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         let mut state = self.state.borrow_mut();
         let limits = &self.shared.config.clients;
-        let limiter = self.shared.limiter.as_ref();
-        if let Some(verdict) = limiter.and_then(|limiter| self.over_rate(limiter, &origin, now)) {
-            return self.turn_away(&mut state.answer, bytes, client, verdict);
-        }
         let parsed = match Query::parse(bytes) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -145,7 +169,27 @@ impl Worker {
         if !origin.allowed {
             count(&self.shared.counters.refused);
             message::build_error(bytes, &view, message::REFUSED, None, &mut state.answer);
+            let question = &bytes[12..parsed.question.end];
+            self.log(&client, &origin, question, &state.answer, || Source::Error("refused"), now);
             return client.deliver(&state.answer, None);
+        }
+        let question = &bytes[12..parsed.question.end];
+        if state.local.may_concern(bytes, &parsed) {
+            let WorkerState { local, scratch, answer, .. } = &mut *state;
+            match local::answer(local, (bytes, &parsed), &view, scratch, answer) {
+                Here::Nothing => {}
+                Here::Answer => {
+                    count(&self.shared.counters.local_answers);
+                    self.log(&client, &origin, question, answer, || Source::Local, now);
+                    let trace = || Trace { local: true, ..Trace::own(answer) };
+                    return client.deliver(answer, Some(&trace));
+                }
+                Here::Alias(alias) => {
+                    drop(state);
+                    let (query, client) = alias.ask(client);
+                    return self.ask_for(&query, client, origin, now);
+                }
+            }
         }
         let readdressed = self.readdress(bytes, &parsed, &origin, &mut view);
         let (bytes, parsed) = match &readdressed {
@@ -155,7 +199,10 @@ impl Worker {
         let state = &mut *state;
         let stale = match self.look_up(&mut state.answer, (bytes, parsed), &view, now) {
             Kept::Answer { refresh, stale } => {
-                let trace = || Trace { cached: true, stale, ..Trace::own(&state.answer) };
+                let source = || if stale { Source::Stale } else { Source::Cache };
+                self.log(&client, &origin, question, &state.answer, source, now);
+                let explanation = || Some(self.explain_kept(question, stale));
+                let trace = || Trace { cached: true, stale, explanation: explanation(), ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
                     self.refresh(state, bytes, parsed, now);
@@ -164,7 +211,7 @@ impl Worker {
             }
             Kept::Nothing { stale } => stale,
         };
-        let client = match limiter {
+        let client = match &self.shared.limiter {
             None => Ok(client),
             Some(limiter) => self.charge(limiter, client, &origin),
         };
@@ -177,13 +224,15 @@ impl Worker {
         };
         message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
-        let question = &bytes[12..parsed.question.end];
         if let Some(index) = Self::same(state, hash)
             && state.flights[index].waiters.len() < WAITERS_MAX
         {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
+            if matches!(client, Client::Daemon(_)) && flight.notes.is_none() {
+                flight.notes = Some(self.note(flight, true, now));
+            }
             let question = differs.then(|| question.into());
             flight.waiters.push(Waiter { client, origin, view, question });
             if stale && flight.stale_at.is_none() {
@@ -196,10 +245,14 @@ impl Worker {
             count(&self.shared.counters.overloaded);
             let text = Some("keepwarm: too many queries in flight");
             message::build_error(bytes, &view, message::SERVFAIL, text, &mut state.answer);
+            self.log(&client, &origin, question, &state.answer, || Source::Error("overloaded"), now);
             return client.deliver(&state.answer, None);
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
+        if matches!(client, Client::Daemon(_)) {
+            flight.notes = Some(self.note(flight, false, now));
+        }
         flight.waiters.push(Waiter { client, origin, view, question: None });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
@@ -214,7 +267,7 @@ impl Worker {
     /// A flight of the query in `scratch`, which nobody waits for yet.
     fn take_off(&self, state: &mut WorkerState, hash: u64, question_end: usize, now: Instant) -> usize {
         let deadline = now + self.shared.config.timeout;
-        let plan = self.plan(state, now, deadline);
+        let plan = self.plan(state, question_end, now, deadline);
         state.generation = Token::next_generation(state.generation);
         let mut query = state.spare.pop().unwrap_or_default();
         query.extend_from_slice(&state.scratch);
@@ -232,6 +285,7 @@ impl Worker {
             timer: None,
             best: None,
             last_error: None,
+            notes: None,
             answered: false,
         };
         let index = state.flights.insert(flight);
@@ -240,8 +294,11 @@ impl Worker {
         index
     }
 
-    fn plan(&self, state: &mut WorkerState, now: Instant, deadline: Instant) -> Plan {
+    fn plan(&self, state: &mut WorkerState, question_end: usize, now: Instant, deadline: Instant) -> Plan {
         let config = &self.shared.config;
+        if let Some(chooser) = &self.chooser {
+            return self.choose(chooser, &state.scratch[12..question_end], now, deadline);
+        }
         let candidates: SmallVec<[Candidate; 8]> = self
             .routes
             .iter()
@@ -250,6 +307,7 @@ impl Worker {
                 index,
                 allowed: route.main.endpoint.allowed(now),
                 try_timeout: route.main.latency.borrow().try_timeout(),
+                hedge_after: config.racing_delay,
             })
             .collect();
         if config.strategy == Strategy::RoundRobin {
@@ -272,6 +330,14 @@ impl Worker {
                         endpoint.probe_started(now);
                     }
                     self.start(state, index, upstream, Face::Main, None, now);
+                }
+                Step::Hedge(upstream) => {
+                    if self.may_hedge() {
+                        flight.plan.hedge(upstream, now);
+                        self.start(state, index, upstream, Face::Main, None, now);
+                    } else if let Some(notes) = &mut flight.notes {
+                        notes.hedge_denied = true;
+                    }
                 }
                 Step::WaitUntil(at) => return self.arm(state, index, at),
                 // A final answer never gets here: it concludes the flight as it comes.
@@ -314,29 +380,37 @@ impl Worker {
         if answer.is_none() && !flight.waiters.is_empty() {
             count(&self.shared.counters.failed);
         }
+        if let Some(hedged) = flight.plan.hedged()
+            && answer.is_some_and(|(best, _)| flight.exchanges[best.number].upstream == hedged)
+        {
+            count(&self.shared.counters.hedges_won);
+        }
         let mut waiters = std::mem::take(&mut flight.waiters);
-        for Waiter { client, view, question, .. } in waiters.drain(..) {
+        for Waiter { client, origin, view, question } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
+            let asked = question.as_deref().unwrap_or(own);
+            let source = || self.source(flight, answer.map(|(best, _)| best));
             match answer {
                 Some((best, answer)) => {
-                    let question = question.as_deref().unwrap_or(own);
                     // Whoever asks first sees the limits of the TTLs like all who come later.
-                    if clamped && self.render_kept(flight, question, &view, &mut state.answer, now) {
+                    if clamped && self.render_kept(flight, asked, &view, &mut state.answer, now) {
+                        self.log(&client, &origin, asked, &state.answer, source, flight.started);
                         let trace = || self.trace(flight, Some(best), &state.answer, now);
                         client.deliver(&state.answer, Some(&trace));
                         continue;
                     }
-                    message::prepare_answer(answer, &view, question, &mut state.answer);
+                    message::prepare_answer(answer, &view, asked, &mut state.answer);
                 }
                 None => {
                     let text = flight.last_error.as_ref().map(story::explain);
                     let text = text.as_deref().or(Some("keepwarm: no upstream answered in time"));
                     message::build_error(&flight.query, &view, message::SERVFAIL, text, &mut state.answer);
-                    if let Some(question) = question {
-                        state.answer[12..12 + question.len()].copy_from_slice(&question);
+                    if let Some(question) = &question {
+                        state.answer[12..12 + question.len()].copy_from_slice(question);
                     }
                 }
             }
+            self.log(&client, &origin, asked, &state.answer, source, flight.started);
             let trace = || self.trace(flight, answer.map(|(best, _)| best), &state.answer, now);
             client.deliver(&state.answer, Some(&trace));
         }
@@ -351,7 +425,7 @@ impl Worker {
         for exchange in &mut flight.exchanges {
             match &exchange.state {
                 State::Over => {}
-                State::Queued(ticket) => {
+                State::Queued(ticket, _) => {
                     self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;
                 }

@@ -260,6 +260,7 @@ async fn dial_quic(
     }
     let peer = quic.peer();
     let pipe = Pipe::new(Clock::now().into_std());
+    pipe.dress(Dress::of(endpoint, None, peer));
     let capacity = doq::capacity(endpoint, info.max_streams);
     if endpoint.transport == Transport::H3 {
         let streams = usize::try_from(info.max_streams).unwrap_or(usize::MAX).max(1);

@@ -276,7 +276,7 @@ struct Names {
 impl Names {
     fn new(seed: u64, part: &str) -> Names {
         let mixed = part.bytes().fold(seed, |state, byte| mix(state ^ u64::from(byte)));
-        Names { state: mixed, number: 0, suffix: format!("{part}.demo.test") }
+        Names { state: mixed, number: 0, suffix: format!("{part}.demo.example") }
     }
 
     fn next(&mut self) -> (u16, String) {

@@ -1,5 +1,7 @@
 //! What the status endpoint shows of the running server.
 
+mod explain;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
@@ -101,6 +103,11 @@ impl Snapshots for Daemon {
                 ("cache_misses", totals.cache_misses),
                 ("cache_stale", totals.cache_stale),
                 ("cache_prefetches", totals.cache_prefetches),
+                ("local_answers", totals.local_answers),
+                ("query_log_dropped", totals.query_log_dropped),
+                ("hedges_sent", totals.hedges_sent),
+                ("hedges_won", totals.hedges_won),
+                ("hedges_denied", totals.hedges_denied),
                 ("network_changes", totals.network_changes),
                 ("cache_entries", totals.cache_entries as u64),
                 ("cache_bytes", totals.cache_bytes as u64),
@@ -148,7 +155,7 @@ impl Snapshots for Daemon {
 /// # Errors
 /// When the name or type cannot be asked, or no upstream answered.
 pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, QueryError> {
-    let QueryRequest { name, qtype } = request;
+    let QueryRequest { name, qtype, explain } = request;
     let number = message::type_from_name(&qtype).ok_or_else(|| {
         QueryError::Invalid(format!("unknown record type `{qtype}`; use a name such as AAAA, or TYPE65"))
     })?;
@@ -157,20 +164,36 @@ pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, 
     }
     let trace = server.query(&name, number).await;
     let trace = trace.ok_or_else(|| QueryError::Failed("the daemon is stopping".into()))?;
-    report(&name, &qtype, trace)
+    if !explain {
+        return report(&name, &qtype, trace);
+    }
+    let explanation = explain::explain(&trace);
+    let mut report = shown(&name, &qtype, trace)?;
+    report.explain = explanation;
+    Ok(report)
 }
 
 /// Turns a trace into what is shown.
 ///
 /// # Errors
-/// When no upstream answered, and neither did the cache.
+/// When no upstream answered, and neither did the cache or the names that are answered here.
 pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryError> {
+    match failure(&trace) {
+        Some(why) => Err(QueryError::Failed(why)),
+        None => shown(name, qtype, trace),
+    }
+}
+
+/// Why there is an answer neither of an upstream nor of the cache.
+fn failure(trace: &Trace) -> Option<String> {
+    let failed = trace.exchange.is_none() && !trace.cached && !trace.local;
+    failed.then(|| trace.error.clone().unwrap_or_else(|| "no upstream answered within the deadline".into()))
+}
+
+/// The report of whatever answer there is, be it keepwarm's own.
+fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryError> {
     // A stale answer may follow an exchange that came to nothing, which is not where it is from.
     let exchange = trace.exchange.filter(|_| !trace.cached);
-    if exchange.is_none() && !trace.cached {
-        let why = trace.error.unwrap_or_else(|| "no upstream answered within the deadline".into());
-        return Err(QueryError::Failed(why));
-    }
     let shown = message::render(&trace.answer).map_err(|error| QueryError::Failed(error.to_string()))?;
     let mut report = QueryReport {
         name: name.into(),
@@ -181,6 +204,7 @@ pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, Quer
         size: trace.answer.len() as u64,
         cached: trace.cached,
         stale: trace.stale,
+        local: trace.local,
         total: trace.total,
         attempts: trace
             .attempts
@@ -209,12 +233,20 @@ pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, Quer
 mod tests {
     use std::time::Duration;
 
-    use keepwarm_dns::server::{AttemptTrace, ExchangeTrace};
+    use keepwarm_dns::server::{AttemptTrace, ExchangeTrace, Why};
 
     use super::*;
 
     fn trace(cached: bool, stale: bool, exchange: bool) -> Trace {
-        let failed = AttemptTrace { upstream: "lab".into(), outcome: "SERVFAIL".into(), took: Duration::ZERO };
+        let failed = AttemptTrace {
+            upstream: "lab".into(),
+            outcome: "SERVFAIL".into(),
+            took: Duration::ZERO,
+            transport: "tls",
+            started: Duration::ZERO,
+            why: Why::TakesOver,
+            connection: None,
+        };
         let exchange = exchange.then(|| ExchangeTrace {
             upstream: "lab".into(),
             transport: "tls",
@@ -231,7 +263,17 @@ mod tests {
         let mut answer = message::build_query("www.example", 1).unwrap();
         answer[2] |= 0x80;
         let error = Some("nobody answered".into());
-        Trace { answer, total: Duration::ZERO, cached, stale, exchange, attempts: vec![failed], error }
+        Trace {
+            answer,
+            total: Duration::ZERO,
+            cached,
+            stale,
+            local: false,
+            exchange,
+            attempts: vec![failed],
+            error,
+            explanation: None,
+        }
     }
 
     #[test]
@@ -242,6 +284,8 @@ mod tests {
         assert_eq!(told(trace(true, false, false)), Ok((None, true, false)));
         assert_eq!(told(trace(true, true, true)), Ok((None, true, true)));
         assert_eq!(told(trace(false, false, false)), Err(QueryError::Failed("nobody answered".into())));
+        let local = report("printer.lan", "A", Trace { local: true, ..trace(false, false, false) }).unwrap();
+        assert_eq!((local.upstream, local.local), (None, true));
         let stale = report("www.example", "A", trace(true, true, true)).unwrap();
         assert_eq!((stale.attempts.len(), stale.phases), (1, Phases::default()));
     }

@@ -117,7 +117,7 @@ async fn json_says_seconds_and_words() {
 async fn a_query_is_asked_and_its_errors_keep_their_words() {
     let served = served().await;
     let ask = async |name: &str| {
-        let request = QueryRequest { name: name.into(), qtype: "A".into() };
+        let request = QueryRequest { name: name.into(), qtype: "A".into(), explain: false };
         post::<QueryReport>(served.address, "/api/v1/query", &request, Duration::from_secs(5)).await
     };
     assert_eq!(ask("good.test").await.unwrap().rcode, "NOERROR");
@@ -223,7 +223,7 @@ async fn wrong_methods_types_and_bodies_are_refused() {
 #[tokio::test]
 async fn queries_at_once_are_bounded() {
     let served = served().await;
-    let request = QueryRequest { name: "slow.test".into(), qtype: "A".into() };
+    let request = QueryRequest { name: "slow.test".into(), qtype: "A".into(), explain: false };
     let wait = Duration::from_secs(30);
     let mut slow = JoinSet::new();
     for _ in 0..=QUERIES_MAX {

@@ -14,7 +14,7 @@ use crate::{
     message::{self, ClientView, Query},
     server::{
         flight::{Flight, Waiter},
-        trace::Trace,
+        query_log::Source,
     },
     upstream::count,
 };
@@ -106,7 +106,9 @@ impl Worker {
             let given =
                 kept.as_ref().is_some_and(|(cache, key)| self.give_stale(cache, key, flight, &waiter, answer, now));
             if given {
-                let trace = || Trace { cached: true, stale: true, ..self.trace(flight, None, answer, now) };
+                let trace = || self.trace(flight, None, answer, now).past_its_end();
+                let question = waiter.question.as_deref().unwrap_or(&flight.query[12..flight.question_end]);
+                self.log(&waiter.client, &waiter.origin, question, answer, || Source::Stale, flight.started);
                 waiter.client.deliver(answer, Some(&trace));
             } else {
                 left.push(waiter);

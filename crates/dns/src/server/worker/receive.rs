@@ -36,6 +36,7 @@ impl Worker {
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
             Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), Origin::DAEMON, now),
+            Event::Local(local) => self.state.borrow_mut().local = local,
             Event::NetworkChanged => {
                 for route in &self.routes {
                     route.paths().for_each(Path::network_changed);
@@ -67,7 +68,7 @@ impl Worker {
             Ok(_) if flight.answered => return self.settle(state, index, now),
             Ok(lease) => self.send(state, index, number, lease, now),
             Err(error) => {
-                let error = self.no_connection(self.routes[upstream].path(face), &error);
+                let error = self.no_connection(self.routes[upstream].path(face), &error, now);
                 self.lose(flight, number, error, now);
             }
         }
@@ -231,7 +232,7 @@ impl Worker {
         }
         drop(lease);
         // With other upstreams to ask, a fresh connection that breaks is a reason to ask them; with none, to try again.
-        let alone = error.is_retryable() && self.routes.len() == 1;
+        let alone = error.is_retryable() && flight.plan.candidates() == 1;
         let (repeat, opened_after) = match error.retry() {
             // Any connection but this one, which may be saying goodbye.
             Retry::Anywhere => (true, Some(opened_at + Duration::from_nanos(1))),

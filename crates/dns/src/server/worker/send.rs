@@ -53,9 +53,9 @@ impl Worker {
         let options = AcquireOptions { deadline: Some(flight.deadline), timeout: Some(patience), opened_after };
         match path.host.acquire_into(&options, &self.address.grants, token) {
             Ok(Acquired::Now(lease)) => self.send(state, index, number, lease, now),
-            Ok(Acquired::Queued(ticket)) => flight.exchanges[number].state = State::Queued(ticket),
+            Ok(Acquired::Queued(ticket)) => flight.exchanges[number].state = State::Queued(ticket, path.busy()),
             Err(error) => {
-                let error = self.no_connection(path, &error);
+                let error = self.no_connection(path, &error, now);
                 self.lose(flight, number, error, now);
             }
         }
@@ -112,7 +112,10 @@ impl Worker {
         let look = patience.min(path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX));
         let look = if id.is_some() { patience } else { look };
         let exchange = &mut flight.exchanges[number];
-        exchange.state = State::Sent { lease, id, at: now };
+        if let Some(notes) = &mut flight.notes {
+            notes.sent(number, &lease, now);
+        }
+        exchange.state = State::Sent { lease, id, at: now, busy: path.busy() };
         exchange.resend = (tries <= RESENDS_MAX).then_some((now + look, patience));
     }
 
@@ -216,7 +219,7 @@ impl Worker {
     pub(super) fn give_up(&self, exchange: &mut Exchange, now: Instant) {
         let path = self.routes[exchange.upstream].path(exchange.face);
         match std::mem::replace(&mut exchange.state, State::Over) {
-            State::Sent { lease, id, at } => {
+            State::Sent { lease, id, at, .. } => {
                 if let (Connection::Udp(socket), Some(id)) = (&*lease, id) {
                     socket.abandon(id, now);
                 }
@@ -224,7 +227,7 @@ impl Worker {
                     path.failed(lease.family(), now);
                 }
             }
-            State::Queued(ticket) => {
+            State::Queued(ticket, _) => {
                 path.host.cancel(ticket);
             }
             State::Over => {}
@@ -244,14 +247,18 @@ impl Worker {
     }
 
     /// A pool's refusal, with the side that is to blame. The dial that failed has already told the health of the endpoint.
-    pub(super) fn no_connection(&self, path: &Path, error: &AcquireError<Error>) -> Error {
+    pub(super) fn no_connection(&self, path: &Path, error: &AcquireError<Error>, now: Instant) -> Error {
         let error = error.dial_error().map_or_else(
             || Error::new(ErrorKind::Pool, format!("query to {}: {error}", path.endpoint.url())),
             |last| (**last).clone(),
         );
-        if error.side() == Side::Local {
-            count(&path.endpoint.counters.local_errors);
-            count(&self.shared.counters.local_errors);
+        match error.side() {
+            Side::Local => {
+                count(&path.endpoint.counters.local_errors);
+                count(&self.shared.counters.local_errors);
+            }
+            Side::Upstream => path.penalise(now),
+            Side::Client => {}
         }
         error
     }

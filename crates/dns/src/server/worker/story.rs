@@ -10,11 +10,21 @@ use crate::{
     message,
     server::{
         flight::{Best, Flight, Outcome},
+        query_log::Source,
         trace::{AttemptTrace, ExchangeTrace, Trace},
     },
 };
 
 impl Worker {
+    /// Where the answer of a flight is from, for the query log.
+    pub(super) fn source(&self, flight: &Flight, best: Option<&Best>) -> Source {
+        let Some(best) = best else {
+            return Source::Error(flight.last_error.as_ref().map_or("timeout", |error| error.kind().as_str()));
+        };
+        let exchange = &flight.exchanges[best.number];
+        Source::Upstream(self.routes[exchange.upstream].path(exchange.face).endpoint.name.clone())
+    }
+
     pub(super) fn trace(&self, flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
         let exchange = best.map(|Best { number, lease, at, .. }| {
             let exchange = &flight.exchanges[*number];
@@ -33,7 +43,7 @@ impl Worker {
                 exchange: now.saturating_duration_since(*at),
             }
         });
-        let attempts = flight.exchanges.iter().map(|exchange| {
+        let attempts = flight.exchanges.iter().enumerate().map(|(number, exchange)| {
             let (outcome, at) = match &exchange.outcome {
                 None => ("pending".to_owned(), now),
                 Some((Outcome::Answered(rcode), at)) => (message::rcode_name(*rcode), *at),
@@ -41,16 +51,26 @@ impl Worker {
                 Some((Outcome::Failed(error), at)) => (error.to_string(), *at),
             };
             let upstream = self.routes[exchange.upstream].main.endpoint.name.to_string();
-            AttemptTrace { upstream, outcome, took: at.saturating_duration_since(exchange.started) }
+            AttemptTrace {
+                upstream,
+                outcome,
+                took: at.saturating_duration_since(exchange.started),
+                transport: self.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
+                started: exchange.started.saturating_duration_since(flight.started),
+                why: self.why(flight, number),
+                connection: flight.notes.as_ref().and_then(|notes| notes.connection(number)),
+            }
         });
         Trace {
             answer: answer.to_vec(),
             total: now.saturating_duration_since(flight.started),
             cached: false,
             stale: false,
+            local: false,
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
+            explanation: Some(self.explain(flight, best)),
         }
     }
 }

@@ -29,7 +29,7 @@ fn names_differ_from_each_other_and_come_again_with_their_seed() {
 
 #[test]
 fn a_failure_is_not_a_wrong_answer() {
-    let query = build_query(7, "a.demo.test", TYPE_A, Some(EDNS_SIZE));
+    let query = build_query(7, "a.demo.example", TYPE_A, Some(EDNS_SIZE));
     let mut servfail = query[..query.len() - OPT_LENGTH].to_vec();
     servfail[2] |= 0x80;
     servfail[3] = SERVFAIL;

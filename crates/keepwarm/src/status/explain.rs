@@ -1,0 +1,95 @@
+//! Why a query went as it did, as the status API tells it. Reasons are words here; the variants are the DNS server's.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BreakerState, seconds};
+
+/// Why a query went as it did.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Explain {
+    /// What the cache had to say: `hit`, `miss`, `stale: ...`, `bypassed: ...` or `off`.
+    pub cache: String,
+    /// Whether it joined an identical query that was in flight, and saw what was left of its course.
+    pub joined: bool,
+    /// How upstreams are chosen, as in the config.
+    pub strategy: String,
+    /// The group that answers for the name.
+    pub group: String,
+    /// The suffix of the route that led there; none for names without a route.
+    pub suffix: Option<String>,
+    /// The group that is asked when this one fails.
+    pub fallback: Option<String>,
+    /// What became of the second try; none where the strategy makes none.
+    pub hedge: Option<String>,
+    /// From the query to the decision whom to ask for the answer that was used; none without one.
+    #[serde(with = "seconds::option")]
+    pub decide: Option<Duration>,
+    /// Who could be asked, in order; empty when the cache answered.
+    pub candidates: Vec<Candidate>,
+    /// Every exchange, in the order in which they began.
+    pub exchanges: Vec<Exchange>,
+    /// Why there is no answer of an upstream or the cache; none when there is one.
+    pub failure: Option<String>,
+}
+
+/// One upstream that could be asked, as it stood when the query began.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Its group.
+    pub group: String,
+    /// Whether it was asked.
+    pub asked: bool,
+    /// Why, or why not.
+    pub why: String,
+    /// Its breaker.
+    pub breaker: BreakerState,
+    /// Median of its recent answers; the smoothed latency while there are few of them.
+    #[serde(with = "seconds::option")]
+    pub p50: Option<Duration>,
+    /// 95th percentile of its recent answers; none while there are few of them.
+    #[serde(with = "seconds::option")]
+    pub p95: Option<Duration>,
+    /// Queries that it had not answered yet.
+    pub in_flight: u64,
+    /// Its weight.
+    pub weight: u32,
+}
+
+/// One query to one upstream over one connection.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The upstream's name.
+    pub upstream: String,
+    /// `udp`, `tcp`, `tls` or `https`.
+    pub transport: String,
+    /// From the query to the decision to make it.
+    #[serde(with = "seconds")]
+    pub started: Duration,
+    /// From there to its end.
+    #[serde(with = "seconds")]
+    pub took: Duration,
+    /// Why it was made.
+    pub why: String,
+    /// How it ended.
+    pub outcome: String,
+    /// The connection; none while there was none.
+    pub connection: Option<Connection>,
+}
+
+/// The connection that a query went over.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Connection {
+    /// The pool's number for it.
+    pub id: u64,
+    /// IP and port.
+    pub address: String,
+    /// Its age when the query was sent.
+    #[serde(with = "seconds")]
+    pub age: Duration,
+    /// Whether it had served before.
+    pub reused: bool,
+}
