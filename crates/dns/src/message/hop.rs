@@ -4,7 +4,7 @@
 //! Everything that writes an answer for a client ends in [`add_hop_options`], which is one test of a flag for those who
 //! get neither. What is deliberately not here: the same options towards upstreams.
 
-use std::{num::NonZero, time::Duration};
+use std::time::Duration;
 
 use super::{
     Header, Query, TYPE_OPT,
@@ -22,13 +22,10 @@ pub struct Hop {
     pub idle_timeout: Option<Duration>,
 }
 
-/// The options that one client gets.
+/// The options that one client gets, in two bytes, for each query in flight has them: the highest bit is padding, the others
+/// are the time-out in units of 100 ms (54 minutes at most), or zero where it is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct HopOptions {
-    padded: bool,
-    /// In units of 100 ms. Zero would ask the client to leave at once.
-    keepalive: Option<NonZero<u16>>,
-}
+pub(super) struct HopOptions(u16);
 
 impl HopOptions {
     /// What a client gets who sent `message`, of which `query` was made, over this hop.
@@ -39,15 +36,25 @@ impl HopOptions {
         let Some(edns) = query.edns.as_ref().filter(|_| !query.signed) else { return HopOptions::default() };
         let mut options = Options::new(message, edns.rdata.clone()).flatten();
         let padded = hop.encrypted && options.any(|(code, _)| code == OPTION_PADDING);
-        let units = |timeout: Duration| u16::try_from(timeout.as_millis() / 100).unwrap_or(u16::MAX);
-        let keepalive = hop.idle_timeout.map(|timeout| NonZero::new(units(timeout)).unwrap_or(NonZero::<u16>::MIN));
-        HopOptions { padded, keepalive }
+        // Told zero, the client would leave at once.
+        let units = |timeout: Duration| u16::try_from(timeout.as_millis() / 100).unwrap_or(u16::MAX).clamp(1, !PADDED);
+        HopOptions(hop.idle_timeout.map_or(0, units) | if padded { PADDED } else { 0 })
     }
 
     fn any(self) -> bool {
-        self.padded || self.keepalive.is_some()
+        self.0 != 0
+    }
+
+    fn padded(self) -> bool {
+        self.0 & PADDED != 0
+    }
+
+    fn keepalive(self) -> Option<u16> {
+        Some(self.0 & !PADDED).filter(|units| *units > 0)
     }
 }
+
+const PADDED: u16 = 0x8000;
 
 /// Adds to an answer, in place, what its client gets for the hop; nothing when the answer has no OPT.
 ///
@@ -67,12 +74,12 @@ fn add(out: &mut Vec<u8>, options: HopOptions, max: usize) {
     let Some((number, opt)) = found else { return };
     out.truncate(opt.end());
     put_u16(out, 10, u16::try_from(number - additional + 1).unwrap_or(1));
-    if let Some(keepalive) = options.keepalive.filter(|_| out.len() + KEEPALIVE_SIZE <= max) {
+    if let Some(keepalive) = options.keepalive().filter(|_| out.len() + KEEPALIVE_SIZE <= max) {
         out.extend_from_slice(&OPTION_KEEPALIVE.to_be_bytes());
         out.extend_from_slice(&[0, 2]);
-        out.extend_from_slice(&keepalive.get().to_be_bytes());
+        out.extend_from_slice(&keepalive.to_be_bytes());
     }
-    if options.padded && out.len() + OPTION_HEADER <= max {
+    if options.padded() && out.len() + OPTION_HEADER <= max {
         let padding = (out.len() + OPTION_HEADER).next_multiple_of(BLOCK).min(max) - out.len() - OPTION_HEADER;
         out.extend_from_slice(&OPTION_PADDING.to_be_bytes());
         out.extend_from_slice(&u16::try_from(padding).unwrap_or(0).to_be_bytes());
@@ -169,7 +176,7 @@ mod tests {
         let given = options(&out);
         assert!(given[0].1.iter().all(|byte| *byte == 0), "{given:?}");
         // One that is a whole block already, but for the option's own header.
-        let exact = HopOptions { padded: true, keepalive: None };
+        let exact = HopOptions(PADDED);
         let mut out = answer(&query, 0, 0);
         let missing = BLOCK - OPTION_HEADER - out.len() - OPTION_HEADER;
         let at = out.len() - 2;
