@@ -399,7 +399,8 @@ fn run_worker(
                     let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
                     Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
                 };
-                let designated = upstream.ddr.as_ref().map(|ddr| Designated::new(ddr, &shared.streams, shared.config.strategy));
+                let designated =
+                    upstream.ddr.as_ref().map(|ddr| Designated::new(ddr, &shared.streams, shared.config.strategy));
                 Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path), designated }
             })
             .collect();

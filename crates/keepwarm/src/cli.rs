@@ -94,6 +94,9 @@ pub struct QueryArgs {
     /// Address of the running daemon's status endpoint.
     #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
     pub control: SocketAddr,
+    /// Say why it went as it did: the cache, the route, each upstream and why it was asked or not, and every try.
+    #[arg(long)]
+    pub explain: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -21,23 +21,12 @@ use crate::{
     },
 };
 
-/// Asks and prints.
+/// Asks and prints. With `--explain`, a query that nobody answered is explained too, and is a failure.
 ///
 /// # Errors
 /// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
-    run(args, log, false)
-}
-
-/// Asks and prints, and says why it went as it did. A query that nobody answered is explained too, and is a failure.
-///
-/// # Errors
-/// When nothing was asked; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
-pub fn explain(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
-    run(args, log, true)
-}
-
-fn run(args: &QueryArgs, log: Option<LogFilter>, explain: bool) -> anyhow::Result<Exit> {
+    let explain = args.explain;
     let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase(), explain };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let report = match &args.config {

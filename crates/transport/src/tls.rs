@@ -11,8 +11,7 @@ use std::{
 };
 
 use rustls::{
-    AlertDescription, ClientConfig, HandshakeKind, PeerIncompatible, ProtocolVersion,
-    SignatureScheme,
+    AlertDescription, ClientConfig, HandshakeKind, PeerIncompatible, ProtocolVersion, SignatureScheme,
     client::{
         ClientSessionMemoryCache, EchMode, ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::ServerCertVerifier,
@@ -265,7 +264,9 @@ fn explain(error: io::Error, tried: String, server_name: &str) -> Error {
 /// What an error of rustls means, and the words for it.
 pub(crate) fn words(error: &rustls::Error, server_name: &str) -> (ErrorKind, String) {
     match error {
-        rustls::Error::InvalidCertificate(reason @ rustls::CertificateError::NotValidForNameContext { expected, .. }) => {
+        rustls::Error::InvalidCertificate(
+            reason @ rustls::CertificateError::NotValidForNameContext { expected, .. },
+        ) => {
             // Not always the name asked for: a rejected client hello is answered in the public name.
             (ErrorKind::Certificate, certificate::explain(reason, &expected.to_str()))
         }

@@ -37,8 +37,17 @@ pub(crate) struct Designated {
 }
 
 impl Designated {
-    pub(super) fn new(designation: &Arc<Designation>, pool: &Pool<DnsConnector>, strategy: Strategy) -> Box<Designated> {
-        Box::new(Designated { designation: designation.clone(), pool: pool.clone(), strategy, paths: Default::default() })
+    pub(super) fn new(
+        designation: &Arc<Designation>,
+        pool: &Pool<DnsConnector>,
+        strategy: Strategy,
+    ) -> Box<Designated> {
+        Box::new(Designated {
+            designation: designation.clone(),
+            pool: pool.clone(),
+            strategy,
+            paths: Default::default(),
+        })
     }
 
     fn path(&self, slot: Slot) -> Option<&Path> {

@@ -243,7 +243,7 @@ async fn what_is_given_up_gives_its_stream_back() {
         transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
     });
     let (told, mut codes) = tokio::sync::mpsc::unbounded_channel();
-    let address = serving_with(endpoint, move |connection, mut send, mut recv| {
+    let address = serving_with(endpoint, move |connection, send, mut recv| {
         let told = told.clone();
         async move {
             let request = recv.read_to_end(100).await.unwrap();
