@@ -49,9 +49,7 @@ impl Record {
     /// none of data.
     pub fn parse(line: &str) -> Result<Record, RecordError> {
         let error = |why: String| RecordError { line: line.to_owned(), why };
-        if !quotes_stand_apart(line) {
-            return Err(error("its quotes do not stand apart from other words, or are not closed".into()));
-        }
+        balanced(line).map_err(error)?;
         let mut zone = Zonefile::from(format!("{line}\n").as_str());
         zone.set_origin(Name::<Bytes>::root_bytes());
         zone.set_default_class(Class::IN);
@@ -82,32 +80,63 @@ impl Record {
     }
 }
 
-/// Whether there is a space, a parenthesis, an equals sign or an end around each quoted string, and each is closed. The parser puts strings
-/// together in place: those that touch can make it write beyond what it has read, and panic.
-fn quotes_stand_apart(line: &str) -> bool {
-    let (mut quoted, mut apart) = (false, true);
-    let mut bytes = line.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => {
-                bytes.next();
-                apart = quoted;
+/// Checks that quotes and parentheses are closed, and that there is a space, a parenthesis or an end around each quoted string.
+///
+/// The parser must not see an open parenthesis: TXT data goes on until a line ends, no line ends within parentheses, and the
+/// parser (`EntryScanner::scan_charstr_entry` of domain 0.12.3) does not look whether the text does. It writes one empty
+/// string after the other behind it, and panics at the end of its buffer.
+///
+/// Strings that touch are refused for another reason: they are one word to some programs and two to others.
+fn balanced(line: &str) -> Result<(), String> {
+    let at = |place: usize| line.bytes().take(place).filter(|byte| byte & 0xc0 != 0x80).count() + 1;
+    let touching = |place| format!("what touches the quote at character {} has to stand apart from it", at(place));
+    let (mut open, mut quote, mut before) = (Vec::new(), None, Before::Space);
+    let mut bytes = line.bytes().enumerate();
+    while let Some((place, byte)) = bytes.next() {
+        if byte == b'\\' {
+            bytes.next();
+        }
+        match (byte, quote, before) {
+            (b'"', Some(_), _) => (quote, before) = (None, Before::Quote(place)),
+            (_, Some(_), _) => {}
+            (b'"', None, Before::Word | Before::Quote(_)) => return Err(touching(place)),
+            (b'"', None, Before::Space) => quote = Some(place),
+            (b' ' | b'\t' | b'\r' | b'\n', ..) => before = Before::Space,
+            (b'(', ..) => {
+                open.push(place);
+                before = Before::Space;
             }
-            b'"' if quoted => {
-                quoted = false;
-                if !matches!(bytes.clone().next(), None | Some(b' ' | b'\t' | b'(' | b')' | b';' | b'\r' | b'\n')) {
-                    return false;
-                }
+            (b')', ..) => {
+                open.pop().ok_or_else(|| format!("the parenthesis at character {} closes none", at(place)))?;
+                before = Before::Space;
             }
-            b'"' if !apart => return false,
-            b'"' => quoted = true,
-            b';' if !quoted => return true,
-            _ if quoted => {}
-            // The parameters of SVCB records are written `key="value"` (RFC 9460 section 2.1).
-            other => apart = matches!(other, b' ' | b'\t' | b'(' | b')' | b'\r' | b'\n' | b'='),
+            // A comment ends with its line.
+            (b';', ..) => {
+                bytes.find(|(_, byte)| *byte == b'\n');
+                before = Before::Space;
+            }
+            (_, None, Before::Quote(place)) => return Err(touching(place)),
+            // Parameters of SVCB records are written `key="value"` (RFC 9460 section 2.1).
+            (b'=', ..) => before = Before::Space,
+            _ => before = Before::Word,
         }
     }
-    !quoted
+    let unclosed = |what: &str, place| Err(format!("the {what} at character {} is not closed", at(place)));
+    match (quote, open.last()) {
+        (Some(place), _) => unclosed("quote", place),
+        (None, Some(place)) => unclosed("parenthesis", *place),
+        (None, None) => Ok(()),
+    }
+}
+
+/// What stands before a byte outside quotes.
+#[derive(Clone, Copy)]
+enum Before {
+    /// A space, a parenthesis, an equals sign or nothing: a quote may begin.
+    Space,
+    Word,
+    /// A closing quote, at this place.
+    Quote(usize),
 }
 
 /// The place within the line is of little help for one record.

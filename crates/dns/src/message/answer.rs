@@ -175,3 +175,59 @@ pub fn addresses(answer: &[u8]) -> impl Iterator<Item = (IpAddr, Duration)> {
 }
 
 const TYPE_ANY: u16 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ClientView, Query, build_query, prepare_answer};
+
+    const A: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+    const NAMED_OPT: &[u8] = b"\xc0\x0c\0\x29\x04\xd0\0\0\0\0\0\0";
+
+    /// An answer with these records in its answer, authority and additional sections.
+    fn answer(truncated: bool, sections: [&[&[u8]]; 3]) -> Vec<u8> {
+        let mut message = build_query("www.example", TYPE_A).unwrap();
+        message.truncate(message.len() - OPT.len());
+        message[2] |= 0x80 | u8::from(truncated) << 1;
+        for (section, records) in sections.iter().enumerate() {
+            message[7 + 2 * section] = u8::try_from(records.len()).unwrap();
+        }
+        message.extend(sections.concat().concat());
+        message
+    }
+
+    // One in the answer section was let through: it went out to the client with another one behind it.
+    #[test]
+    fn an_opt_record_stands_once_and_in_the_additional_section_only() {
+        let good: [[&[&[u8]]; 3]; 4] =
+            [[&[A], &[], &[OPT]], [&[], &[], &[OPT]], [&[A], &[A], &[A, OPT]], [&[A], &[], &[OPT, A]]];
+        for sections in good {
+            let info = verify_answer(&answer(false, sections)).unwrap();
+            assert_eq!(usize::from(info.answer_count), sections[0].len());
+        }
+        let bad: [[&[&[u8]]; 3]; 7] = [
+            [&[OPT], &[], &[]],
+            [&[A, OPT], &[], &[]],
+            [&[], &[OPT], &[]],
+            [&[OPT], &[], &[OPT]],
+            [&[A], &[OPT], &[OPT]],
+            [&[A], &[], &[OPT, OPT]],
+            [&[A], &[], &[NAMED_OPT]],
+        ];
+        let query = build_query("www.example", TYPE_A).unwrap();
+        let view = ClientView::new(&Query::parse(&query).unwrap(), 1232, 1232);
+        for sections in bad {
+            assert_eq!(verify_answer(&answer(false, sections)), Err(AnswerError), "{sections:?}");
+            // A truncated one is good for its header and its question; the OPT record that the client gets is ours.
+            let truncated = answer(true, sections);
+            let info = verify_answer(&truncated).unwrap();
+            assert_eq!((info.tc, info.answer_count), (true, 0));
+            let mut out = Vec::new();
+            prepare_answer(&truncated, &view, &query[Header::LEN..query.len() - OPT.len()], &mut out);
+            assert_eq!(verify_answer(&out).map(|info| info.tc), Ok(true));
+            let opts = Records::of(&out).unwrap().filter(|record| record.as_ref().unwrap().rtype == TYPE_OPT);
+            assert_eq!(opts.count(), 1, "{sections:?}");
+        }
+    }
+}
