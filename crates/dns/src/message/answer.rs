@@ -81,7 +81,8 @@ impl From<Malformed> for AnswerError {
 
 /// Walks an answer from end to end.
 ///
-/// A truncated answer may end anywhere behind its question: some servers cut records in the middle.
+/// A truncated answer may end anywhere behind its question: some servers cut records in the middle. That excuses nothing
+/// else: what is whole is as in any answer.
 ///
 /// # Errors
 /// When a name, record or option leaves the message, a name points forwards, or there are two OPT records, or one outside the additional section.
@@ -89,12 +90,26 @@ pub fn verify_answer(answer: &[u8]) -> Result<AnswerInfo, AnswerError> {
     let header = Header::read(answer).filter(|header| header.is_answer()).ok_or(AnswerError)?;
     let plain = AnswerInfo { rcode: header.rcode(), tc: header.tc(), answer_count: 0, is_nodata: false, cookie: None };
     match walk(answer, header) {
-        Err(_) if header.tc() && Records::of(answer).is_ok() => Ok(plain),
-        other => other,
+        Err(Fault::Cut) if header.tc() && Records::of(answer).is_ok() => Ok(plain),
+        other => other.map_err(|_| AnswerError),
     }
 }
 
-fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
+/// What is wrong with an answer.
+enum Fault {
+    /// Something in it leaves it, or cannot be read.
+    Cut,
+    /// An OPT record is where none may be.
+    Opt,
+}
+
+impl From<Malformed> for Fault {
+    fn from(Malformed: Malformed) -> Fault {
+        Fault::Cut
+    }
+}
+
+fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, Fault> {
     let mut rcode = header.rcode();
     let (mut data, mut edns, mut cookie) = (false, false, None);
     let qtype = question(answer).filter(|_| header.questions() > 0).map(|question| question.qtype);
@@ -104,7 +119,7 @@ fn walk(answer: &[u8], header: Header) -> Result<AnswerInfo, AnswerError> {
             // RFC 6891 section 6.1.1: in the additional section, once.
             let additional = number >= header.records() - usize::from(header.additionals());
             if edns || !additional || !record.is_root() {
-                return Err(AnswerError);
+                return Err(Fault::Opt);
             }
             edns = true;
             for option in Options::new(answer, record.rdata.clone()) {
@@ -215,19 +230,32 @@ mod tests {
             [&[A], &[], &[OPT, OPT]],
             [&[A], &[], &[NAMED_OPT]],
         ];
-        let query = build_query("www.example", TYPE_A).unwrap();
-        let view = ClientView::new(&Query::parse(&query).unwrap(), 1232, 1232);
         for sections in bad {
             assert_eq!(verify_answer(&answer(false, sections)), Err(AnswerError), "{sections:?}");
-            // A truncated one is good for its header and its question; the OPT record that the client gets is ours.
-            let truncated = answer(true, sections);
-            let info = verify_answer(&truncated).unwrap();
-            assert_eq!((info.tc, info.answer_count), (true, 0));
-            let mut out = Vec::new();
-            prepare_answer(&truncated, &view, &query[Header::LEN..query.len() - OPT.len()], &mut out);
-            assert_eq!(verify_answer(&out).map(|info| info.tc), Ok(true));
-            let opts = Records::of(&out).unwrap().filter(|record| record.as_ref().unwrap().rtype == TYPE_OPT);
-            assert_eq!(opts.count(), 1, "{sections:?}");
+        }
+    }
+
+    // TC was taken for an excuse, and the client of such an answer got two OPT records.
+    #[test]
+    fn a_truncated_answer_may_be_cut_and_has_one_opt_record_for_its_client_nevertheless() {
+        let query = build_query("www.example", TYPE_A).unwrap();
+        let view = ClientView::new(&Query::parse(&query).unwrap(), 1232, 1232);
+        let question = &query[Header::LEN..query.len() - OPT.len()];
+        let places: [[&[&[u8]]; 3]; 4] =
+            [[&[OPT, A], &[A], &[A]], [&[A], &[OPT], &[OPT]], [&[A], &[], &[OPT, OPT]], [&[A], &[A], &[OPT, A]]];
+        for sections in places {
+            let whole = answer(true, sections);
+            for end in Header::LEN + question.len()..=whole.len() {
+                let Ok(info) = verify_answer(&whole[..end]) else { continue };
+                assert!(info.tc);
+                let mut out = Vec::new();
+                prepare_answer(&whole[..end], &view, question, &mut out);
+                let opts = Records::of(&out).unwrap().filter(|record| record.as_ref().unwrap().rtype == TYPE_OPT);
+                assert_eq!(opts.count(), 1, "{sections:?} up to {end}");
+            }
+            let good = sections == places[3];
+            assert_eq!(verify_answer(&whole).is_ok(), good, "{sections:?}");
+            assert!(verify_answer(&whole[..Header::LEN + question.len() + 5]).is_ok(), "cut within its first record");
         }
     }
 }

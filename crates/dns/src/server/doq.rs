@@ -120,6 +120,19 @@ impl Message {
     }
 }
 
+/// The query of a stream that comes in these pieces and ends, or the rule that it breaks.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn query<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, &'static str> {
+    let read = || {
+        let mut message = Message::default();
+        pieces.into_iter().try_for_each(|piece| message.push(piece))?;
+        let query = message.finish()?;
+        check(&query)?;
+        Ok(query.into())
+    };
+    read().map_err(|fault: Fault| fault.close().1)
+}
+
 /// What RFC 9250 forbids a client besides what DNS does (sections 4.2.1 and 5.5.2).
 fn check(query: &[u8]) -> Result<(), Fault> {
     let Some(header) = Header::read(query).filter(|header| !header.is_answer()) else {
