@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Method, header};
 use keepwarm_dns::{
     message::{Header, Query, build_query_error, normalise, verify_answer},
-    server::doh::{BODY_MAX, CONTENT_TYPE, TARGET_MAX, Head, max_age, query, read_body, read_head, response},
+    server::doh::{BODY_MAX, CONTENT_TYPE, Head, TARGET_MAX, max_age, query, read_body, read_head, response},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -37,12 +37,16 @@ fn request(method: &Method, target: &str, content_type: Option<&[u8]>, body: &[u
     assert_eq!(asked, in_parts);
     match asked {
         Ok(query) => {
-            assert!(matches!(*method, Method::GET | Method::POST) && target.len() <= TARGET_MAX && query.len() <= BODY_MAX);
+            assert!(
+                matches!(*method, Method::GET | Method::POST) && target.len() <= TARGET_MAX && query.len() <= BODY_MAX
+            );
             assert!(Header::read(&query).is_some_and(|header| !header.is_answer()));
             let mut out = Vec::new();
             match Query::parse(&query) {
                 Ok(parsed) => normalise(&query, &parsed, &mut out),
-                Err(error) => assert!(!build_query_error(&query, &error, 1232, &mut out) || verify_answer(&out).is_ok()),
+                Err(error) => {
+                    assert!(!build_query_error(&query, &error, 1232, &mut out) || verify_answer(&out).is_ok())
+                }
             }
         }
         Err(refusal) => {

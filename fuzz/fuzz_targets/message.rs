@@ -7,8 +7,8 @@ use keepwarm_dns::{
     cache::Cache,
     config::CacheSettings,
     message::{
-        ClientView, Query, SERVFAIL, answer_matches, build_error, build_query_error, hash_key, normalise, prepare_answer,
-        randomize_case, render, same_key, tcp_keepalive, verify_answer,
+        ClientView, Query, SERVFAIL, answer_matches, build_error, build_query_error, hash_key, normalise,
+        prepare_answer, randomize_case, render, same_key, tcp_keepalive, verify_answer,
     },
 };
 use libfuzzer_sys::fuzz_target;

@@ -13,7 +13,10 @@ fuzz_target!(|answer: &[u8]| {
         for (priority, target, _, path) in &found {
             assert!(*priority > 0 || found.len() == 1, "an alias stands alone");
             assert!(!target.bytes().any(|byte| byte.is_ascii_uppercase()));
-            assert!(path.as_deref().is_none_or(|path| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())));
+            assert!(
+                path.as_deref()
+                    .is_none_or(|path| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()))
+            );
         }
         // Names are compared without regard to case.
         assert_eq!(services(answer, &name.to_ascii_uppercase(), rtype), Some(found));
