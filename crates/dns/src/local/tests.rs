@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::message::ClientView;
 use crate::message::{Rendered, build_query, prepare_answer, render, type_from_name, verify_answer};
@@ -322,6 +324,92 @@ fn a_record_may_have_parentheses_that_are_closed() {
         assert!(answers.len() == 1 && answers[0].ends_with(&format!("IN TXT {strings}")), "{line}: {answers:?}");
     }
 }
+
+proptest! {
+    #[test]
+    fn no_line_of_words_and_signs_panics(
+        head in proptest::sample::select(&["a.lan. ", "*.a.lan. 60 IN ", "a.lan. (", "\"a.lan\" ", ""][..]),
+        rtype in proptest::sample::select(TYPES),
+        words in proptest::collection::vec(proptest::sample::select(WORDS), 0..12),
+    ) {
+        let line = format!("{head}{rtype} {}", words.concat());
+        if let Ok(record) = Record::parse(&line) {
+            prop_assert!(Table::new(&[record], &[]).is_ok());
+        }
+    }
+}
+
+const TYPES: &[&str] = &[
+    "A",
+    "AAAA",
+    "TXT",
+    "TXT",
+    "CNAME",
+    "MX",
+    "SRV",
+    "CAA",
+    "NAPTR",
+    "HINFO",
+    "SOA",
+    "DS",
+    "DNSKEY",
+    "RRSIG",
+    "NSEC",
+    "NSEC3",
+    "TLSA",
+    "SVCB 1 .",
+    "HTTPS 1 .",
+    "TYPE65280",
+];
+
+/// What data is made of, and what breaks it.
+const WORDS: &[&str] = &[
+    " ",
+    " ",
+    " ",
+    "(",
+    ")",
+    "\"",
+    "\"",
+    ";",
+    "\n",
+    "\t",
+    "\r",
+    "\\",
+    "\\# ",
+    "\\\"",
+    "\\(",
+    "\\065",
+    "\\300",
+    "@",
+    "$",
+    "=",
+    ".",
+    ",",
+    "0 ",
+    "1 ",
+    "300 ",
+    "65536 ",
+    "\u{e9}",
+    "\0",
+    "x",
+    "a.lan.",
+    "a.lan ",
+    "*.lan.",
+    "IN ",
+    "A ",
+    "alpn=",
+    "port=",
+    "mandatory=",
+    "ipv4hint=",
+    "ech=",
+    "key9=",
+    "192.0.2.1",
+    "fd00::1",
+    "AbCd==",
+    "-",
+    "20300101000000 ",
+];
 
 #[test]
 fn hosts_files_give_addresses_of_both_families_and_the_names_of_addresses() {
