@@ -19,8 +19,8 @@ pub(crate) use answer::{AnswerOptions, answer_options};
 pub use client::{ClientView, build_error, build_query_error, build_truncated, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
 pub(crate) use edns::{OptWriter, PADDING_BLOCK};
-pub(crate) use name::name_to_text;
 pub use hop::{Hop, add_hop_options};
+pub(crate) use name::name_to_text;
 pub use name::{class_name, name_from_text, rcode_name, type_from_name, type_name};
 pub use query::{
     Edns, PAYLOAD_SIZE, Query, QueryError, Question, build_query, hash_key, normalise, randomize_case, same_key,
