@@ -94,6 +94,9 @@ pub(crate) trait Request {
     fn asked(&self) -> Option<&[u8]> {
         None
     }
+
+    /// Whether somebody still waits for the answer.
+    fn is_wanted(&self) -> bool;
 }
 
 /// Where a query came from.
@@ -266,6 +269,17 @@ impl Client {
             Client::Request(request) => request.asked(),
             Client::Limited(limited) => limited.0.asked(),
             Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
+        }
+    }
+
+    /// Whether the answer has somebody to go to. Who asked in a datagram cannot take the question back.
+    pub(super) fn is_waiting(&self) -> bool {
+        match self {
+            Client::Udp { .. } => true,
+            Client::Tcp(client) => !client.has_gone(),
+            Client::Request(request) => request.is_wanted(),
+            Client::Limited(limited) => limited.0.is_waiting(),
+            Client::Daemon(sender) => !sender.is_closed(),
         }
     }
 

@@ -142,6 +142,10 @@ impl Request for Aliased {
     fn asked(&self) -> Option<&[u8]> {
         Some(&self.alias.asked[Header::LEN..])
     }
+
+    fn is_wanted(&self) -> bool {
+        self.client.is_waiting()
+    }
 }
 
 /// Reads everything that is answered here.

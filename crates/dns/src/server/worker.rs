@@ -134,9 +134,11 @@ impl Worker {
         })
     }
 
-    /// Queries whose clients still wait.
+    /// Queries whose clients still wait. Who has gone, or reset the stream, does not.
     pub(crate) fn in_flight(&self) -> usize {
-        let waited_for = |(_, flight): &(usize, &Flight)| !flight.answered && !flight.waiters.is_empty();
+        let waited_for = |(_, flight): &(usize, &Flight)| {
+            !flight.answered && flight.waiters.iter().any(|waiter| waiter.client.is_waiting())
+        };
         self.state.borrow().flights.iter().filter(waited_for).count()
     }
 
