@@ -92,7 +92,7 @@ pub fn text(report: &QueryReport) -> String {
             }
             let _ = writeln!(text, "time        {} in all", millis(report.total));
         }
-        None if report.local => {
+        None if report.local && !report.cached => {
             let _ = writeln!(text, "local       answered here");
             let _ = writeln!(text, "time        {} in all", pools::short(report.total));
         }

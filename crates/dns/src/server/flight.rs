@@ -90,6 +90,16 @@ pub(crate) trait Request {
     /// Called at most once, on the worker's thread.
     fn answer(self: Box<Self>, message: &[u8]);
 
+    /// As [`answer`](Self::answer), with how the answer came about, for those who tell.
+    fn answer_traced(self: Box<Self>, message: &[u8], _trace: Option<&dyn Fn() -> Trace>) {
+        self.answer(message);
+    }
+
+    /// Whether it tells how its answer came about.
+    fn is_explained(&self) -> bool {
+        false
+    }
+
     /// The question as the client wrote it, where it is another than the one that is asked for it.
     fn asked(&self) -> Option<&[u8]> {
         None
@@ -254,7 +264,7 @@ impl Client {
         match self {
             Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
-            Client::Request(request) => request.answer(answer),
+            Client::Request(request) => request.answer_traced(answer, trace),
             Client::Limited(limited) => limited.0.deliver(answer, trace),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
@@ -269,6 +279,15 @@ impl Client {
             Client::Request(request) => request.asked(),
             Client::Limited(limited) => limited.0.asked(),
             Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
+        }
+    }
+
+    /// Whether it wants to know how its answer came about.
+    pub(super) fn is_explained(&self) -> bool {
+        match self {
+            Client::Udp { .. } | Client::Tcp(_) | Client::Limited(_) => false,
+            Client::Request(request) => request.is_explained(),
+            Client::Daemon(_) => true,
         }
     }
 

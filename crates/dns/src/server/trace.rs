@@ -7,6 +7,8 @@ pub(crate) use explain::{CandidateNote, Notes};
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::local::Rule;
+
 /// The story of one query, as `keepwarm query` tells it.
 #[derive(Debug, Clone)]
 pub struct Trace {
@@ -18,9 +20,9 @@ pub struct Trace {
     pub cached: bool,
     /// The answer came from the cache past its end, because upstreams failed (RFC 8767). Never without `cached`.
     pub stale: bool,
-    /// The answer is from names that are answered here; where it is an alias for another name, upstreams may have given
-    /// the rest of it.
-    pub local: bool,
+    /// What of the names that are answered here the answer is from; `None` when it is not. Where that is an alias for another
+    /// name, the rest tells how that one was answered.
+    pub local: Option<Rule>,
     /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
     pub exchange: Option<ExchangeTrace>,
     /// Every exchange, in the order in which they began.
@@ -36,7 +38,7 @@ pub struct Trace {
 pub struct ExchangeTrace {
     /// The upstream's name in the config.
     pub upstream: String,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: &'static str,
     /// `tls://dns.quad9.net:853`.
     pub url: String,
@@ -63,7 +65,7 @@ pub struct ExchangeTrace {
 pub struct DialTrace {
     /// Finding the upstream's addresses; zero where they are fixed or known.
     pub resolve: Duration,
-    /// The TCP handshake; zero over UDP.
+    /// The TCP handshake; zero over UDP and QUIC, whose handshake is that of TLS.
     pub connect: Duration,
     /// The TLS handshake.
     pub tls: Option<Duration>,
@@ -83,8 +85,10 @@ pub struct AttemptTrace {
     pub outcome: String,
     /// From the decision to the outcome.
     pub took: Duration,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: &'static str,
+    /// It went to the encrypted face that a plain upstream designates (RFC 9462).
+    pub designated: bool,
     /// From the question to the decision.
     pub started: Duration,
     /// Why it was made.
@@ -101,7 +105,7 @@ impl Trace {
             total: Duration::ZERO,
             cached: false,
             stale: false,
-            local: false,
+            local: None,
             exchange: None,
             attempts: Vec::new(),
             error: None,

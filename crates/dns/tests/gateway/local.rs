@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use keepwarm_dns::{
     config::{RouteConfig, Transport},
+    local::Rule,
     message::{self, Rendered},
     server::{LocalError, Server, StartError},
 };
@@ -57,9 +58,10 @@ async fn a_local_record_is_answered_over_udp_and_tcp_without_an_upstream() {
 async fn the_trace_of_a_local_answer_says_local() {
     let bench = with_records(&["nas.lan. A 192.168.1.10"]).await;
     let trace = bench.server.query("nas.lan", 1).await.unwrap();
-    assert!(trace.local && !trace.cached && trace.exchange.is_none());
+    assert_eq!(trace.local, Some(Rule::Record));
+    assert!(!trace.cached && trace.exchange.is_none());
     let trace = bench.server.query("www.example", 1).await.unwrap();
-    assert!(!trace.local && trace.exchange.is_some());
+    assert!(trace.local.is_none() && trace.exchange.is_some());
     bench.stop().await;
 }
 
@@ -90,7 +92,10 @@ async fn an_alias_that_leads_out_is_answered_with_the_upstreams_records() {
     let status = bench.server.status();
     assert_eq!((status.queries, status.cache_hits, bench.labs[0].counters().udp.queries), (3, 2, 1));
     let trace = bench.server.query("www.lan", 1).await.unwrap();
-    assert_eq!((trace.local, message::render(&trace.answer).unwrap().answers.len()), (true, 1 + direct.len()));
+    assert_eq!(
+        (trace.local, message::render(&trace.answer).unwrap().answers.len()),
+        (Some(Rule::Record), 1 + direct.len())
+    );
     bench.stop().await;
 }
 

@@ -6,7 +6,7 @@ use comfy_table::CellAlignment::{Left, Right};
 
 use crate::{
     pools,
-    status::explain::{Candidate, Exchange, Explain},
+    status::explain::{Candidate, Dial, Exchange, Explain},
     table::{self, Column},
 };
 
@@ -19,9 +19,15 @@ pub(super) fn text(explain: &Explain) -> String {
     if let Some(failure) = &explain.failure {
         line("failure", failure);
     }
-    line("cache", &explain.cache);
-    line("route", &route(explain));
-    line("strategy", &explain.strategy);
+    if let Some(local) = &explain.local {
+        line("local", local);
+    }
+    // A name that is answered here is looked for nowhere else.
+    if !explain.cache.is_empty() {
+        line("cache", &explain.cache);
+        line("route", &route(explain));
+        line("strategy", &explain.strategy);
+    }
     if let Some(hedge) = &explain.hedge {
         line("hedge", hedge);
     }
@@ -39,8 +45,10 @@ pub(super) fn text(explain: &Explain) -> String {
         text.push_str("\nexchanges\n");
         text.push_str(&indented(&table::render(&EXCHANGES, explain.exchanges.iter().map(exchange))));
         // Errors name addresses and are too long for a column.
-        for exchange in explain.exchanges.iter().filter(|exchange| is_long(&exchange.outcome)) {
-            let _ = writeln!(text, "  +{}: {}", pools::short(exchange.started), exchange.outcome);
+        for exchange in &explain.exchanges {
+            if let Some(details) = details(exchange) {
+                let _ = writeln!(text, "  +{}: {details}", pools::short(exchange.started));
+            }
         }
     }
     text
@@ -82,10 +90,52 @@ fn exchange(exchange: &Exchange) -> Vec<String> {
         exchange.upstream.clone(),
         exchange.transport.clone(),
         connection,
+        exchange.connection.as_ref().map_or_else(|| "-".into(), |connection| pools::short(connection.wait)),
         pools::short(exchange.took),
         if is_long(&exchange.outcome) { "failed, see below".into() } else { exchange.outcome.clone() },
         exchange.why.clone(),
     ]
+}
+
+/// What an exchange has to say beyond its row; `None` when that says all.
+fn details(exchange: &Exchange) -> Option<String> {
+    let mut details = Vec::new();
+    if exchange.designated {
+        details.push("over the encrypted face that the upstream designates".to_owned());
+    }
+    if let Some(connection) = &exchange.connection {
+        details.extend(
+            connection
+                .dial
+                .as_ref()
+                .filter(|dial| dial.connect + dial.resolve > Duration::ZERO || dial.tls.is_some())
+                .map(dial),
+        );
+        let added = [(connection.cookie, "with a cookie"), (connection.random_case, "in random case (0x20)")];
+        details.extend(added.into_iter().filter(|(added, _)| *added).map(|(_, words)| words.to_owned()));
+    }
+    if is_long(&exchange.outcome) {
+        details.push(exchange.outcome.clone());
+    }
+    (!details.is_empty()).then(|| details.join("; "))
+}
+
+/// What a dial took, with the phases that happened.
+fn dial(dial: &Dial) -> String {
+    let mut phases = Vec::new();
+    if dial.resolve > Duration::ZERO {
+        phases.push(format!("resolve {}", pools::short(dial.resolve)));
+    }
+    if dial.connect > Duration::ZERO {
+        phases.push(format!("connect {}", pools::short(dial.connect)));
+    }
+    if let Some(tls) = dial.tls {
+        phases.push(format!("tls {}{}", pools::short(tls), if dial.resumed { " (resumed)" } else { "" }));
+    }
+    if let Some(ech) = dial.ech.as_deref().filter(|ech| *ech != "off") {
+        phases.push(format!("ech {ech}"));
+    }
+    phases.join(", ")
 }
 
 fn is_long(outcome: &str) -> bool {
@@ -107,11 +157,12 @@ const CANDIDATES: [Column; 8] = [
     ("why", Left),
 ];
 
-const EXCHANGES: [Column; 7] = [
+const EXCHANGES: [Column; 8] = [
     ("at", Left),
     ("upstream", Left),
     ("over", Left),
     ("connection", Left),
+    ("wait", Right),
     ("took", Right),
     ("outcome", Left),
     ("why", Left),
@@ -150,12 +201,20 @@ mod tests {
             why: "hedge after p95 12.0 ms".into(),
             ..quick.clone()
         };
-        let connection = Connection { id: 12, address: "9.9.9.9:853".into(), age: ms(4200), reused: true };
+        let connection = Connection {
+            id: 12,
+            address: "9.9.9.9:853".into(),
+            age: ms(4200),
+            reused: true,
+            wait: Duration::from_micros(3),
+            ..Connection::default()
+        };
         let first = Exchange {
             upstream: "quad9".into(),
             transport: "tls".into(),
             started: Duration::ZERO,
             took: ms(12),
+            designated: false,
             why: "first: lowest estimate 8.1 ms".into(),
             outcome: "pending".into(),
             connection: Some(connection.clone()),

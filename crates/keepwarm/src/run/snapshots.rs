@@ -5,7 +5,7 @@ mod explain;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use keepwarm_dns::{
@@ -15,8 +15,8 @@ use keepwarm_dns::{
 };
 
 use crate::status::{
-    Attempt, BreakerState, CacheStatus, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest,
-    Snapshots, Stats,
+    Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
+    QueryRequest, Snapshots, Stats,
 };
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
@@ -42,8 +42,12 @@ impl Snapshots for Daemon {
     fn pools(&self) -> Vec<PoolRow> {
         let Some(server) = self.server.upgrade() else { return Vec::new() };
         let rows = server.pools().into_iter();
+        let counts =
+            |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         rows.map(|pool| PoolRow {
             upstream: pool.name,
+            group: pool.group,
+            weight: pool.weight,
             transport: pool.transport.into(),
             address: pool.address.split_once("://").map_or(pool.address.clone(), |(_, rest)| rest.to_owned()),
             open: pool.open as u64,
@@ -66,13 +70,26 @@ impl Snapshots for Daemon {
                 age: ddr.age,
                 reason: ddr.reason,
             }),
-            dial_errors: pool.dial_errors.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            cookies: pool.cookies.map(str::to_owned),
+            cookie_errors: pool.cookie_errors,
+            keeps_case: pool.keeps_case,
+            queries: pool.queries,
+            answers: pool.answers,
+            failures: pool.failures,
+            local_errors: pool.local_errors,
+            wrong_answers: pool.wrong_answers,
+            resends: pool.resends,
+            opened: pool.opened,
+            reuse_failures: pool.reuse_failures,
+            closed: counts(pool.closed),
+            dial_errors: counts(pool.dial_errors),
             breaker: match pool.breaker {
                 "open" => BreakerState::Open,
                 "half-open" => BreakerState::HalfOpen,
                 _ => BreakerState::Closed,
             },
-            latency_p50: pool.latency,
+            latency_p50: pool.p50.or(pool.latency),
+            latency_p95: pool.p95,
             idle_limit: pool.idle_limit,
         })
         .collect()
@@ -92,6 +109,14 @@ impl Snapshots for Daemon {
             };
             stats.listen.extend(schemes.iter().map(|scheme| format!("{scheme}://{}{}", listen.address, listen.path)));
         }
+        stats.certificate = server.certificate().map(|certificate| CertificateRow {
+            names: certificate.names(),
+            not_before: unix(certificate.not_before),
+            not_after: unix(certificate.not_after),
+            loaded: unix(certificate.loaded),
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+        });
         let totals = server.status();
         stats.counters = BTreeMap::from(
             [
@@ -158,6 +183,11 @@ impl Snapshots for Daemon {
     }
 }
 
+/// Whole seconds since 1970; 0 for times before.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Asks a server and tells the story.
 ///
 /// # Errors
@@ -177,7 +207,7 @@ pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, 
     }
     let explanation = explain::explain(&trace);
     let mut report = shown(&name, &qtype, trace)?;
-    report.explain = explanation;
+    report.explain = Some(explanation);
     Ok(report)
 }
 
@@ -194,7 +224,9 @@ pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, Quer
 
 /// Why there is an answer neither of an upstream nor of the cache.
 fn failure(trace: &Trace) -> Option<String> {
-    let failed = trace.exchange.is_none() && !trace.cached && !trace.local;
+    // Of an alias that is known here, the rest may have failed.
+    let here = trace.local.is_some() && trace.error.is_none();
+    let failed = trace.exchange.is_none() && !trace.cached && !here;
     failed.then(|| trace.error.clone().unwrap_or_else(|| "no upstream answered within the deadline".into()))
 }
 
@@ -212,7 +244,7 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
         size: trace.answer.len() as u64,
         cached: trace.cached,
         stale: trace.stale,
-        local: trace.local,
+        local: trace.local.is_some(),
         total: trace.total,
         attempts: trace
             .attempts
@@ -242,7 +274,10 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
 mod tests {
     use std::time::Duration;
 
-    use keepwarm_dns::server::{AttemptTrace, ExchangeTrace, Why};
+    use keepwarm_dns::{
+        local::Rule,
+        server::{AttemptTrace, ExchangeTrace, Why},
+    };
 
     use super::*;
 
@@ -252,6 +287,7 @@ mod tests {
             outcome: "SERVFAIL".into(),
             took: Duration::ZERO,
             transport: "tls",
+            designated: false,
             started: Duration::ZERO,
             why: Why::TakesOver,
             connection: None,
@@ -277,7 +313,7 @@ mod tests {
             total: Duration::ZERO,
             cached,
             stale,
-            local: false,
+            local: None,
             exchange,
             attempts: vec![failed],
             error,
@@ -293,8 +329,12 @@ mod tests {
         assert_eq!(told(trace(true, false, false)), Ok((None, true, false)));
         assert_eq!(told(trace(true, true, true)), Ok((None, true, true)));
         assert_eq!(told(trace(false, false, false)), Err(QueryError::Failed("nobody answered".into())));
-        let local = report("printer.lan", "A", Trace { local: true, ..trace(false, false, false) }).unwrap();
+        let local =
+            report("printer.lan", "A", Trace { local: Some(Rule::Hosts), error: None, ..trace(false, false, false) })
+                .unwrap();
         assert_eq!((local.upstream, local.local), (None, true));
+        let alias = Trace { local: Some(Rule::Record), ..trace(false, false, false) };
+        assert_eq!(told(alias), Err(QueryError::Failed("nobody answered".into())), "what it leads to failed");
         let stale = report("www.example", "A", trace(true, true, true)).unwrap();
         assert_eq!((stale.attempts.len(), stale.phases), (1, Phases::default()));
     }

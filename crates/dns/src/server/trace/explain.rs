@@ -12,7 +12,8 @@ use keepwarm_pool::Lease;
 
 use crate::{config::Strategy, health::Percentiles, strategy::order::Lead, upstream::DnsConnector};
 
-use super::Trace;
+use super::{DialTrace, Trace};
+use crate::server::flight::{Added, Exchange};
 
 /// Why a query went as it did.
 #[derive(Debug, Clone)]
@@ -218,6 +219,14 @@ pub struct ConnectionTrace {
     pub age: Duration,
     /// It had served before.
     pub reused: bool,
+    /// From the decision to the query's departure: waiting for the connection, the dial of a new one included.
+    pub wait: Duration,
+    /// How long each phase of the dial took; `None` where the connection was there before.
+    pub dial: Option<DialTrace>,
+    /// A cookie went along (RFC 7873).
+    pub cookie: bool,
+    /// The question's letters had a random case (0x20).
+    pub random_case: bool,
 }
 
 /// What is written down of a query while it runs; only of those that the daemon itself asks.
@@ -249,14 +258,18 @@ impl Notes {
     }
 
     /// An exchange went out on this connection.
-    pub(crate) fn sent(&mut self, exchange: usize, lease: &Lease<DnsConnector>, now: Instant) {
+    pub(crate) fn sent(&mut self, number: usize, exchange: &Exchange, lease: &Lease<DnsConnector>, now: Instant) {
         let connection = ConnectionTrace {
             id: lease.id(),
             peer: lease.peer(),
             age: now.saturating_duration_since(lease.opened_at()),
             reused: lease.reused(),
+            wait: now.saturating_duration_since(exchange.started),
+            dial: (!lease.reused()).then(|| lease.dial()),
+            cookie: exchange.added == Added::Cookie,
+            random_case: exchange.question.is_some(),
         };
-        self.connections.push((exchange, connection));
+        self.connections.push((number, connection));
     }
 
     /// The connection of an exchange.

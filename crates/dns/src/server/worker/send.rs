@@ -113,7 +113,7 @@ impl Worker {
         let look = if id.is_some() { patience } else { look };
         let exchange = &mut flight.exchanges[number];
         if let Some(notes) = &mut flight.notes {
-            notes.sent(number, &lease, now);
+            notes.sent(number, exchange, &lease, now);
         }
         exchange.state = State::Sent { lease, id, at: now, busy: path.busy() };
         exchange.resend = (tries <= RESENDS_MAX).then_some((now + look, patience));

@@ -11,6 +11,7 @@ use crate::{
     server::{
         flight::{Best, Flight, Outcome},
         query_log::Source,
+        route::Face,
         trace::{AttemptTrace, ExchangeTrace, Trace},
     },
 };
@@ -56,6 +57,7 @@ impl Worker {
                 outcome,
                 took: at.saturating_duration_since(exchange.started),
                 transport: self.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
+                designated: matches!(exchange.face, Face::Designated(_)),
                 started: exchange.started.saturating_duration_since(flight.started),
                 why: self.why(flight, number),
                 connection: flight.notes.as_ref().and_then(|notes| notes.connection(number)),
@@ -66,7 +68,7 @@ impl Worker {
             total: now.saturating_duration_since(flight.started),
             cached: false,
             stale: false,
-            local: false,
+            local: None,
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
