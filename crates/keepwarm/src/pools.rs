@@ -140,7 +140,9 @@ pub fn short(duration: Duration) -> String {
         ..999.5 => format!("{micros:.0} us"),
         ..99_950.0 => format!("{:.1} ms", micros / 1e3),
         ..999_500.0 => format!("{:.0} ms", micros / 1e3),
-        _ => format!("{:.2} s", micros / 1e6),
+        ..9_995_000.0 => format!("{:.2} s", micros / 1e6),
+        ..99_950_000.0 => format!("{:.1} s", micros / 1e6),
+        _ => format!("{:.0} s", micros / 1e6),
     }
 }
 
@@ -204,7 +206,8 @@ mod tests {
             (20_440, "20.4 ms"),
             (99_960, "100 ms"),
             (999_600, "1.00 s"),
-            (61_000_000, "61.00 s"),
+            (61_000_000, "61.0 s"),
+            (298_400_000, "298 s"),
         ] {
             assert_eq!(short(Duration::from_micros(micros)), words);
         }

@@ -288,6 +288,12 @@ pub struct QueryReport {
     pub address: Option<String>,
     /// Whether the connection was there before the query; `false` when none was used.
     pub reused: bool,
+    /// Whether it was there before the query and nothing had gone over it. Then the phases of its dial belong to no query.
+    #[serde(default)]
+    pub opened_ahead: bool,
+    /// The connection's age when the query was sent; none when none was used.
+    #[serde(default, with = "seconds::option")]
+    pub age: Option<Duration>,
     /// Encrypted client hello in the handshake of a new connection; none where there was none.
     pub ech: Option<String>,
     /// What the time went to.

@@ -50,7 +50,7 @@ impl Local {
         {
             let mut zone = String::new();
             let _ = name_to_text(asked.bytes(), apex, &mut zone);
-            return Some(Rule::Special(zone));
+            return Some(Rule::Special(zone.trim_end_matches('.').to_owned()));
         }
         (self.filter_aaaa && query.question.qtype == TYPE_AAAA).then_some(Rule::AaaaFilter)
     }

@@ -14,7 +14,7 @@ use crate::local::Rule;
 pub struct Trace {
     /// The answer as a client would get it.
     pub answer: Vec<u8>,
-    /// From the question to the answer.
+    /// From the question to the answer. For an answer that needed no upstream, the way to the worker and back is part of it.
     pub total: Duration,
     /// The answer came from the cache, within its time or past it; `exchange` did not give it.
     pub cached: bool,
@@ -54,10 +54,19 @@ pub struct ExchangeTrace {
     pub decide: Duration,
     /// Waiting for a connection; a dial is part of it when the connection is new.
     pub wait: Duration,
-    /// How long each phase of the dial took; `None` where the connection was there before.
+    /// How long each phase of the dial took, which may have begun before the query; `None` where the connection had served
+    /// before.
     pub dial: Option<DialTrace>,
     /// From sending to the answer.
     pub exchange: Duration,
+}
+
+impl ExchangeTrace {
+    /// Whether the connection had been opened before the query needed one, and nothing had gone over it: the query did not
+    /// wait for its dial.
+    pub fn opened_ahead(&self) -> bool {
+        !self.reused && self.wait.is_zero()
+    }
 }
 
 /// How long the phases of a dial took.
@@ -81,7 +90,8 @@ pub struct DialTrace {
 pub struct AttemptTrace {
     /// The upstream's name in the config.
     pub upstream: String,
-    /// `answered`, `truncated`, `SERVFAIL`, `pending`, or what went wrong.
+    /// The response code, `truncated, asked again over tcp`, `pending` when the query ended before it, [`NO_ANSWER`], or what
+    /// went wrong.
     pub outcome: String,
     /// From the decision to the outcome.
     pub took: Duration,
@@ -97,7 +107,15 @@ pub struct AttemptTrace {
     pub connection: Option<ConnectionTrace>,
 }
 
+/// The outcome of an exchange that the query's deadline ended.
+pub const NO_ANSWER: &str = "no answer";
+
 impl Trace {
+    /// Whether the deadline ended an exchange without an answer.
+    pub fn is_timed_out(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.outcome == NO_ANSWER)
+    }
+
     /// An answer that needed no upstream.
     pub(crate) fn own(answer: &[u8]) -> Trace {
         Trace {

@@ -20,7 +20,11 @@ pub(super) fn text(explain: &Explain) -> String {
         line("failure", failure);
     }
     if let Some(local) = &explain.local {
-        line("local", local);
+        // There is more to tell where an alias leads to other names.
+        line(
+            "local",
+            &format!("{local}{}", if explain.cache.is_empty() { "" } else { ", an alias; of what it leads to:" }),
+        );
     }
     // A name that is answered here is looked for nowhere else.
     if !explain.cache.is_empty() {
@@ -34,7 +38,7 @@ pub(super) fn text(explain: &Explain) -> String {
     if explain.joined {
         line("joined", "an identical query was in flight; seen is what was left of it");
     }
-    if let Some(decide) = explain.decide {
+    if let Some(decide) = explain.decide.filter(|decide| !decide.is_zero()) {
         line("decided", &format!("{} after the query", pools::short(decide)));
     }
     if !explain.candidates.is_empty() {
@@ -82,6 +86,7 @@ fn candidate(candidate: &Candidate) -> Vec<String> {
 fn exchange(exchange: &Exchange) -> Vec<String> {
     let connection = match &exchange.connection {
         Some(connection) if connection.reused => format!("#{} {} old", connection.id, pools::short(connection.age)),
+        Some(connection) if connection.opened_ahead => format!("#{} opened ahead", connection.id),
         Some(connection) => format!("#{} new", connection.id),
         None => "-".into(),
     };
@@ -92,7 +97,7 @@ fn exchange(exchange: &Exchange) -> Vec<String> {
         connection,
         exchange.connection.as_ref().map_or_else(|| "-".into(), |connection| pools::short(connection.wait)),
         pools::short(exchange.took),
-        if is_long(&exchange.outcome) { "failed, see below".into() } else { exchange.outcome.clone() },
+        if is_long(&exchange.outcome) { "failed (below)".into() } else { exchange.outcome.clone() },
         exchange.why.clone(),
     ]
 }
@@ -100,30 +105,27 @@ fn exchange(exchange: &Exchange) -> Vec<String> {
 /// What an exchange has to say beyond its row; `None` when that says all.
 fn details(exchange: &Exchange) -> Option<String> {
     let mut details = Vec::new();
+    if is_long(&exchange.outcome) {
+        details.push(exchange.outcome.clone());
+    }
     if exchange.designated {
         details.push("over the encrypted face that the upstream designates".to_owned());
     }
     if let Some(connection) = &exchange.connection {
-        details.extend(
-            connection
-                .dial
-                .as_ref()
-                .filter(|dial| dial.connect + dial.resolve > Duration::ZERO || dial.tls.is_some())
-                .map(dial),
-        );
+        if connection.opened_ahead {
+            details.push(format!("opened {} before", pools::short(connection.age)));
+        }
+        details.extend(connection.dial.as_ref().and_then(dial));
         let added = [(connection.cookie, "with a cookie"), (connection.random_case, "in random case (0x20)")];
         details.extend(added.into_iter().filter(|(added, _)| *added).map(|(_, words)| words.to_owned()));
-    }
-    if is_long(&exchange.outcome) {
-        details.push(exchange.outcome.clone());
     }
     (!details.is_empty()).then(|| details.join("; "))
 }
 
-/// What a dial took, with the phases that happened.
-fn dial(dial: &Dial) -> String {
+/// What a dial took, in the phases that took any time to speak of.
+fn dial(dial: &Dial) -> Option<String> {
     let mut phases = Vec::new();
-    if dial.resolve > Duration::ZERO {
+    if dial.resolve >= RESOLVE_MIN {
         phases.push(format!("resolve {}", pools::short(dial.resolve)));
     }
     if dial.connect > Duration::ZERO {
@@ -135,8 +137,11 @@ fn dial(dial: &Dial) -> String {
     if let Some(ech) = dial.ech.as_deref().filter(|ech| *ech != "off") {
         phases.push(format!("ech {ech}"));
     }
-    phases.join(", ")
+    (!phases.is_empty()).then(|| phases.join(", "))
 }
+
+/// Addresses that are fixed or known are found in less.
+const RESOLVE_MIN: Duration = Duration::from_micros(100);
 
 fn is_long(outcome: &str) -> bool {
     outcome.len() > 20
@@ -263,7 +268,7 @@ mod tests {
         exchanges
           at        upstream  over  connection         took  outcome            why
           +0 us     quad9     tls   #12 4.20 s old  12.0 ms  pending            first: lowest estimate 8.1 ms
-          +12.0 ms  spare     tls   -               12.0 ms  failed, see below  hedge after p95 12.0 ms
+          +12.0 ms  spare     tls   -               12.0 ms  failed (below)  hedge after p95 12.0 ms
           +12.0 ms: connect to 9.9.9.10:853: connection refused
         ");
     }

@@ -5,7 +5,7 @@ mod explain;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use keepwarm_dns::{
@@ -227,7 +227,12 @@ fn failure(trace: &Trace) -> Option<String> {
     // Of an alias that is known here, the rest may have failed.
     let here = trace.local.is_some() && trace.error.is_none();
     let failed = trace.exchange.is_none() && !trace.cached && !here;
-    failed.then(|| trace.error.clone().unwrap_or_else(|| "no upstream answered within the deadline".into()))
+    let late = "no upstream answered within the deadline";
+    failed.then(|| match &trace.error {
+        Some(error) if trace.is_timed_out() => format!("{late}; the last error: {error}"),
+        Some(error) => error.clone(),
+        None => late.to_owned(),
+    })
 }
 
 /// The report of whatever answer there is, be it keepwarm's own.
@@ -254,16 +259,22 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
         ..QueryReport::default()
     };
     if let Some(exchange) = exchange {
+        let opened_ahead = exchange.opened_ahead();
         report.upstream = Some(exchange.upstream);
         report.transport = Some(exchange.transport.into());
         report.address = Some(exchange.peer.to_string());
         report.reused = exchange.reused;
+        report.opened_ahead = opened_ahead;
+        report.age = Some(exchange.age);
         report.ech = exchange.dial.and_then(|dial| dial.ech).map(str::to_owned);
+        // A dial that was over before the query is no part of its time.
+        let dial = exchange.dial.filter(|_| !opened_ahead);
+        let happened = |time: Duration| Some(time).filter(|time| !time.is_zero());
         report.phases = Phases {
             wait: Some(exchange.wait),
-            resolve: exchange.dial.map(|dial| dial.resolve),
-            connect: exchange.dial.map(|dial| dial.connect),
-            tls: exchange.dial.and_then(|dial| dial.tls),
+            resolve: dial.and_then(|dial| happened(dial.resolve)),
+            connect: dial.and_then(|dial| happened(dial.connect)),
+            tls: dial.and_then(|dial| dial.tls),
             exchange: Some(exchange.exchange),
         };
     }
@@ -272,8 +283,6 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use keepwarm_dns::{
         local::Rule,
         server::{AttemptTrace, ExchangeTrace, Why},

@@ -99,6 +99,8 @@ pub struct Connection {
     pub age: Duration,
     /// Whether it had served before.
     pub reused: bool,
+    /// Whether it had been opened before the query needed one, and nothing had gone over it.
+    pub opened_ahead: bool,
     /// From the decision to the query's departure; the dial of a new connection is part of it.
     #[serde(with = "seconds")]
     pub wait: Duration,

@@ -74,6 +74,8 @@ pub enum HedgeVerdict {
     Lost,
     /// It was made and gave the answer.
     Won,
+    /// It was made, and neither gave an answer.
+    InVain,
 }
 
 impl fmt::Display for HedgeVerdict {
@@ -83,6 +85,7 @@ impl fmt::Display for HedgeVerdict {
             HedgeVerdict::Denied => "due, and denied: the budget is used up",
             HedgeVerdict::Lost => "sent, and not the first to answer",
             HedgeVerdict::Won => "sent, and the first to answer",
+            HedgeVerdict::InVain => "sent, and not answered either",
         })
     }
 }
@@ -227,6 +230,14 @@ pub struct ConnectionTrace {
     pub cookie: bool,
     /// The question's letters had a random case (0x20).
     pub random_case: bool,
+}
+
+impl ConnectionTrace {
+    /// Whether it had been opened before the query needed one, and nothing had gone over it: the query did not wait for its
+    /// dial.
+    pub fn opened_ahead(&self) -> bool {
+        !self.reused && self.wait.is_zero()
+    }
 }
 
 /// What is written down of a query while it runs; only of those that the daemon itself asks.

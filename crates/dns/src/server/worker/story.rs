@@ -12,7 +12,7 @@ use crate::{
         flight::{Best, Flight, Outcome},
         query_log::Source,
         route::Face,
-        trace::{AttemptTrace, ExchangeTrace, Trace},
+        trace::{AttemptTrace, ExchangeTrace, NO_ANSWER, Trace},
     },
 };
 
@@ -46,6 +46,7 @@ impl Worker {
         });
         let attempts = flight.exchanges.iter().enumerate().map(|(number, exchange)| {
             let (outcome, at) = match &exchange.outcome {
+                None if now >= flight.deadline => (NO_ANSWER.to_owned(), now),
                 None => ("pending".to_owned(), now),
                 Some((Outcome::Answered(rcode), at)) => (message::rcode_name(*rcode), *at),
                 Some((Outcome::Truncated, at)) => ("truncated, asked again over tcp".to_owned(), *at),

@@ -235,8 +235,8 @@ async fn stopping_does_not_wait_for_queries_that_were_cancelled() {
         tokio::task::yield_now().await;
     }
     receive.stop(REQUEST_CANCELLED).unwrap();
-    // Were it waited for, it would be cut off: its upstream never answers.
-    assert_eq!(bench.bench.server.stop(Duration::from_secs(3)).await, 0);
+    // Its upstream never answers.
+    assert_eq!(within(bench.bench.server.stop(Duration::from_secs(30))).await, 0);
 }
 
 #[tokio::test]

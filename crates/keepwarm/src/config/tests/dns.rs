@@ -181,7 +181,7 @@ fn a_certificate_is_read_as_the_listeners_will_read_it() {
     assert_eq!(faults("own.crt", "own.key"), [""; 0]);
     assert_eq!(faults("both.pem", "both.pem"), [""; 0]);
     for (certificate, key, place, words) in [
-        ("other.crt", "own.key", "4:44: `dns.tls.key`", "is not that of the first certificate in"),
+        ("other.crt", "own.key", "4:42: `dns.tls.key`", "is not that of the first certificate in"),
         ("note.txt", "own.key", "4:23: `dns.tls.certificate`", "has no certificate"),
         ("own.crt", "note.txt", "4:40: `dns.tls.key`", "has no private key"),
         ("own.crt", "own.crt", "4:40: `dns.tls.key`", "has no private key"),

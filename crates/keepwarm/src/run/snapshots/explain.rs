@@ -62,6 +62,7 @@ fn exchange(attempt: &AttemptTrace) -> Exchange {
             address: connection.peer.to_string(),
             age: connection.age,
             reused: connection.reused,
+            opened_ahead: connection.opened_ahead(),
             wait: connection.wait,
             dial: connection.dial.map(|dial| Dial {
                 resolve: dial.resolve,
