@@ -97,7 +97,7 @@ fn exchange(exchange: &Exchange) -> Vec<String> {
         connection,
         exchange.connection.as_ref().map_or_else(|| "-".into(), |connection| pools::short(connection.wait)),
         pools::short(exchange.took),
-        if is_long(&exchange.outcome) { "failed (below)".into() } else { exchange.outcome.clone() },
+        if is_long(&exchange.outcome) { "failed".into() } else { exchange.outcome.clone() },
         exchange.why.clone(),
     ]
 }
@@ -266,9 +266,9 @@ mod tests {
           mullvad   default  open          -        -          3       1  not asked: breaker open for 800.0 ms more
 
         exchanges
-          at        upstream  over  connection         took  outcome            why
-          +0 us     quad9     tls   #12 4.20 s old  12.0 ms  pending            first: lowest estimate 8.1 ms
-          +12.0 ms  spare     tls   -               12.0 ms  failed (below)  hedge after p95 12.0 ms
+          at        upstream  over  connection      wait     took  outcome  why
+          +0 us     quad9     tls   #12 4.20 s old  3 us  12.0 ms  pending  first: lowest estimate 8.1 ms
+          +12.0 ms  spare     tls   -                  -  12.0 ms  failed   hedge after p95 12.0 ms
           +12.0 ms: connect to 9.9.9.10:853: connection refused
         ");
     }

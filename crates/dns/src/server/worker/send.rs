@@ -270,5 +270,7 @@ const RESENDS_MAX: usize = 4;
 
 /// Nobody listens there. Another address family may be answered where this one is not.
 pub(super) fn refused(socket: &UdpConnection, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer)).or_fresh()
+    let text = error.to_string().to_lowercase();
+    let what = text.split(" (os error").next().unwrap_or(&text);
+    Error::new(ErrorKind::Refused, format!("query to {}: {what}", socket.peer)).or_fresh()
 }

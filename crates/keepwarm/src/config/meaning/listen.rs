@@ -1,6 +1,6 @@
 //! Where clients come in: that no two listeners want one socket, and that encrypted ones have a certificate.
 
-use std::{path::Path, time::SystemTime};
+use std::path::Path;
 
 use keepwarm_dns::config::{Listen, ListenTls};
 use keepwarm_transport::tls::{CertificateFault, TlsServer};
@@ -12,6 +12,7 @@ use crate::config::{
     read::{At, List, Section as _},
     spec::{ControlSpec, DnsSpec, ListenTlsSpec},
     value::Text,
+    words::io_words,
 };
 
 const LISTEN_MAX: usize = 64;
@@ -77,10 +78,11 @@ impl Check<'_> {
         let Some(tls) = tls else {
             if let Some(listener) = shown_at.filter(|_| !has_section) {
                 let scheme = listener.value.transport.as_str();
+                let article = if scheme.starts_with('h') { "an" } else { "a" };
                 self.faults.push(
                     Fault::error(
                         listener.span.clone(),
-                        format!("`dns.listen` has a {scheme}:// listener, and there is no [dns.tls]"),
+                        format!("`dns.listen` has {article} {scheme}:// listener, and there is no [dns.tls]"),
                     )
                     .label("needs a certificate")
                     .help("add the certificate, such as:\n[dns.tls]\ncertificate = \"dns.crt\"\nkey = \"dns.key\""),
@@ -119,7 +121,7 @@ impl Check<'_> {
         match TlsServer::load(&files.certificate, &files.key) {
             Ok(server) => {
                 let info = server.certificate();
-                if !info.is_valid_at(SystemTime::now()) {
+                if !info.is_valid_now() {
                     let file = files.certificate.display();
                     let title = format!("`dns.tls.certificate`: {file} is not valid today: clients will refuse it");
                     self.faults.push(
@@ -154,7 +156,7 @@ impl Check<'_> {
         let problem = match opened {
             Ok(metadata) if metadata.is_dir() => "is a directory".to_owned(),
             Ok(_) => return true,
-            Err(error) => format!("cannot be read: {error}"),
+            Err(error) => format!("cannot be read: {}", io_words(&error)),
         };
         self.faults.push(
             Fault::error(at.span.clone(), format!("`{key}`: {} {problem}", path.display()))
