@@ -194,7 +194,7 @@ mod tests {
         let broken = Candidate {
             upstream: "mullvad".into(),
             asked: false,
-            why: "not asked: breaker open for 800.0 ms more".into(),
+            why: "not asked: open for 800.0 ms more".into(),
             breaker: BreakerState::Open,
             p50: None,
             p95: None,
@@ -263,7 +263,7 @@ mod tests {
           upstream  group    breaker     p50      p95  in flight  weight  why
           quad9     default  closed   8.1 ms  12.0 ms          3       1  first: lowest estimate 8.1 ms
           spare     spare    closed   8.1 ms  12.0 ms          3       1  hedge after p95 12.0 ms
-          mullvad   default  open          -        -          3       1  not asked: breaker open for 800.0 ms more
+          mullvad   default  open          -        -          3       1  not asked: open for 800.0 ms more
 
         exchanges
           at        upstream  over  connection      wait     took  outcome  why

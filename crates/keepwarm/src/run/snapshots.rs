@@ -284,9 +284,11 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
 #[cfg(test)]
 mod tests {
     use keepwarm_dns::{
+        config::{DnsConfig, Listen, ListenTls, Transport, UpstreamConfig},
         local::Rule,
         server::{AttemptTrace, ExchangeTrace, Why},
     };
+    use keepwarm_lab::Ca;
 
     use super::*;
 
@@ -328,6 +330,33 @@ mod tests {
             error,
             explanation: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_status_shows_the_certificate_of_the_listeners_and_whose_pool_is_whose() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ListenTls { certificate: folder.path().join("dns.crt"), key: folder.path().join("dns.key") };
+        let (certificate, key) = Ca::new().issue_pem(&["dns.example", "127.0.0.1"]).unwrap();
+        std::fs::write(&files.certificate, certificate).unwrap();
+        std::fs::write(&files.key, key).unwrap();
+        let upstream = UpstreamConfig::new("lab", Transport::Udp, "127.0.0.1", 53);
+        let config = DnsConfig {
+            listen: vec![Listen::new(([127, 0, 0, 1], 0).into(), ListenTransport::Tls)],
+            tls: Some(files),
+            upstreams: vec![UpstreamConfig { group: "home".into(), weight: 7, ..upstream }],
+            fallback: Some("home".into()),
+            workers: 1,
+            ..DnsConfig::default()
+        };
+        let server = Arc::new(Server::start(config).unwrap());
+        let daemon = Daemon::new(&server, 0);
+        let certificate = daemon.stats().certificate.expect("a listener is encrypted");
+        assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
+        assert_eq!(certificate.subject, "CN=keepwarm lab upstream");
+        assert!(certificate.not_before <= certificate.loaded && certificate.loaded < certificate.not_after);
+        let row = &daemon.pools()[0];
+        assert_eq!((&*row.group, row.weight, row.cookies.as_deref()), ("home", 7, Some("unknown")));
+        Arc::into_inner(server).expect("the daemon does not hold it").stop(Duration::ZERO).await;
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl fmt::Display for Why {
             Why::Doubtful => f.write_str("again over tcp: too many wrong answers"),
             Why::Fresh => f.write_str("again on a fresh connection"),
             Why::Repeat(after) => write!(f, "again after {} of silence", Millis(*after)),
-            Why::BreakerOpen(left) => write!(f, "not asked: breaker open for {} more", Millis(*left)),
+            Why::BreakerOpen(left) => write!(f, "not asked: open for {} more", Millis(*left)),
             Why::NotNeeded => f.write_str("not needed: another answered"),
             Why::TimeUp => f.write_str("not asked: the time was up"),
             Why::TooMany => f.write_str("not asked: too many candidates"),
