@@ -19,7 +19,7 @@ use crate::support::{free_address, text};
 /// The name in the certificate, beside 127.0.0.1.
 pub const NAME: &str = "dns.example";
 
-/// A name that nobody but the daemon knows: 127.0.0.1.
+/// A name that nobody but the daemon knows: 127.0.0.1. Below it there is nothing else: a browser looks there for an HTTPS record.
 pub const PAGE: &str = "page.keepwarm.example";
 
 /// A certificate authority, and the files of a certificate that it issued.
@@ -176,7 +176,7 @@ key = "{key}"
 [dns.cache]
 size = "0"
 [dns.local]
-records = ["{PAGE}. 60 A 127.0.0.1"]
+records = ["{PAGE}. 60 A 127.0.0.1", "*.{PAGE}. 60 A 127.0.0.1"]
 [dns.query_log]
 privacy = "full"
 file = "{}"
