@@ -1,4 +1,5 @@
-//! A DNS proxy whose upstreams are reached over pooled UDP, TCP, DoT and DoH connections.
+//! A DNS proxy whose upstreams are reached over pooled UDP, TCP, DoT, DoH (HTTP/1.1, 2 and 3) and DoQ connections, and whose clients
+//! come in over any of these.
 //!
 //! [`server::Server`] is the way in: it takes a [`config::DnsConfig`], listens, and answers. What stands between is pure
 //! where it can be: [`message`] reads and rewrites messages, [`strategy`] decides which upstream is asked when,

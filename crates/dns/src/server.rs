@@ -211,12 +211,11 @@ impl std::error::Error for StartError {
             StartError::Listen(error) => Some(error),
             StartError::Runtime(source) => Some(source),
             StartError::Roots(error) => Some(error),
-            StartError::PassedSocket(_) | StartError::NoCertificate(_) => None,
             StartError::Certificate(error) => Some(error),
             StartError::Limits(error) => Some(error),
             StartError::Local(error) => error.source(),
             StartError::QueryLog(error) => error.source(),
-            StartError::Groups(_) => None,
+            StartError::PassedSocket(_) | StartError::NoCertificate(_) | StartError::Groups(_) => None,
         }
     }
 }

@@ -154,3 +154,21 @@ async fn aioquic_answers_over_quic_and_over_http_3() {
         server.stop(Duration::from_secs(2)).await;
     }
 }
+
+/// The connection's driver is dropped with requests under way on it.
+#[tokio::test]
+async fn a_server_that_stops_with_queries_in_flight_leaves_in_order() {
+    for transport in QUIC {
+        let bench = Bench::with(transport, [Faults { silent: true, ..Faults::default() }], |_| {}).await;
+        let server = bench.address;
+        let asked = tokio::spawn(async move { ask(server, "silent.example").await });
+        while bench.labs[0].counters().quic.queries + bench.labs[0].counters().h3.queries == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        asked.abort();
+        assert!(bench.server.stop(Duration::from_millis(100)).await <= 1, "{transport:?}");
+        for lab in bench.labs {
+            lab.stop().await;
+        }
+    }
+}

@@ -138,7 +138,13 @@ impl Bench {
 pub async fn ask(server: SocketAddr, name: &str) -> Result<(), String> {
     let query = query(name, 1);
     let answer = exchange_udp(server, &query).await?;
-    answer_matches(&query, &answer)
+    answer_matches(&query, &answer).map_err(|error| format!("{error}{}", explained(&answer)))
+}
+
+/// Why keepwarm has no answer, as it tells the client (RFC 8914).
+fn explained(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    text.find("keepwarm:").map(|at| format!(" ({})", &text[at..])).unwrap_or_default()
 }
 
 /// A query with a random id and EDNS.

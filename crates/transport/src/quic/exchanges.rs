@@ -153,8 +153,9 @@ impl<T: Unpin> QuicExchanges<T> {
             });
             let Poll::Ready(opened) = opening.as_mut().poll(cx) else { return };
             self.opening = None;
-            // What fails here is the connection, whose end is told to all.
-            let (Ok((send, recv)), Some(request)) = (opened, self.waiting.pop_front()) else { return };
+            // What fails here is the connection, whose end is told to all, those that still wait here among them.
+            let Ok((send, recv)) = opened else { return };
+            let Some(request) = self.waiting.pop_front() else { return };
             self.under_way.push(Exchange {
                 connection: self.connection.clone(),
                 context: Some(request.context),

@@ -269,6 +269,33 @@ async fn what_is_given_up_gives_its_stream_back() {
     }
 }
 
+#[tokio::test]
+async fn requests_that_wait_for_a_stream_are_given_back_when_the_connection_ends() {
+    let ca = Ca::new();
+    let endpoint = server(&ca, |transport| {
+        transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    });
+    let address = serving_with(endpoint, |connection, send, mut recv| async move {
+        let _ = recv.read_to_end(100).await;
+        connection.close(VarInt::from_u32(0), b"");
+        drop(send);
+    });
+    let mut exchanges = exchanges(connected(&ca, address).await);
+    for name in ["one", "two", "three", "four"] {
+        start(&mut exchanges, name);
+    }
+    let mut finished = Vec::new();
+    poll_fn(|cx| exchanges.poll(cx, &mut finished).map(drop)).await;
+    poll_fn(|cx| {
+        exchanges.disconnect(0, cx, &mut finished);
+        Poll::Ready(())
+    })
+    .await;
+    let mut names: Vec<_> = finished.iter().map(|(name, result)| (*name, result.is_err())).collect();
+    names.sort_unstable();
+    assert_eq!(names, [("four", true), ("one", true), ("three", true), ("two", true)]);
+}
+
 async fn echo_back(connection: quinn::Connection, mut send: SendStream, request: &[u8]) {
     send.write_all(request).await.unwrap();
     send.finish().unwrap();

@@ -168,9 +168,10 @@ impl Worker {
             let (at, upstream, face) = (*at, exchange.upstream, exchange.face);
             let path = self.routes[upstream].path(face);
             let is_stream = matches!(**lease, Connection::Stream(_));
-            if is_stream && lease.heard() > at {
-                // The connection lives, the name is slow: look again later.
-                exchange.resend = Some((now + patience, patience));
+            let quiet_at = lease.heard() + patience;
+            if is_stream && lease.heard() > at && now < quiet_at {
+                // The connection lives, the name is slow: look again when nothing has come for a while.
+                exchange.resend = Some((quiet_at, patience));
                 continue;
             }
             let silent = path.silent_since(at, lease);
