@@ -91,6 +91,9 @@ pub(crate) struct Counters {
     pub(crate) resends: AtomicU64,
     /// Smoothed latency in microseconds, as the worker that updated it last sees it.
     pub(crate) latency: AtomicU64,
+    /// Median and 95th percentile of recent answers in microseconds, likewise; 0 while there are few.
+    pub(crate) p50: AtomicU64,
+    pub(crate) p95: AtomicU64,
 }
 
 /// Adds one; the counters are read for display only.

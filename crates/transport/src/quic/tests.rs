@@ -315,7 +315,11 @@ async fn a_connection_that_the_peer_closes_ends_with_its_code_and_loses_what_is_
     let (mut finished, end) = finish(&mut exchanges, usize::MAX).await;
     assert!(matches!(end, Some(QuicEnd::Closed(5))), "{end:?}");
     start(&mut exchanges, "never sent");
-    poll_fn(|cx| Poll::Ready(exchanges.disconnect(0, cx, &mut finished))).await;
+    poll_fn(|cx| {
+        exchanges.disconnect(0, cx, &mut finished);
+        Poll::Ready(())
+    })
+    .await;
     let mut errors: Vec<(&str, ErrorKind, bool)> = finished
         .iter()
         .map(|(request, result)| (*request, result.as_ref().unwrap_err()))
