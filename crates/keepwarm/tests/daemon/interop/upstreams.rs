@@ -303,7 +303,8 @@ async fn bind_answers_two_hundred_queries_over_each_transport_and_gets_its_cooki
     let (resolver, statistics) = (Resolver::new(), free_address());
     let Some(_named) = resolver.start(&mut bind(&resolver, statistics)).await else { return };
     println!("{}", version("named", "-v"));
-    let (resolver, gateway, _) = resolver.asked_over("udp").await;
+    let (resolver, gateway, row) = resolver.asked_over("udp").await;
+    assert_eq!(row.cookies.as_deref(), Some("yes"), "{row:?}");
     ask_for_the_large_record(gateway.address("udp")).await;
     drop(gateway);
     // The first ones to go out have no cookie of the server's yet; BIND takes none of those.
