@@ -59,6 +59,8 @@ pub(crate) struct Endpoint {
     family: AtomicUsize,
     /// Streams that the server allowed on the last HTTPS connection; 0 before it said so.
     pub(crate) streams_seen: AtomicUsize,
+    /// Whether the HTTPS server refused streams that it had room for: then each request leaves whole before the next begins.
+    pub(crate) one_by_one: AtomicBool,
 }
 
 struct Resolved {
@@ -162,6 +164,7 @@ impl Endpoint {
             counters: Counters::default(),
             family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
+            one_by_one: AtomicBool::new(false),
         })
     }
 
