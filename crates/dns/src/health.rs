@@ -97,6 +97,11 @@ impl Health {
         }
     }
 
+    /// Forgets everything: a closed breaker.
+    pub fn reset(&mut self) {
+        *self = Health::new(self.settings);
+    }
+
     /// Whether queries may go there now.
     pub fn allowed(&self, now: Instant) -> Allowed {
         match self.state {

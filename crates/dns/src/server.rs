@@ -8,6 +8,7 @@ mod bind;
 mod events;
 mod flight;
 mod inbox;
+mod network;
 mod pools;
 mod route;
 mod status;
@@ -87,6 +88,7 @@ pub(crate) struct Counters {
     pub(crate) cache_misses: AtomicU64,
     pub(crate) cache_stale: AtomicU64,
     pub(crate) cache_prefetches: AtomicU64,
+    pub(crate) network_changes: AtomicU64,
 }
 
 /// A running DNS proxy.
@@ -187,12 +189,21 @@ impl Server {
         let mut threads = Vec::new();
         for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
             let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
+            if number == 0 {
+                runtime.spawn(network::watch(shared.clone(), addresses.clone()));
+            }
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
                 .spawn(move || run_worker(&runtime, number, shared, address, sockets, &in_flight));
             threads.push(thread.map_err(StartError::Runtime)?);
         }
         Ok(Server { shared, addresses, threads, listening, in_flight, events })
+    }
+
+    /// Gives up what may have died with the network: to be called when addresses or routes changed and the server has not
+    /// noticed by itself, as it does on Linux at once and elsewhere within a second.
+    pub fn network_changed(&self) {
+        self.shared.network_changed(&self.addresses);
     }
 
     /// Where clients come in, with the ports that the system chose.

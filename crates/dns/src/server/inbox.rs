@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Replied { token: u64, result: Result<Bytes, Error> },
     /// The daemon asks for itself.
     Ask { query: Vec<u8>, answer: oneshot::Sender<Trace> },
+    /// What is known of upstreams no longer holds.
+    NetworkChanged,
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

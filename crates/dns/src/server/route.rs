@@ -19,6 +19,13 @@ pub(crate) struct Route {
     pub(crate) tcp: Option<Path>,
 }
 
+impl Route {
+    /// All of its endpoints.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.main).chain(&self.tcp)
+    }
+}
+
 /// Which of an upstream's endpoints a query goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Face {
@@ -93,6 +100,15 @@ impl Path {
                 self.endpoint.counters.latency.store(micros, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Forgets what was measured and turned to.
+    pub(super) fn network_changed(&self) {
+        self.latency.take();
+        self.heard.set(None);
+        self.pending.take();
+        self.repeated.set(None);
+        self.turned.set(None);
     }
 
     /// Has later sockets go to the other address family, after this one was refused or met with silence.

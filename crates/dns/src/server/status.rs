@@ -99,6 +99,8 @@ pub struct ServerStatus {
     pub cache_stale: u64,
     /// Answers asked for again before their end.
     pub cache_prefetches: u64,
+    /// Times that the network changed, or the machine slept, and everything was given up.
+    pub network_changes: u64,
     /// Answers in the cache.
     pub cache_entries: usize,
     /// Memory of the answers in the cache, in bytes.
@@ -130,6 +132,7 @@ impl Server {
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
+            network_changes: read(&counters.network_changes),
             cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
             cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
         }

@@ -399,9 +399,7 @@ impl Worker {
             self.expire(token, now);
         }
         for route in &self.routes {
-            for path in std::iter::once(&route.main).chain(&route.tcp) {
-                path.tell(now);
-            }
+            route.paths().for_each(|path| path.tell(now));
         }
         let mut state = self.state.borrow_mut();
         state.expired = expired;

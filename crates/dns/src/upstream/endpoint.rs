@@ -187,6 +187,23 @@ impl Endpoint {
         }
     }
 
+    /// The addresses as they are known now, without asking anybody.
+    pub(crate) fn known_addresses(&self) -> Vec<IpAddr> {
+        self.resolved.lock().as_ref().map_or_else(|| self.fixed.clone(), |resolved| resolved.addresses.clone())
+    }
+
+    /// Forgets how it fared, and has its name looked up again; what it was serves if that fails.
+    pub(crate) fn network_changed(&self) {
+        for family in &self.health {
+            family.health.lock().reset();
+            family.closed.store(true, Ordering::Relaxed);
+        }
+        self.family.store(FAMILY_OF_CONFIG, Ordering::Relaxed);
+        if let Some(resolved) = &mut *self.resolved.lock() {
+            resolved.at = resolved.at.checked_sub(RESOLVED_FOR).unwrap_or(resolved.at);
+        }
+    }
+
     fn families(&self) -> impl Iterator<Item = Family> {
         let resolved = self.resolved.lock();
         let addresses = match &*resolved {

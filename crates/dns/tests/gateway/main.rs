@@ -13,6 +13,7 @@ mod crossed;
 mod families;
 mod faults;
 mod health;
+mod network;
 mod pooling;
 mod quic;
 mod shortage;

@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use crate::support::*;
 
 /// Runs the named test again behind `wrapper`; `false` when it is the inner run that has to do the work.
-fn rerun(name: &str, wrapper: &[&str]) -> bool {
+pub fn rerun(name: &str, wrapper: &[&str]) -> bool {
     if env::var_os(INNER).is_some() {
         return false;
     }

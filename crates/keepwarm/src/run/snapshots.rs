@@ -99,6 +99,7 @@ impl Snapshots for Daemon {
                 ("cache_misses", totals.cache_misses),
                 ("cache_stale", totals.cache_stale),
                 ("cache_prefetches", totals.cache_prefetches),
+                ("network_changes", totals.network_changes),
                 ("cache_entries", totals.cache_entries as u64),
                 ("cache_bytes", totals.cache_bytes as u64),
             ]

@@ -17,7 +17,7 @@ use crate::{
     server::{
         flight::{Best, Client, Exchange, Origin, Outcome, State, Token},
         inbox::Event,
-        route::Face,
+        route::{Face, Path},
     },
     strategy::Verdict,
     upstream::{DnsConnector, Found, UdpConnection, count},
@@ -37,6 +37,11 @@ impl Worker {
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
             Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), Origin::DAEMON, now),
+            Event::NetworkChanged => {
+                for route in &self.routes {
+                    route.paths().for_each(Path::network_changed);
+                }
+            }
             Event::StopListening => {
                 self.listening.set(false);
                 self.stop_listening.notify_waiters();
