@@ -246,7 +246,8 @@ async fn what_is_given_up_gives_its_stream_back() {
     let address = serving_with(endpoint, move |connection, send, mut recv| {
         let told = told.clone();
         async move {
-            let request = recv.read_to_end(100).await.unwrap();
+            // Given up before it was here, the request is not read.
+            let Ok(request) = recv.read_to_end(100).await else { return };
             if request == b"never" {
                 told.send(send.stopped().await.unwrap()).unwrap();
                 return;
