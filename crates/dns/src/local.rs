@@ -9,6 +9,7 @@ mod hosts;
 mod join;
 mod record;
 mod reply;
+mod rule;
 mod special;
 mod table;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use hosts::{Hosts, parse as parse_hosts};
 pub use join::join;
 pub use record::{Record, RecordError};
+pub use rule::Rule;
 pub use table::{Table, TableError};
 
 use crate::{

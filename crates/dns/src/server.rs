@@ -35,7 +35,7 @@ pub use query_log::QueryLogError;
 pub use status::{DdrStatus, PoolStatus, ServerStatus};
 pub use trace::{
     AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
-    Trace, Why,
+    NO_ANSWER, Trace, Why,
 };
 
 use std::{
@@ -313,8 +313,14 @@ impl Server {
         let mut query = message::build_query(name, qtype)?;
         query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
         let (answer, receiver) = oneshot::channel();
+        let asked = Clock::now();
         self.addresses[0].inbox.push(Event::Ask { query, answer });
-        receiver.await.ok()
+        let mut trace = receiver.await.ok()?;
+        // What is answered at once takes no time on the worker's clock.
+        if trace.total.is_zero() {
+            trace.total = asked.elapsed();
+        }
+        Some(trace)
     }
 
     /// Forgets answers: those to every question about `name` (presentation form, any case), or all of them. Returns how
@@ -357,6 +363,8 @@ impl Server {
         }
         let cut = self.in_flight.load(Ordering::Acquire);
         let pools = self.shared.datagrams.iter().chain(std::iter::once(&self.shared.streams));
+        // What is still out there is for nobody: clients that have gone, races that are lost.
+        let deadline = deadline.min(Clock::now() + LINGER);
         for pool in pools {
             pool.drain(deadline.into_std()).await;
         }
@@ -495,6 +503,9 @@ const FLUSH_AFTER: usize = 256;
 
 /// For how long the query log's disk may take when the server stops.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long connections may close in order when nobody waits for them any more.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// How often the drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(5);

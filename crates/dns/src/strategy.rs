@@ -163,7 +163,8 @@ impl Plan {
             fallback_at: Left(0),
             deadline,
         };
-        (plan.next_at, plan.silent_at) = (plan.left(now), plan.left(now));
+        plan.next_at = plan.left(now);
+        plan.silent_at = plan.next_at;
         let skip = match strategy {
             Strategy::RoundRobin if !candidates.is_empty() => rotation as usize % candidates.len(),
             _ => 0,
@@ -307,13 +308,14 @@ impl Plan {
 
     fn send(&mut self, place: u8, now: Instant) -> Step {
         let left = self.tries().iter().filter(|each| each.state == State::Waiting && each.rank != Rank::Probe).count();
+        let Left(now_left) = self.left(now);
         let sent = &mut self.tries[usize::from(place)];
         sent.state = State::Live;
-        // A try has as long as its answers take, but no more than its share of what is left.
-        let share = self.deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1).max(1);
-        let try_timeout = TENTH * sent.try_timeout.into();
-        let patience = try_timeout.min(share).max(PATIENCE_MIN);
-        let join_delay = Duration::from_micros(self.join_delay.into());
+        // A try has as long as its answers take, but no more than its share of what is left. All in microseconds.
+        let share = now_left / u32::try_from(left).unwrap_or(1).max(1);
+        let try_timeout = u32::from(sent.try_timeout) * micros(TENTH);
+        let patience = try_timeout.min(share).max(micros(PATIENCE_MIN));
+        let join_delay = self.join_delay;
         let join = match self.strategy {
             Strategy::Racing => try_timeout.min(join_delay),
             Strategy::Hedged if self.last.is_none() && sent.rank == Rank::Closed && join_delay < patience => {
@@ -324,13 +326,13 @@ impl Plan {
         };
         // Most of those who are silent for less than a second are slow at one name, and not gone.
         let hope = match sent.rank {
-            Rank::Closed => SILENCE.min(share).max(patience),
+            Rank::Closed => micros(SILENCE).min(share).max(patience),
             Rank::Probe | Rank::Open | Rank::Fallback => patience,
         };
         let index = sent.index.into();
-        self.fallback_at = self.left(now + hope);
         self.last = Some(place);
-        (self.next_at, self.silent_at) = (self.left(now + join), self.left(now + patience));
+        let after = |time: u32| Left(now_left.saturating_sub(time));
+        (self.next_at, self.silent_at, self.fallback_at) = (after(join), after(patience), after(hope));
         Step::Send(index)
     }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment};
+use keepwarm_dns::config::DEFAULT_GROUP;
 
 use crate::{
     cli::{Exit, PoolsArgs, Unavailable, print},
     status::{
-        PoolRow,
+        DdrRow, PoolRow,
         client::{self, ClientError},
     },
     table,
@@ -37,57 +38,99 @@ pub fn unavailable(error: ClientError) -> anyhow::Error {
     }
 }
 
-/// The pools as a table for people.
+/// The pools as a table for people, with what is rare below it.
 pub fn table(rows: &[PoolRow]) -> String {
     if rows.is_empty() {
         return "no pools yet: no upstream was asked\n".into();
     }
     let mut text = table::render(&COLUMNS, rows.iter().map(cells));
-    for row in rows.iter().filter(|row| !row.dial_errors.is_empty()) {
-        let errors: Vec<String> = row.dial_errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        text += &format!("\n{} ({}): dial errors: {}\n", row.upstream, row.transport, errors.join(", "));
+    let notes: Vec<String> = rows.iter().filter_map(notes).collect();
+    if !notes.is_empty() {
+        text += &format!("\n{}\n", notes.join("\n"));
     }
     text
 }
 
-const COLUMNS: [table::Column; 14] = [
+const COLUMNS: [table::Column; 9] = [
     ("UPSTREAM", CellAlignment::Left),
-    ("TRANSPORT", CellAlignment::Left),
     ("ADDRESS", CellAlignment::Left),
     ("OPEN", CellAlignment::Right),
-    ("IDLE", CellAlignment::Right),
     ("IN USE", CellAlignment::Right),
     ("IN FLIGHT", CellAlignment::Right),
-    ("DIALING", CellAlignment::Right),
-    ("WAITING", CellAlignment::Right),
     ("REUSE", CellAlignment::Right),
-    ("TLS FULL/RESUMED", CellAlignment::Right),
     ("P50", CellAlignment::Right),
-    ("IDLE LIMIT", CellAlignment::Right),
+    ("P95", CellAlignment::Right),
     ("BREAKER", CellAlignment::Left),
 ];
 
 fn cells(row: &PoolRow) -> [Cell; COLUMNS.len()] {
-    let handshakes = match row.transport.as_str() {
-        "tls" | "https" => format!("{}/{}", row.handshakes_full, row.handshakes_resumed),
-        _ => NONE.to_owned(),
-    };
     [
         Cell::new(&row.upstream),
-        Cell::new(&row.transport),
-        Cell::new(&row.address),
+        Cell::new(format!("{}://{}", row.transport, row.address)),
         Cell::new(format!("{}/{}", row.open, row.max)),
-        Cell::new(row.idle),
         Cell::new(row.in_use),
         Cell::new(row.in_flight),
-        Cell::new(row.dialing),
-        Cell::new(row.waiting),
         Cell::new(row.reuse_ratio.map_or_else(|| NONE.to_owned(), |ratio| format!("{:.1} %", ratio * 100.0))),
-        Cell::new(handshakes),
         Cell::new(row.latency_p50.map_or_else(|| NONE.to_owned(), short)),
-        Cell::new(row.idle_limit.map_or_else(|| NONE.to_owned(), short)),
+        Cell::new(row.latency_p95.map_or_else(|| NONE.to_owned(), short)),
         Cell::new(row.breaker.as_str()),
     ]
+}
+
+/// What most pools have nothing of, in one line; `None` where there is nothing to say.
+fn notes(row: &PoolRow) -> Option<String> {
+    let mut notes = Vec::new();
+    if row.group != DEFAULT_GROUP && !row.group.is_empty() {
+        notes.push(format!("group {}", row.group));
+    }
+    for (name, count) in [("dialing", row.dialing), ("waiting", row.waiting)] {
+        if count > 0 {
+            notes.push(format!("{count} {name}"));
+        }
+    }
+    if row.handshakes_full + row.handshakes_resumed > 0 {
+        notes.push(format!("handshakes {} full, {} resumed", row.handshakes_full, row.handshakes_resumed));
+    }
+    if let Some(ech) = row.ech.as_deref().filter(|ech| *ech != "off" && *ech != "unavailable") {
+        notes.push(format!("ech {ech}"));
+    }
+    notes.extend(row.ddr.as_ref().map(ddr));
+    if let Some(limit) = row.idle_limit {
+        notes.push(format!("idle limit {}", short(limit)));
+    }
+    match row.cookies.as_deref() {
+        Some("yes") => notes.push("cookies".into()),
+        Some("no") => notes.push("no cookies".into()),
+        _ => {}
+    }
+    match row.keeps_case {
+        Some(true) => notes.push("0x20".into()),
+        Some(false) => notes.push("0x20 given up".into()),
+        None => {}
+    }
+    for (name, count) in [
+        ("failures", row.failures),
+        ("local errors", row.local_errors),
+        ("wrong answers", row.wrong_answers),
+        ("cookie errors", row.cookie_errors),
+    ] {
+        if count > 0 {
+            notes.push(format!("{name} {count}"));
+        }
+    }
+    if !row.dial_errors.is_empty() {
+        let errors: Vec<String> = row.dial_errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        notes.push(format!("dial errors: {}", errors.join(", ")));
+    }
+    (!notes.is_empty()).then(|| format!("{} ({}): {}", row.upstream, row.transport, notes.join("; ")))
+}
+
+fn ddr(ddr: &DdrRow) -> String {
+    match (&ddr.address, &ddr.reason) {
+        (Some(address), _) => format!("designates {address}"),
+        (None, Some(reason)) => format!("no encrypted face: {reason}"),
+        (None, None) => format!("encrypted face {}", ddr.state),
+    }
 }
 
 /// A measured duration with three digits: `412 us`, `20.4 ms`, `1.25 s`.
@@ -97,7 +140,9 @@ pub fn short(duration: Duration) -> String {
         ..999.5 => format!("{micros:.0} us"),
         ..99_950.0 => format!("{:.1} ms", micros / 1e3),
         ..999_500.0 => format!("{:.0} ms", micros / 1e3),
-        _ => format!("{:.2} s", micros / 1e6),
+        ..9_995_000.0 => format!("{:.2} s", micros / 1e6),
+        ..99_950_000.0 => format!("{:.1} s", micros / 1e6),
+        _ => format!("{:.0} s", micros / 1e6),
     }
 }
 
@@ -126,6 +171,8 @@ mod tests {
                 handshakes_full: 1,
                 handshakes_resumed: 2,
                 latency_p50: Some(Duration::from_micros(20_400)),
+                latency_p95: Some(Duration::from_micros(31_000)),
+                ech: Some("accepted".into()),
                 idle_limit: Some(Duration::from_secs(9)),
                 ..PoolRow::default()
             },
@@ -134,12 +181,20 @@ mod tests {
                 transport: "udp".into(),
                 address: "192.168.1.1:53".into(),
                 max: 10,
+                group: "home".into(),
+                waiting: 4,
+                failures: 3,
+                cookies: Some("yes".into()),
+                keeps_case: Some(false),
+                ddr: Some(DdrRow { state: "pending".into(), ..DdrRow::default() }),
                 breaker: BreakerState::HalfOpen,
                 dial_errors: [("refused".to_owned(), 3)].into(),
                 ..PoolRow::default()
             },
         ];
-        insta::assert_snapshot!(table(&rows));
+        let text = table(&rows);
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        insta::assert_snapshot!(text);
     }
 
     #[test]
@@ -151,7 +206,8 @@ mod tests {
             (20_440, "20.4 ms"),
             (99_960, "100 ms"),
             (999_600, "1.00 s"),
-            (61_000_000, "61.00 s"),
+            (61_000_000, "61.0 s"),
+            (298_400_000, "298 s"),
         ] {
             assert_eq!(short(Duration::from_micros(micros)), words);
         }

@@ -84,7 +84,12 @@ pub fn text(report: &QueryReport) -> String {
         Some(upstream) => {
             let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".into());
             let (transport, address) = (or_unknown(&report.transport), or_unknown(&report.address));
-            let connection = if report.reused { "reused" } else { "new" };
+            let age = report.age.map_or_else(String::new, |age| format!(", {} old", pools::short(age)));
+            let connection = match (report.reused, report.opened_ahead) {
+                (true, _) => format!("reused{age}"),
+                (false, true) => format!("opened ahead{age}"),
+                (false, false) => "new".to_owned(),
+            };
             let _ = writeln!(text, "upstream    {upstream} ({transport}, {address})");
             let _ = writeln!(text, "connection  {connection}");
             if let Some(ech) = report.ech.as_deref().filter(|ech| *ech != "off") {
@@ -92,7 +97,7 @@ pub fn text(report: &QueryReport) -> String {
             }
             let _ = writeln!(text, "time        {} in all", millis(report.total));
         }
-        None if report.local => {
+        None if report.local && !report.cached => {
             let _ = writeln!(text, "local       answered here");
             let _ = writeln!(text, "time        {} in all", pools::short(report.total));
         }

@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     cli::{Exit, Unavailable},
-    config::Config,
+    config::{Config, words::io_words},
     status,
 };
 
@@ -35,6 +35,7 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
             _ => "",
         };
+        let error = io_words(&error);
         Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
     })?;
     let cache_size = config.dns.cache.size;

@@ -57,9 +57,13 @@ pub type QueryFuture = Pin<Box<dyn Future<Output = Result<QueryReport, QueryErro
 pub struct PoolRow {
     /// The upstream's name in the config.
     pub upstream: String,
-    /// `udp`, `tcp`, `tls` or `https`. An upstream has a second row for `tcp` once a truncated answer was asked again.
+    /// Its group.
+    pub group: String,
+    /// Its weight, for the strategies that go by it.
+    pub weight: u32,
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`. An upstream has a second row for `tcp` once a truncated answer was asked again.
     pub transport: String,
-    /// Host and port.
+    /// Host and port, and the path where there is one.
     pub address: String,
     /// Connections that are open.
     pub open: u64,
@@ -90,13 +94,41 @@ pub struct PoolRow {
     pub ech: Option<String>,
     /// The encrypted face of a plain upstream; none where none is asked for.
     pub ddr: Option<DdrRow>,
+    /// Whether it speaks cookies (RFC 7873): `yes`, `no` or `unknown`; none where they are not used.
+    pub cookies: Option<String>,
+    /// Answers refused for their cookie, or asked for again because the upstream refused ours.
+    pub cookie_errors: u64,
+    /// Whether it keeps the case of letters (0x20); none where that is not asked of it.
+    pub keeps_case: Option<bool>,
+    /// Queries sent.
+    pub queries: u64,
+    /// Valid answers.
+    pub answers: u64,
+    /// Failures that the upstream is to blame for.
+    pub failures: u64,
+    /// Failures that this machine is to blame for.
+    pub local_errors: u64,
+    /// Answers dropped because nobody asked, or the question differed.
+    pub wrong_answers: u64,
+    /// Queries sent once more.
+    pub resends: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections whose reuse failed.
+    pub reuse_failures: u64,
+    /// Closed connections by reason.
+    pub closed: BTreeMap<String, u64>,
     /// Failed dials by kind of error.
     pub dial_errors: BTreeMap<String, u64>,
     /// Whether the upstream is asked.
     pub breaker: BreakerState,
-    /// Median time from a query's departure to its answer; none before the first answer.
+    /// Median time from a query's departure to its answer; the smoothed time while there are few answers, none before the
+    /// first.
     #[serde(with = "seconds::option")]
     pub latency_p50: Option<Duration>,
+    /// 95th percentile of the same; none while there are few answers.
+    #[serde(with = "seconds::option")]
+    pub latency_p95: Option<Duration>,
     /// The idle limit that the upstream was seen to keep; none while only the configured one is known.
     #[serde(with = "seconds::option")]
     pub idle_limit: Option<Duration>,
@@ -152,8 +184,28 @@ pub struct Stats {
     pub uptime: Duration,
     /// Addresses that are listened on, such as `udp://127.0.0.1:5300`.
     pub listen: Vec<String>,
+    /// The certificate that encrypted listeners show; none where there are none.
+    #[serde(default)]
+    pub certificate: Option<CertificateRow>,
     /// Everything that is counted, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// The certificate of the listeners. Times are whole seconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CertificateRow {
+    /// Subject, such as `CN=dns.example`; may be empty.
+    pub subject: String,
+    /// Issuer, in the same form.
+    pub issuer: String,
+    /// DNS names and IP addresses that it is for.
+    pub names: Vec<String>,
+    /// Not valid before this time.
+    pub not_before: u64,
+    /// Not valid after this time.
+    pub not_after: u64,
+    /// When it was read from its file.
+    pub loaded: u64,
 }
 
 /// The cache of the whole daemon.
@@ -230,12 +282,18 @@ pub struct QueryReport {
     pub local: bool,
     /// The upstream whose answer this is; none when it is from the cache.
     pub upstream: Option<String>,
-    /// `udp`, `tcp`, `tls` or `https`; none when it is from the cache.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`; none when it is from the cache.
     pub transport: Option<String>,
     /// IP and port of the connection; none where it is not known.
     pub address: Option<String>,
     /// Whether the connection was there before the query; `false` when none was used.
     pub reused: bool,
+    /// Whether it was there before the query and nothing had gone over it. Then the phases of its dial belong to no query.
+    #[serde(default)]
+    pub opened_ahead: bool,
+    /// The connection's age when the query was sent; none when none was used.
+    #[serde(default, with = "seconds::option")]
+    pub age: Option<Duration>,
     /// Encrypted client hello in the handshake of a new connection; none where there was none.
     pub ech: Option<String>,
     /// What the time went to.

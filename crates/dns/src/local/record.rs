@@ -40,6 +40,13 @@ impl fmt::Display for RecordError {
 
 impl std::error::Error for RecordError {}
 
+impl RecordError {
+    /// What is wrong with the line, without the line.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 impl Record {
     /// Reads a line: owner, TTL, class, type, data. Class IN may be left out, and so may the TTL, which then is 3600 s. A
     /// name without a final dot is absolute nevertheless.
@@ -77,6 +84,11 @@ impl Record {
             return Err(error("its data is too long".into()));
         }
         Ok(Record { owner, rtype: rtype.to_int(), ttl: record.ttl().as_secs().min(TTL_MAX), data })
+    }
+
+    /// The name that it is of, in wire form and lower case.
+    pub fn owner(&self) -> &[u8] {
+        &self.owner
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     hosts::{Hosts, TYPE_PTR},
     record::Record,
+    rule::Rule,
 };
 use crate::message::{TYPE_CNAME, name_to_text, wire::NAME_MAX};
 
@@ -27,6 +28,8 @@ pub(super) struct Node {
     /// It exists although it has no records: below a wildcard's parent, and names with records are below it (RFC 4592
     /// section 2.2.2).
     between: bool,
+    /// It is known from a hosts file.
+    from_hosts: bool,
 }
 
 /// Records of one name and type.
@@ -73,7 +76,9 @@ impl Table {
     /// When a name has a CNAME record and others, or two.
     pub fn new(records: &[Record], hosts: &[Hosts]) -> Result<Table, TableError> {
         let mut table = Table::default();
-        records.iter().for_each(|record| table.add(record));
+        for record in records {
+            table.add(record);
+        }
         for (owner, node) in &table.nodes {
             let alias = node.set(TYPE_CNAME);
             if alias.is_some_and(|set| node.sets.len() > 1 || set.data().count() > 1) {
@@ -88,19 +93,34 @@ impl Table {
             // An address is called one thing: what is said of it first.
             let called = record.rtype == TYPE_PTR && table.nodes.get(&*record.owner).is_some_and(known);
             if !called && !own.contains(&*record.owner) {
-                table.add(record);
+                table.add(record).from_hosts = true;
             }
         }
         table.mark_wildcards();
         Ok(table)
     }
 
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, record: &Record) -> &mut Node {
         let node = match self.nodes.entry(record.owner.as_slice().into()) {
             Entry::Occupied(place) => place.into_mut(),
             Entry::Vacant(place) => place.insert(Node::default()),
         };
         node.add(record);
+        node
+    }
+
+    /// Where it is known from what is answered for a name in wire form and lower case.
+    pub(super) fn rule(&self, name: &[u8]) -> Option<Rule> {
+        match (self.nodes.get(name), self.find(name)) {
+            (_, Found::Nothing) => None,
+            (_, Found::Missing { .. }) => Some(Rule::Covered),
+            (Some(node), _) if node.exists() => Some(match (node.sets.is_empty(), node.from_hosts) {
+                (true, _) => Rule::Covered,
+                (false, true) => Rule::Hosts,
+                (false, false) => Rule::Record,
+            }),
+            (_, Found::Node(_)) => Some(Rule::Wildcard),
+        }
     }
 
     /// Whether there is no name at all.

@@ -90,10 +90,23 @@ pub(crate) trait Request {
     /// Called at most once, on the worker's thread.
     fn answer(self: Box<Self>, message: &[u8]);
 
+    /// As [`answer`](Self::answer), with how the answer came about, for those who tell.
+    fn answer_traced(self: Box<Self>, message: &[u8], _trace: Option<&dyn Fn() -> Trace>) {
+        self.answer(message);
+    }
+
+    /// Whether it tells how its answer came about.
+    fn is_explained(&self) -> bool {
+        false
+    }
+
     /// The question as the client wrote it, where it is another than the one that is asked for it.
     fn asked(&self) -> Option<&[u8]> {
         None
     }
+
+    /// Whether somebody still waits for the answer.
+    fn is_wanted(&self) -> bool;
 }
 
 /// Where a query came from.
@@ -251,7 +264,7 @@ impl Client {
         match self {
             Client::Udp { listener, peer } => listener.answer(answer, peer),
             Client::Tcp(client) => client.answer(answer),
-            Client::Request(request) => request.answer(answer),
+            Client::Request(request) => request.answer_traced(answer, trace),
             Client::Limited(limited) => limited.0.deliver(answer, trace),
             Client::Daemon(sender) => {
                 let trace = trace.map_or_else(|| Trace::own(answer), |trace| trace());
@@ -266,6 +279,26 @@ impl Client {
             Client::Request(request) => request.asked(),
             Client::Limited(limited) => limited.0.asked(),
             Client::Udp { .. } | Client::Tcp(_) | Client::Daemon(_) => None,
+        }
+    }
+
+    /// Whether it wants to know how its answer came about.
+    pub(super) fn is_explained(&self) -> bool {
+        match self {
+            Client::Udp { .. } | Client::Tcp(_) | Client::Limited(_) => false,
+            Client::Request(request) => request.is_explained(),
+            Client::Daemon(_) => true,
+        }
+    }
+
+    /// Whether the answer has somebody to go to. Who asked in a datagram cannot take the question back.
+    pub(super) fn is_waiting(&self) -> bool {
+        match self {
+            Client::Udp { .. } => true,
+            Client::Tcp(client) => !client.has_gone(),
+            Client::Request(request) => request.is_wanted(),
+            Client::Limited(limited) => limited.0.is_waiting(),
+            Client::Daemon(sender) => !sender.is_closed(),
         }
     }
 

@@ -183,6 +183,10 @@ impl Request for Asked {
             let _ = answer.send(doh::response(message));
         }
     }
+
+    fn is_wanted(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| !answer.is_closed())
+    }
 }
 
 impl Drop for Asked {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{DnsConfig, LocalSettings},
-    local::{self, Hosts, Local, Record, RecordError, Table, TableError, Verdict},
+    local::{self, Hosts, Local, Record, RecordError, Rule, Table, TableError, Verdict},
     message::{self, ClientView, Header, Query, SERVFAIL},
 };
 
@@ -81,7 +81,7 @@ pub(super) fn answer(
         Verdict::Alias { target, place } => {
             let asked = message[..query.question.end].to_vec();
             let query = instead(message, query, &target);
-            Here::Alias(Alias { view: *view, asked, aliases: std::mem::take(scratch), place, query })
+            Here::Alias(Alias { view: *view, asked, aliases: std::mem::take(scratch), place, query, rule: None })
         }
     }
 }
@@ -109,9 +109,17 @@ pub(super) struct Alias {
     place: usize,
     /// What to ask.
     query: Vec<u8>,
+    /// What the alias is from, where somebody wants to know.
+    rule: Option<Rule>,
 }
 
 impl Alias {
+    /// Notes what the alias is from.
+    pub(super) fn told(mut self, rule: Option<Rule>) -> Alias {
+        self.rule = rule;
+        self
+    }
+
     /// What to ask, and who then answers the client.
     pub(super) fn ask(mut self, client: Client) -> (Vec<u8>, Client) {
         let query = std::mem::take(&mut self.query);
@@ -127,7 +135,11 @@ struct Aliased {
 
 impl Request for Aliased {
     fn answer(self: Box<Self>, message: &[u8]) {
-        let Aliased { alias: Alias { view, asked, aliases, place, .. }, client } = *self;
+        self.answer_traced(message, None);
+    }
+
+    fn answer_traced(self: Box<Self>, message: &[u8], trace: Option<&dyn Fn() -> Trace>) {
+        let Aliased { alias: Alias { view, asked, aliases, place, rule, .. }, client } = *self;
         let (mut joined, mut answer) = (Vec::new(), Vec::new());
         if local::join(&aliases, place, message, &mut joined) {
             message::prepare_answer(&joined, &view, &asked[Header::LEN..], &mut answer);
@@ -135,12 +147,24 @@ impl Request for Aliased {
             let text = Some("keepwarm: the answer to an alias cannot be used");
             message::build_error(&asked, &view, SERVFAIL, text, &mut answer);
         }
-        let trace = || Trace { local: true, ..Trace::own(&answer) };
+        let trace = || Trace {
+            answer: answer.clone(),
+            local: rule.clone().or(Some(Rule::Record)),
+            ..trace.map_or_else(|| Trace::own(&answer), |trace| trace())
+        };
         client.deliver(&answer, Some(&trace));
+    }
+
+    fn is_explained(&self) -> bool {
+        self.client.is_explained()
     }
 
     fn asked(&self) -> Option<&[u8]> {
         Some(&self.alias.asked[Header::LEN..])
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.client.is_waiting()
     }
 }
 

@@ -12,7 +12,7 @@ use keepwarm_pool::{Host, Lease, Pool};
 use super::worker::estimate;
 use crate::{
     config::Strategy,
-    health::{Allowed, Latency, Spread},
+    health::{Allowed, Latency, Percentiles, Spread},
     strategy::estimate::Estimate,
     upstream::{
         Designation, DnsConnector, Endpoint, EndpointKey, Family, count,
@@ -206,8 +206,12 @@ impl Path {
             if succeeded > 0 {
                 let latency = smoothed.unwrap_or_default();
                 self.endpoint.succeeded(family, now, latency, succeeded);
-                let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-                self.endpoint.counters.latency.store(micros, Ordering::Relaxed);
+                let counters = &self.endpoint.counters;
+                counters.latency.store(micros(latency), Ordering::Relaxed);
+                if let Some(Percentiles { p50, p95 }) = self.spread.borrow_mut().percentiles() {
+                    counters.p50.store(micros(p50), Ordering::Relaxed);
+                    counters.p95.store(micros(p95), Ordering::Relaxed);
+                }
             }
         }
     }
@@ -277,6 +281,10 @@ impl Path {
     pub(super) fn silent_since(&self, at: Instant, lease: &Lease<DnsConnector>) -> bool {
         self.heard.get().is_none_or(|heard| heard < at) && lease.heard() <= at
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// One exchange of those that a [`Path`] counts.

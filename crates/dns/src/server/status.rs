@@ -17,7 +17,11 @@ use crate::{
 pub struct PoolStatus {
     /// The upstream's name in the config.
     pub name: String,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// Its group.
+    pub group: String,
+    /// Its weight.
+    pub weight: u32,
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: &'static str,
     /// The URL.
     pub address: String,
@@ -60,6 +64,10 @@ pub struct PoolStatus {
     pub breaker: &'static str,
     /// Smoothed latency of answers.
     pub latency: Option<Duration>,
+    /// Median of recent answers, as the worker that asked last sees it; `None` while there are few.
+    pub p50: Option<Duration>,
+    /// 95th percentile of recent answers, likewise.
+    pub p95: Option<Duration>,
     /// The idle limit learned from the upstream, where it is below the configured one.
     pub idle_limit: Option<Duration>,
     /// Queries sent.
@@ -218,9 +226,12 @@ impl Shared {
         let mut rows = Vec::new();
         let pools = std::iter::once(&self.streams).chain(&self.datagrams);
         let hosts: Vec<_> = pools.flat_map(keepwarm_pool::Pool::host_stats).collect();
-        let endpoints = self.upstreams.iter().flat_map(|upstream| upstream.endpoints().map(move |it| (upstream, it)));
-        for (upstream, endpoint) in endpoints {
+        let upstreams = self.upstreams.iter().zip(&self.config.upstreams);
+        let endpoints = upstreams.flat_map(|upstream| upstream.0.endpoints().map(move |it| (upstream, it)));
+        for ((upstream, config), endpoint) in endpoints {
             let mut row = self.row(endpoint);
+            row.group = config.group.to_string();
+            row.weight = config.weight;
             if std::sync::Arc::ptr_eq(endpoint, &upstream.main) {
                 row.ddr = upstream.ddr.as_deref().map(DdrStatus::of);
             }
@@ -254,7 +265,7 @@ impl Shared {
     fn row(&self, endpoint: &Endpoint) -> PoolStatus {
         let counters = &endpoint.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let latency = read(&counters.latency);
+        let time = |counter| Some(read(counter)).filter(|micros| *micros > 0).map(Duration::from_micros);
         PoolStatus {
             name: endpoint.name.to_string(),
             transport: endpoint.transport.as_str(),
@@ -264,7 +275,9 @@ impl Shared {
             handshakes_resumed: read(&counters.handshakes_resumed),
             ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
             breaker: endpoint.breaker(),
-            latency: (latency > 0).then(|| Duration::from_micros(latency)),
+            latency: time(&counters.latency),
+            p50: time(&counters.p50),
+            p95: time(&counters.p95),
             queries: read(&counters.queries),
             answers: read(&counters.answers),
             failures: read(&counters.failures),

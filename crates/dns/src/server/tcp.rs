@@ -37,6 +37,8 @@ pub(crate) struct TcpClient {
     output: RefCell<Vec<u8>>,
     in_flight: Cell<usize>,
     closing: Cell<bool>,
+    /// The connection has ended: nobody reads what is queued.
+    gone: Cell<bool>,
     /// A query of this connection ended since the task looked last.
     answered: Cell<bool>,
     /// The connection's task, while it waits. Taken by the first of many who answer: a batch of answers costs one wake.
@@ -57,6 +59,11 @@ impl TcpClient {
     pub(crate) fn close(&self) {
         self.closing.set(true);
         self.over();
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn has_gone(&self) -> bool {
+        self.gone.get()
     }
 
     fn over(&self) {
@@ -175,6 +182,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(worker: Rc<Worker>, stream: S,
         Poll::Pending
     })
     .await;
+    session.client.gone.set(true);
     // The end of TLS is a message of its own, for which a client that does not read leaves no room.
     let _ = timeout(SHUTDOWN_MAX, session.stream.shutdown()).await;
 }

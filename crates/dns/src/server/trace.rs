@@ -7,20 +7,22 @@ pub(crate) use explain::{CandidateNote, Notes};
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::local::Rule;
+
 /// The story of one query, as `keepwarm query` tells it.
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// The answer as a client would get it.
     pub answer: Vec<u8>,
-    /// From the question to the answer.
+    /// From the question to the answer. For an answer that needed no upstream, the way to the worker and back is part of it.
     pub total: Duration,
     /// The answer came from the cache, within its time or past it; `exchange` did not give it.
     pub cached: bool,
     /// The answer came from the cache past its end, because upstreams failed (RFC 8767). Never without `cached`.
     pub stale: bool,
-    /// The answer is from names that are answered here; where it is an alias for another name, upstreams may have given
-    /// the rest of it.
-    pub local: bool,
+    /// What of the names that are answered here the answer is from; `None` when it is not. Where that is an alias for another
+    /// name, the rest tells how that one was answered.
+    pub local: Option<Rule>,
     /// The exchange that gave the answer; `None` when there was none and the answer is keepwarm's own.
     pub exchange: Option<ExchangeTrace>,
     /// Every exchange, in the order in which they began.
@@ -36,7 +38,7 @@ pub struct Trace {
 pub struct ExchangeTrace {
     /// The upstream's name in the config.
     pub upstream: String,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: &'static str,
     /// `tls://dns.quad9.net:853`.
     pub url: String,
@@ -52,10 +54,19 @@ pub struct ExchangeTrace {
     pub decide: Duration,
     /// Waiting for a connection; a dial is part of it when the connection is new.
     pub wait: Duration,
-    /// How long each phase of the dial took; `None` where the connection was there before.
+    /// How long each phase of the dial took, which may have begun before the query; `None` where the connection had served
+    /// before.
     pub dial: Option<DialTrace>,
     /// From sending to the answer.
     pub exchange: Duration,
+}
+
+impl ExchangeTrace {
+    /// Whether the connection had been opened before the query needed one, and nothing had gone over it: the query did not
+    /// wait for its dial.
+    pub fn opened_ahead(&self) -> bool {
+        !self.reused && self.wait.is_zero()
+    }
 }
 
 /// How long the phases of a dial took.
@@ -63,7 +74,7 @@ pub struct ExchangeTrace {
 pub struct DialTrace {
     /// Finding the upstream's addresses; zero where they are fixed or known.
     pub resolve: Duration,
-    /// The TCP handshake; zero over UDP.
+    /// The TCP handshake; zero over UDP and QUIC, whose handshake is that of TLS.
     pub connect: Duration,
     /// The TLS handshake.
     pub tls: Option<Duration>,
@@ -79,12 +90,15 @@ pub struct DialTrace {
 pub struct AttemptTrace {
     /// The upstream's name in the config.
     pub upstream: String,
-    /// `answered`, `truncated`, `SERVFAIL`, `pending`, or what went wrong.
+    /// The response code, `truncated, asked again over tcp`, `pending` when the query ended before it, [`NO_ANSWER`], or what
+    /// went wrong.
     pub outcome: String,
     /// From the decision to the outcome.
     pub took: Duration,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: &'static str,
+    /// It went to the encrypted face that a plain upstream designates (RFC 9462).
+    pub designated: bool,
     /// From the question to the decision.
     pub started: Duration,
     /// Why it was made.
@@ -93,7 +107,15 @@ pub struct AttemptTrace {
     pub connection: Option<ConnectionTrace>,
 }
 
+/// The outcome of an exchange that the query's deadline ended.
+pub const NO_ANSWER: &str = "no answer";
+
 impl Trace {
+    /// Whether the deadline ended an exchange without an answer.
+    pub fn is_timed_out(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.outcome == NO_ANSWER)
+    }
+
     /// An answer that needed no upstream.
     pub(crate) fn own(answer: &[u8]) -> Trace {
         Trace {
@@ -101,7 +123,7 @@ impl Trace {
             total: Duration::ZERO,
             cached: false,
             stale: false,
-            local: false,
+            local: None,
             exchange: None,
             attempts: Vec::new(),
             error: None,

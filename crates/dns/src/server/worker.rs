@@ -134,9 +134,11 @@ impl Worker {
         })
     }
 
-    /// Queries whose clients still wait.
+    /// Queries whose clients still wait. Who has gone, or reset the stream, does not.
     pub(crate) fn in_flight(&self) -> usize {
-        let waited_for = |(_, flight): &(usize, &Flight)| !flight.answered && !flight.waiters.is_empty();
+        let waited_for = |(_, flight): &(usize, &Flight)| {
+            !flight.answered && flight.waiters.iter().any(|waiter| waiter.client.is_waiting())
+        };
         self.state.borrow().flights.iter().filter(waited_for).count()
     }
 
@@ -186,10 +188,11 @@ impl Worker {
                 Here::Answer => {
                     count(&self.shared.counters.local_answers);
                     self.log(&client, &origin, question, answer, || Source::Local, now);
-                    let trace = || Trace { local: true, ..Trace::own(answer) };
+                    let trace = || Trace { local: local.rule(bytes, &parsed), ..Trace::own(answer) };
                     return client.deliver(answer, Some(&trace));
                 }
                 Here::Alias(alias) => {
+                    let alias = alias.told(client.is_explained().then(|| local.rule(bytes, &parsed)).flatten());
                     drop(state);
                     let (query, client) = alias.ask(client);
                     return self.ask_for(&query, client, origin, now);
@@ -235,7 +238,7 @@ impl Worker {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
-            if matches!(client, Client::Daemon(_)) && flight.notes.is_none() {
+            if client.is_explained() && flight.notes.is_none() {
                 flight.notes = Some(self.note(flight, true, now));
             }
             let question = differs.then(|| question.into());
@@ -251,11 +254,13 @@ impl Worker {
             let text = Some("keepwarm: too many queries in flight");
             message::build_error(bytes, &view, message::SERVFAIL, text, &mut state.answer);
             self.log(&client, &origin, question, &state.answer, || Source::Error("overloaded"), now);
-            return client.deliver(&state.answer, None);
+            let why = || Some("too many queries in flight (dns.clients.max_in_flight)".to_owned());
+            let trace = || Trace { error: why(), ..Trace::own(&state.answer) };
+            return client.deliver(&state.answer, Some(&trace));
         }
         let index = self.take_off(state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
-        if matches!(client, Client::Daemon(_)) {
+        if client.is_explained() {
             flight.notes = Some(self.note(flight, false, now));
         }
         flight.waiters.push(Waiter { client, origin, view, question: None });

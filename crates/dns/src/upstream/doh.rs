@@ -127,8 +127,10 @@ impl<'a> Session<'a> {
         if !pipe.take(cx, &mut self.batch, &mut self.askers) {
             return Poll::Ready((CloseReason::Drained, "the connection was let go"));
         }
-        self.send(now);
-        let end = self.exchanges.poll(cx, &mut self.finished);
+        let mut end = self.send(cx, now);
+        if end.is_pending() {
+            end = self.exchanges.poll(cx, &mut self.finished);
+        }
         if self.status.has_changed().unwrap_or(false) {
             let status = *self.status.borrow_and_update();
             self.draining |= status.going_away;
@@ -149,21 +151,37 @@ impl<'a> Session<'a> {
         rest
     }
 
-    /// Starts a request for each query that was handed over.
-    fn send(&mut self, now: Instant) {
+    /// Starts a request for each query that was handed over. Ready, once, if the connection ends meanwhile.
+    fn send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<HttpEnd> {
+        let mut end = Poll::Pending;
         if self.batch.items.is_empty() {
-            return;
+            return end;
         }
         self.oldest.get_or_insert(now);
         // One buffer for all bodies; the connection lets go of it once they are written.
         let bytes = Bytes::copy_from_slice(&self.batch.bytes);
         let mut at = 0;
+        let one_by_one = self.endpoint.one_by_one.load(Ordering::Relaxed);
         for item in self.batch.items.drain(..) {
             // RFC 8484 section 4.1: id 0, so that HTTP caches can work. The message comes in with id 0.
             let query = bytes.slice(at..at + item.len);
             at += item.len;
             let asked = item.asked(&query);
             self.exchanges.start(query, asked);
+            if one_by_one && end.is_pending() {
+                end = self.exchanges.poll(cx, &mut self.finished);
+            }
+        }
+        end
+    }
+
+    /// Learns from a stream that the server refused although it had room for it. Knot Resolver refuses those that begin
+    /// before the request of another has ended, as all that leave together do: their heads first, and then their bodies.
+    fn learn(&self, error: &TransportError) {
+        let status = *self.status.borrow();
+        let refused = error.is_retryable() && error.kind() == TransportKind::Http2 && !status.going_away;
+        if refused && self.exchanges.len() < status.max_streams {
+            self.endpoint.one_by_one.store(true, Ordering::Relaxed);
         }
     }
 
@@ -173,7 +191,11 @@ impl<'a> Session<'a> {
             return;
         }
         let mut heard = false;
-        for (asked, result) in self.finished.drain(..) {
+        let mut finished = std::mem::take(&mut self.finished);
+        for (asked, result) in finished.drain(..) {
+            if let Err(error) = &result {
+                self.learn(error);
+            }
             let result = judge(&asked, result, self.endpoint, self.slot, &self.status);
             match result {
                 Ok(answer) => {
@@ -190,6 +212,7 @@ impl<'a> Session<'a> {
                 }
             }
         }
+        self.finished = finished;
         if heard {
             pipe.hear(now);
         }

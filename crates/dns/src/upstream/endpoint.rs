@@ -59,6 +59,8 @@ pub(crate) struct Endpoint {
     family: AtomicUsize,
     /// Streams that the server allowed on the last HTTPS connection; 0 before it said so.
     pub(crate) streams_seen: AtomicUsize,
+    /// Whether the HTTPS server refused streams that it had room for: then each request leaves whole before the next begins.
+    pub(crate) one_by_one: AtomicBool,
 }
 
 struct Resolved {
@@ -89,6 +91,9 @@ pub(crate) struct Counters {
     pub(crate) resends: AtomicU64,
     /// Smoothed latency in microseconds, as the worker that updated it last sees it.
     pub(crate) latency: AtomicU64,
+    /// Median and 95th percentile of recent answers in microseconds, likewise; 0 while there are few.
+    pub(crate) p50: AtomicU64,
+    pub(crate) p95: AtomicU64,
 }
 
 /// Adds one; the counters are read for display only.
@@ -159,6 +164,7 @@ impl Endpoint {
             counters: Counters::default(),
             family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
+            one_by_one: AtomicBool::new(false),
         })
     }
 

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keepwarm_dns::config::{DnsConfig, Listen, ListenTls, ListenTransport};
 use keepwarm_lab::Ca;
 use keepwarm_transport::tls::{TlsClient, TlsInfo, TlsRoots, TlsStream};
@@ -36,10 +35,10 @@ impl Certificate {
     }
 
     fn issue(&mut self) {
-        let (chain, key) = self.ca.issue(&[NAME, "127.0.0.1"]).unwrap();
+        let (certificate, key) = self.ca.issue_pem(&[NAME, "127.0.0.1"]).unwrap();
         let files = self.files();
-        std::fs::write(&files.certificate, pem("CERTIFICATE", &chain[0])).unwrap();
-        std::fs::write(&files.key, pem("PRIVATE KEY", key.secret_der())).unwrap();
+        std::fs::write(&files.certificate, certificate).unwrap();
+        std::fs::write(&files.key, key).unwrap();
         std::fs::write(self.ca_file(), self.ca.pem()).unwrap();
     }
 
@@ -108,10 +107,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Messages<S> {
         self.send(query).await;
         self.receive().await.expect("an answer")
     }
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

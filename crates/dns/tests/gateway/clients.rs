@@ -117,3 +117,35 @@ async fn a_tcp_client_that_pipelines_more_than_the_limit_gets_all_answers() {
     }
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_queries_of_clients_that_are_gone() {
+    let bench = Bench::with(Transport::Udp, [keepwarm_lab::Faults::default()], |config| {
+        config.timeout = Duration::from_secs(60);
+    })
+    .await;
+    let mut gone = TcpClient::connect(bench.address).await;
+    gone.send(&query("drop.gone.example", 1)).await;
+    while bench.server.status().queries == 0 {
+        tokio::task::yield_now().await;
+    }
+    // A reset: half-closed connections of patient clients look like closed ones.
+    gone.0.set_zero_linger().unwrap();
+    drop(gone);
+    let stopped = tokio::time::timeout(Duration::from_secs(10), bench.server.stop(Duration::from_secs(30))).await;
+    assert_eq!(stopped, Ok(0), "its upstream never answers");
+}
+
+#[tokio::test]
+async fn stopping_waits_for_a_client_that_has_said_all_it_wants() {
+    let bench = Bench::plain(Transport::Udp).await;
+    let mut client = TcpClient::connect(bench.address).await;
+    let query = query("delay-400.example", 1);
+    client.send(&query).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.0).await.unwrap();
+    while bench.server.status().queries == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.server.stop(Duration::from_secs(5)).await, 0);
+    assert_eq!(answer_matches(&query, &client.receive().await.unwrap()), Ok(()));
+}

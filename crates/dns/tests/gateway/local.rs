@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use keepwarm_dns::{
     config::{RouteConfig, Transport},
+    local::Rule,
     message::{self, Rendered},
     server::{LocalError, Server, StartError},
 };
@@ -57,9 +58,10 @@ async fn a_local_record_is_answered_over_udp_and_tcp_without_an_upstream() {
 async fn the_trace_of_a_local_answer_says_local() {
     let bench = with_records(&["nas.lan. A 192.168.1.10"]).await;
     let trace = bench.server.query("nas.lan", 1).await.unwrap();
-    assert!(trace.local && !trace.cached && trace.exchange.is_none());
+    assert_eq!(trace.local, Some(Rule::Record));
+    assert!(!trace.cached && trace.exchange.is_none());
     let trace = bench.server.query("www.example", 1).await.unwrap();
-    assert!(!trace.local && trace.exchange.is_some());
+    assert!(trace.local.is_none() && trace.exchange.is_some());
     bench.stop().await;
 }
 
@@ -90,7 +92,10 @@ async fn an_alias_that_leads_out_is_answered_with_the_upstreams_records() {
     let status = bench.server.status();
     assert_eq!((status.queries, status.cache_hits, bench.labs[0].counters().udp.queries), (3, 2, 1));
     let trace = bench.server.query("www.lan", 1).await.unwrap();
-    assert_eq!((trace.local, message::render(&trace.answer).unwrap().answers.len()), (true, 1 + direct.len()));
+    assert_eq!(
+        (trace.local, message::render(&trace.answer).unwrap().answers.len()),
+        (Some(Rule::Record), 1 + direct.len())
+    );
     bench.stop().await;
 }
 
@@ -182,4 +187,47 @@ async fn a_server_does_not_start_with_records_or_hosts_files_that_cannot_be_read
     assert!(matches!(start(|local| local.records = vec!["nonsense".into()]), LocalError::Record(_)));
     let twice = start(|local| local.records = vec!["a. CNAME b.".into(), "a. A 192.0.2.1".into()]);
     assert!(matches!(twice, LocalError::Table(_)));
+}
+
+#[tokio::test]
+async fn what_answered_here_is_said_by_its_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hosts");
+    std::fs::write(&path, "192.168.1.7 printer\n").unwrap();
+    let bench = Bench::cached([Faults::default()], |config| {
+        config.local.records =
+            ["nas.lan. A 192.168.1.10", "*.dev.lan. A 10.0.0.1", "a.b.dev.lan. A 10.0.0.2"].map(Into::into).into();
+        config.local.hosts = vec![path];
+        config.local.filter_aaaa = true;
+    })
+    .await;
+    for (name, qtype, rule) in [
+        ("nas.lan", 1, Some(Rule::Record)),
+        ("NAS.lan", 28, Some(Rule::Record)),
+        ("x.dev.lan", 1, Some(Rule::Wildcard)),
+        ("b.dev.lan", 1, Some(Rule::Covered)),
+        ("x.b.dev.lan", 1, Some(Rule::Covered)),
+        ("printer", 1, Some(Rule::Hosts)),
+        ("7.1.168.192.in-addr.arpa", 12, Some(Rule::Hosts)),
+        ("8.1.168.192.in-addr.arpa", 12, Some(Rule::Special("168.192.in-addr.arpa".into()))),
+        ("a.test", 1, Some(Rule::Special("test".into()))),
+        ("www.example", 28, Some(Rule::AaaaFilter)),
+        ("www.example", 1, None),
+    ] {
+        let trace = bench.server.query(name, qtype).await.unwrap();
+        assert_eq!(trace.local, rule, "{name}");
+        assert_eq!(trace.exchange.is_none(), rule.is_some(), "{name}");
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_alias_that_leads_out_is_explained_to_its_end() {
+    let bench = with_records(&["www.lan. 60 CNAME target.example."]).await;
+    let trace = bench.server.query("www.lan", 1).await.unwrap();
+    let explanation = trace.explanation.as_ref().expect("its rest was asked for");
+    assert_eq!((trace.local, explanation.candidates.len(), trace.attempts.len()), (Some(Rule::Record), 1, 1));
+    assert_eq!(message::render(&trace.answer).unwrap().answers.len(), 2, "the client's answer, not the upstream's");
+    assert!(trace.attempts[0].connection.is_some());
+    bench.stop().await;
 }

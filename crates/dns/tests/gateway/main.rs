@@ -18,6 +18,7 @@ mod encrypted;
 mod families;
 mod faults;
 mod health;
+mod interleaved;
 mod interop;
 mod limited;
 mod local;

@@ -109,3 +109,15 @@ async fn a_server_stops_with_its_connections_closed_and_its_queries_answered() {
     });
     closed.await.expect("all connections end");
 }
+
+#[tokio::test]
+async fn a_connection_that_was_opened_ahead_costs_the_query_no_dial() {
+    let bench = Bench::plain(Transport::Tls).await;
+    bench.server.warm_up().await;
+    let trace = bench.server.query("ahead.example", 1).await.unwrap();
+    let exchange = trace.exchange.expect("the lab answers");
+    assert!(exchange.opened_ahead() && exchange.wait.is_zero() && exchange.dial.is_some());
+    let trace = bench.server.query("again.example", 1).await.unwrap();
+    assert!(trace.exchange.is_some_and(|exchange| exchange.reused && !exchange.opened_ahead()));
+    bench.stop().await;
+}

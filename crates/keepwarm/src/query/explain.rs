@@ -6,7 +6,7 @@ use comfy_table::CellAlignment::{Left, Right};
 
 use crate::{
     pools,
-    status::explain::{Candidate, Exchange, Explain},
+    status::explain::{Candidate, Dial, Exchange, Explain},
     table::{self, Column},
 };
 
@@ -19,16 +19,26 @@ pub(super) fn text(explain: &Explain) -> String {
     if let Some(failure) = &explain.failure {
         line("failure", failure);
     }
-    line("cache", &explain.cache);
-    line("route", &route(explain));
-    line("strategy", &explain.strategy);
+    if let Some(local) = &explain.local {
+        // There is more to tell where an alias leads to other names.
+        line(
+            "local",
+            &format!("{local}{}", if explain.cache.is_empty() { "" } else { ", an alias; of what it leads to:" }),
+        );
+    }
+    // A name that is answered here is looked for nowhere else.
+    if !explain.cache.is_empty() {
+        line("cache", &explain.cache);
+        line("route", &route(explain));
+        line("strategy", &explain.strategy);
+    }
     if let Some(hedge) = &explain.hedge {
         line("hedge", hedge);
     }
     if explain.joined {
         line("joined", "an identical query was in flight; seen is what was left of it");
     }
-    if let Some(decide) = explain.decide {
+    if let Some(decide) = explain.decide.filter(|decide| !decide.is_zero()) {
         line("decided", &format!("{} after the query", pools::short(decide)));
     }
     if !explain.candidates.is_empty() {
@@ -39,8 +49,10 @@ pub(super) fn text(explain: &Explain) -> String {
         text.push_str("\nexchanges\n");
         text.push_str(&indented(&table::render(&EXCHANGES, explain.exchanges.iter().map(exchange))));
         // Errors name addresses and are too long for a column.
-        for exchange in explain.exchanges.iter().filter(|exchange| is_long(&exchange.outcome)) {
-            let _ = writeln!(text, "  +{}: {}", pools::short(exchange.started), exchange.outcome);
+        for exchange in &explain.exchanges {
+            if let Some(details) = details(exchange) {
+                let _ = writeln!(text, "  +{}: {details}", pools::short(exchange.started));
+            }
         }
     }
     text
@@ -74,6 +86,7 @@ fn candidate(candidate: &Candidate) -> Vec<String> {
 fn exchange(exchange: &Exchange) -> Vec<String> {
     let connection = match &exchange.connection {
         Some(connection) if connection.reused => format!("#{} {} old", connection.id, pools::short(connection.age)),
+        Some(connection) if connection.opened_ahead => format!("#{} opened ahead", connection.id),
         Some(connection) => format!("#{} new", connection.id),
         None => "-".into(),
     };
@@ -82,11 +95,53 @@ fn exchange(exchange: &Exchange) -> Vec<String> {
         exchange.upstream.clone(),
         exchange.transport.clone(),
         connection,
+        exchange.connection.as_ref().map_or_else(|| "-".into(), |connection| pools::short(connection.wait)),
         pools::short(exchange.took),
-        if is_long(&exchange.outcome) { "failed, see below".into() } else { exchange.outcome.clone() },
+        if is_long(&exchange.outcome) { "failed".into() } else { exchange.outcome.clone() },
         exchange.why.clone(),
     ]
 }
+
+/// What an exchange has to say beyond its row; `None` when that says all.
+fn details(exchange: &Exchange) -> Option<String> {
+    let mut details = Vec::new();
+    if is_long(&exchange.outcome) {
+        details.push(exchange.outcome.clone());
+    }
+    if exchange.designated {
+        details.push("over the encrypted face that the upstream designates".to_owned());
+    }
+    if let Some(connection) = &exchange.connection {
+        if connection.opened_ahead {
+            details.push(format!("opened {} before", pools::short(connection.age)));
+        }
+        details.extend(connection.dial.as_ref().and_then(dial));
+        let added = [(connection.cookie, "with a cookie"), (connection.random_case, "in random case (0x20)")];
+        details.extend(added.into_iter().filter(|(added, _)| *added).map(|(_, words)| words.to_owned()));
+    }
+    (!details.is_empty()).then(|| details.join("; "))
+}
+
+/// What a dial took, in the phases that took any time to speak of.
+fn dial(dial: &Dial) -> Option<String> {
+    let mut phases = Vec::new();
+    if dial.resolve >= RESOLVE_MIN {
+        phases.push(format!("resolve {}", pools::short(dial.resolve)));
+    }
+    if dial.connect > Duration::ZERO {
+        phases.push(format!("connect {}", pools::short(dial.connect)));
+    }
+    if let Some(tls) = dial.tls {
+        phases.push(format!("tls {}{}", pools::short(tls), if dial.resumed { " (resumed)" } else { "" }));
+    }
+    if let Some(ech) = dial.ech.as_deref().filter(|ech| *ech != "off") {
+        phases.push(format!("ech {ech}"));
+    }
+    (!phases.is_empty()).then(|| phases.join(", "))
+}
+
+/// Addresses that are fixed or known are found in less.
+const RESOLVE_MIN: Duration = Duration::from_micros(100);
 
 fn is_long(outcome: &str) -> bool {
     outcome.len() > 20
@@ -107,11 +162,12 @@ const CANDIDATES: [Column; 8] = [
     ("why", Left),
 ];
 
-const EXCHANGES: [Column; 7] = [
+const EXCHANGES: [Column; 8] = [
     ("at", Left),
     ("upstream", Left),
     ("over", Left),
     ("connection", Left),
+    ("wait", Right),
     ("took", Right),
     ("outcome", Left),
     ("why", Left),
@@ -138,7 +194,7 @@ mod tests {
         let broken = Candidate {
             upstream: "mullvad".into(),
             asked: false,
-            why: "not asked: breaker open for 800.0 ms more".into(),
+            why: "not asked: open for 800.0 ms more".into(),
             breaker: BreakerState::Open,
             p50: None,
             p95: None,
@@ -150,12 +206,20 @@ mod tests {
             why: "hedge after p95 12.0 ms".into(),
             ..quick.clone()
         };
-        let connection = Connection { id: 12, address: "9.9.9.9:853".into(), age: ms(4200), reused: true };
+        let connection = Connection {
+            id: 12,
+            address: "9.9.9.9:853".into(),
+            age: ms(4200),
+            reused: true,
+            wait: Duration::from_micros(3),
+            ..Connection::default()
+        };
         let first = Exchange {
             upstream: "quad9".into(),
             transport: "tls".into(),
             started: Duration::ZERO,
             took: ms(12),
+            designated: false,
             why: "first: lowest estimate 8.1 ms".into(),
             outcome: "pending".into(),
             connection: Some(connection.clone()),
@@ -199,12 +263,12 @@ mod tests {
           upstream  group    breaker     p50      p95  in flight  weight  why
           quad9     default  closed   8.1 ms  12.0 ms          3       1  first: lowest estimate 8.1 ms
           spare     spare    closed   8.1 ms  12.0 ms          3       1  hedge after p95 12.0 ms
-          mullvad   default  open          -        -          3       1  not asked: breaker open for 800.0 ms more
+          mullvad   default  open          -        -          3       1  not asked: open for 800.0 ms more
 
         exchanges
-          at        upstream  over  connection         took  outcome            why
-          +0 us     quad9     tls   #12 4.20 s old  12.0 ms  pending            first: lowest estimate 8.1 ms
-          +12.0 ms  spare     tls   -               12.0 ms  failed, see below  hedge after p95 12.0 ms
+          at        upstream  over  connection      wait     took  outcome  why
+          +0 us     quad9     tls   #12 4.20 s old  3 us  12.0 ms  pending  first: lowest estimate 8.1 ms
+          +12.0 ms  spare     tls   -                  -  12.0 ms  failed   hedge after p95 12.0 ms
           +12.0 ms: connect to 9.9.9.10:853: connection refused
         ");
     }

@@ -5,7 +5,7 @@ mod explain;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use keepwarm_dns::{
@@ -15,8 +15,8 @@ use keepwarm_dns::{
 };
 
 use crate::status::{
-    Attempt, BreakerState, CacheStatus, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport, QueryRequest,
-    Snapshots, Stats,
+    Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
+    QueryRequest, Snapshots, Stats,
 };
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
@@ -42,8 +42,12 @@ impl Snapshots for Daemon {
     fn pools(&self) -> Vec<PoolRow> {
         let Some(server) = self.server.upgrade() else { return Vec::new() };
         let rows = server.pools().into_iter();
+        let counts =
+            |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         rows.map(|pool| PoolRow {
             upstream: pool.name,
+            group: pool.group,
+            weight: pool.weight,
             transport: pool.transport.into(),
             address: pool.address.split_once("://").map_or(pool.address.clone(), |(_, rest)| rest.to_owned()),
             open: pool.open as u64,
@@ -66,13 +70,26 @@ impl Snapshots for Daemon {
                 age: ddr.age,
                 reason: ddr.reason,
             }),
-            dial_errors: pool.dial_errors.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            cookies: pool.cookies.map(str::to_owned),
+            cookie_errors: pool.cookie_errors,
+            keeps_case: pool.keeps_case,
+            queries: pool.queries,
+            answers: pool.answers,
+            failures: pool.failures,
+            local_errors: pool.local_errors,
+            wrong_answers: pool.wrong_answers,
+            resends: pool.resends,
+            opened: pool.opened,
+            reuse_failures: pool.reuse_failures,
+            closed: counts(pool.closed),
+            dial_errors: counts(pool.dial_errors),
             breaker: match pool.breaker {
                 "open" => BreakerState::Open,
                 "half-open" => BreakerState::HalfOpen,
                 _ => BreakerState::Closed,
             },
-            latency_p50: pool.latency,
+            latency_p50: pool.p50.or(pool.latency),
+            latency_p95: pool.p95,
             idle_limit: pool.idle_limit,
         })
         .collect()
@@ -92,6 +109,14 @@ impl Snapshots for Daemon {
             };
             stats.listen.extend(schemes.iter().map(|scheme| format!("{scheme}://{}{}", listen.address, listen.path)));
         }
+        stats.certificate = server.certificate().map(|certificate| CertificateRow {
+            names: certificate.names(),
+            not_before: unix(certificate.not_before),
+            not_after: unix(certificate.not_after),
+            loaded: unix(certificate.loaded),
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+        });
         let totals = server.status();
         stats.counters = BTreeMap::from(
             [
@@ -158,6 +183,11 @@ impl Snapshots for Daemon {
     }
 }
 
+/// Whole seconds since 1970; 0 for times before.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Asks a server and tells the story.
 ///
 /// # Errors
@@ -177,7 +207,7 @@ pub async fn ask(server: &Server, request: QueryRequest) -> Result<QueryReport, 
     }
     let explanation = explain::explain(&trace);
     let mut report = shown(&name, &qtype, trace)?;
-    report.explain = explanation;
+    report.explain = Some(explanation);
     Ok(report)
 }
 
@@ -194,8 +224,15 @@ pub fn report(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, Quer
 
 /// Why there is an answer neither of an upstream nor of the cache.
 fn failure(trace: &Trace) -> Option<String> {
-    let failed = trace.exchange.is_none() && !trace.cached && !trace.local;
-    failed.then(|| trace.error.clone().unwrap_or_else(|| "no upstream answered within the deadline".into()))
+    // Of an alias that is known here, the rest may have failed.
+    let here = trace.local.is_some() && trace.error.is_none();
+    let failed = trace.exchange.is_none() && !trace.cached && !here;
+    let late = "no upstream answered within the deadline";
+    failed.then(|| match &trace.error {
+        Some(error) if trace.is_timed_out() => format!("{late}; the last error: {error}"),
+        Some(error) => error.clone(),
+        None => late.to_owned(),
+    })
 }
 
 /// The report of whatever answer there is, be it keepwarm's own.
@@ -212,7 +249,7 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
         size: trace.answer.len() as u64,
         cached: trace.cached,
         stale: trace.stale,
-        local: trace.local,
+        local: trace.local.is_some(),
         total: trace.total,
         attempts: trace
             .attempts
@@ -222,16 +259,22 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
         ..QueryReport::default()
     };
     if let Some(exchange) = exchange {
+        let opened_ahead = exchange.opened_ahead();
         report.upstream = Some(exchange.upstream);
         report.transport = Some(exchange.transport.into());
         report.address = Some(exchange.peer.to_string());
         report.reused = exchange.reused;
+        report.opened_ahead = opened_ahead;
+        report.age = Some(exchange.age);
         report.ech = exchange.dial.and_then(|dial| dial.ech).map(str::to_owned);
+        // A dial that was over before the query is no part of its time.
+        let dial = exchange.dial.filter(|_| !opened_ahead);
+        let happened = |time: Duration| Some(time).filter(|time| !time.is_zero());
         report.phases = Phases {
             wait: Some(exchange.wait),
-            resolve: exchange.dial.map(|dial| dial.resolve),
-            connect: exchange.dial.map(|dial| dial.connect),
-            tls: exchange.dial.and_then(|dial| dial.tls),
+            resolve: dial.and_then(|dial| happened(dial.resolve)),
+            connect: dial.and_then(|dial| happened(dial.connect)),
+            tls: dial.and_then(|dial| dial.tls),
             exchange: Some(exchange.exchange),
         };
     }
@@ -240,9 +283,12 @@ fn shown(name: &str, qtype: &str, trace: Trace) -> Result<QueryReport, QueryErro
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use keepwarm_dns::server::{AttemptTrace, ExchangeTrace, Why};
+    use keepwarm_dns::{
+        config::{DnsConfig, Listen, ListenTls, Transport, UpstreamConfig},
+        local::Rule,
+        server::{AttemptTrace, ExchangeTrace, Why},
+    };
+    use keepwarm_lab::Ca;
 
     use super::*;
 
@@ -252,6 +298,7 @@ mod tests {
             outcome: "SERVFAIL".into(),
             took: Duration::ZERO,
             transport: "tls",
+            designated: false,
             started: Duration::ZERO,
             why: Why::TakesOver,
             connection: None,
@@ -277,12 +324,39 @@ mod tests {
             total: Duration::ZERO,
             cached,
             stale,
-            local: false,
+            local: None,
             exchange,
             attempts: vec![failed],
             error,
             explanation: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_status_shows_the_certificate_of_the_listeners_and_whose_pool_is_whose() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ListenTls { certificate: folder.path().join("dns.crt"), key: folder.path().join("dns.key") };
+        let (certificate, key) = Ca::new().issue_pem(&["dns.example", "127.0.0.1"]).unwrap();
+        std::fs::write(&files.certificate, certificate).unwrap();
+        std::fs::write(&files.key, key).unwrap();
+        let upstream = UpstreamConfig::new("lab", Transport::Udp, "127.0.0.1", 53);
+        let config = DnsConfig {
+            listen: vec![Listen::new(([127, 0, 0, 1], 0).into(), ListenTransport::Tls)],
+            tls: Some(files),
+            upstreams: vec![UpstreamConfig { group: "home".into(), weight: 7, ..upstream }],
+            fallback: Some("home".into()),
+            workers: 1,
+            ..DnsConfig::default()
+        };
+        let server = Arc::new(Server::start(config).unwrap());
+        let daemon = Daemon::new(&server, 0);
+        let certificate = daemon.stats().certificate.expect("a listener is encrypted");
+        assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
+        assert_eq!(certificate.subject, "CN=keepwarm lab upstream");
+        assert!(certificate.not_before <= certificate.loaded && certificate.loaded < certificate.not_after);
+        let row = &daemon.pools()[0];
+        assert_eq!((&*row.group, row.weight, row.cookies.as_deref()), ("home", 7, Some("unknown")));
+        Arc::into_inner(server).expect("the daemon does not hold it").stop(Duration::ZERO).await;
     }
 
     #[test]
@@ -293,8 +367,12 @@ mod tests {
         assert_eq!(told(trace(true, false, false)), Ok((None, true, false)));
         assert_eq!(told(trace(true, true, true)), Ok((None, true, true)));
         assert_eq!(told(trace(false, false, false)), Err(QueryError::Failed("nobody answered".into())));
-        let local = report("printer.lan", "A", Trace { local: true, ..trace(false, false, false) }).unwrap();
+        let local =
+            report("printer.lan", "A", Trace { local: Some(Rule::Hosts), error: None, ..trace(false, false, false) })
+                .unwrap();
         assert_eq!((local.upstream, local.local), (None, true));
+        let alias = Trace { local: Some(Rule::Record), ..trace(false, false, false) };
+        assert_eq!(told(alias), Err(QueryError::Failed("nobody answered".into())), "what it leads to failed");
         let stale = report("www.example", "A", trace(true, true, true)).unwrap();
         assert_eq!((stale.attempts.len(), stale.phases), (1, Phases::default()));
     }

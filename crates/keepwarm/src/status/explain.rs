@@ -9,13 +9,17 @@ use super::{BreakerState, seconds};
 /// Why a query went as it did.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Explain {
-    /// What the cache had to say: `hit`, `miss`, `stale: ...`, `bypassed: ...` or `off`.
+    /// What of the names that are answered here the answer is from; none when it is not. What an alias leads to is told by the
+    /// rest; without one there is nothing more to tell.
+    #[serde(default)]
+    pub local: Option<String>,
+    /// What the cache had to say: `hit`, `miss`, `stale: ...`, `bypassed: ...` or `off`; empty when it was not asked.
     pub cache: String,
     /// Whether it joined an identical query that was in flight, and saw what was left of its course.
     pub joined: bool,
-    /// How upstreams are chosen, as in the config.
+    /// How upstreams are chosen, as in the config; empty when none was to be.
     pub strategy: String,
-    /// The group that answers for the name.
+    /// The group that answers for the name; empty when none was asked.
     pub group: String,
     /// The suffix of the route that led there; none for names without a route.
     pub suffix: Option<String>,
@@ -64,8 +68,11 @@ pub struct Candidate {
 pub struct Exchange {
     /// The upstream's name.
     pub upstream: String,
-    /// `udp`, `tcp`, `tls` or `https`.
+    /// `udp`, `tcp`, `tls`, `https`, `h3` or `quic`.
     pub transport: String,
+    /// It went to the encrypted face that a plain upstream designates (RFC 9462).
+    #[serde(default)]
+    pub designated: bool,
     /// From the query to the decision to make it.
     #[serde(with = "seconds")]
     pub started: Duration,
@@ -92,4 +99,33 @@ pub struct Connection {
     pub age: Duration,
     /// Whether it had served before.
     pub reused: bool,
+    /// Whether it had been opened before the query needed one, and nothing had gone over it.
+    pub opened_ahead: bool,
+    /// From the decision to the query's departure; the dial of a new connection is part of it.
+    #[serde(with = "seconds")]
+    pub wait: Duration,
+    /// What the dial of a new connection took; none for one that was there.
+    pub dial: Option<Dial>,
+    /// Whether a cookie went along (RFC 7873).
+    pub cookie: bool,
+    /// Whether the question's letters had a random case (0x20).
+    pub random_case: bool,
+}
+
+/// The phases of a dial.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Dial {
+    /// Finding the upstream's addresses.
+    #[serde(with = "seconds")]
+    pub resolve: Duration,
+    /// The TCP handshake; zero over UDP and QUIC.
+    #[serde(with = "seconds")]
+    pub connect: Duration,
+    /// The TLS handshake; none without TLS.
+    #[serde(with = "seconds::option")]
+    pub tls: Option<Duration>,
+    /// Whether the TLS session was resumed.
+    pub resumed: bool,
+    /// Encrypted client hello: `off`, `unavailable`, `grease`, `accepted` or `rejected`; none without TLS over TCP.
+    pub ech: Option<String>,
 }

@@ -1,19 +1,18 @@
-//! Programs that we did not write, from Debian: kdig, dig, dnsperf.
+//! Programs that we did not write, on both sides of the daemon. Here: kdig, dig and dnsperf over UDP and TCP.
+
+mod browser;
+mod clients;
+mod gateway;
+mod program;
+mod python;
+mod upstreams;
 
 use std::{io::Write as _, process::Command};
 
 use keepwarm_lab::expected_a;
+use program::has;
 
 use crate::support::*;
-
-/// Whether a program is there; says so where it is not.
-fn has(program: &str, package: &str) -> bool {
-    let found = Command::new(program).arg("-h").output().is_ok();
-    if !found {
-        println!("SKIPPED: {program} is not installed (Debian: {package})");
-    }
-    found
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kdig_and_dig_get_their_answers_over_udp_and_tcp() {

@@ -5,5 +5,6 @@
 mod client;
 mod connections;
 mod https;
+mod quic;
 mod streams;
 mod udp;

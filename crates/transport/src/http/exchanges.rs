@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::{Request, Response, request};
+use http::{Request, Response, header, request};
 use slab::Slab;
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ pub struct HttpExchanges<T> {
     peer: Peer,
     status: watch::Receiver<HttpStatus>,
     head: request::Parts,
+    /// The length of a body that `head` tells of.
+    length: usize,
     max_body: usize,
     under_way: Slab<(T, Exchange)>,
     signal: Arc<Signal>,
@@ -62,7 +64,8 @@ enum Exchange {
 
 impl<T> HttpExchanges<T> {
     /// Takes a connection and its driver. `head` is the method, path and headers of every request; scheme, authority and
-    /// version are added as by [`HttpConnection::send`]. Answers of more than `max_body` bytes are refused.
+    /// version are added as by [`HttpConnection::send`], and `content-length` to each with a body. Answers of more than
+    /// `max_body` bytes are refused.
     ///
     /// # Errors
     /// [`ErrorKind::Other`](crate::error::ErrorKind::Other) for a URL that is not valid with the connection's authority.
@@ -90,6 +93,7 @@ impl<T> HttpExchanges<T> {
             sender: Some(sender),
             driver: Some(driver),
             head,
+            length: 0,
             max_body,
             under_way: Slab::new(),
             signal,
@@ -129,15 +133,29 @@ impl<T> HttpExchanges<T> {
         self.turn.push(place);
     }
 
+    /// The head of the next request, with a body of so many bytes. Mostly they are as many as before.
+    fn head(&mut self, length: usize) -> request::Parts {
+        if length != self.length {
+            self.length = length;
+            // RFC 9110 section 8.6: a client should tell. BIND answers 400 to a POST over HTTP/2 that does not.
+            match length {
+                0 => self.head.headers.remove(header::CONTENT_LENGTH),
+                _ => self.head.headers.insert(header::CONTENT_LENGTH, length.into()),
+            };
+        }
+        self.head.clone()
+    }
+
     fn begin(&mut self, body: Bytes) -> Exchange {
+        let head = self.head(body.len());
         match &mut self.sender {
             Some(Sender::Http2(sender)) => {
-                let request = Request::from_parts(self.head.clone(), ());
+                let request = Request::from_parts(head, ());
                 let cx = &mut Context::from_waker(&self.driver_waker);
                 sender.start(request, body, &self.peer, cx).map_or_else(Exchange::Failed, Exchange::Http2)
             }
             Some(Sender::Other(connection)) => {
-                let request = Request::from_parts(self.head.clone(), body);
+                let request = Request::from_parts(head, body);
                 Exchange::Other(Box::pin(connection.send(request, self.max_body)))
             }
             None => {

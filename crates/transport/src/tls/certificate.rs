@@ -37,6 +37,10 @@ pub(super) fn explain(reason: &CertificateError, server_name: &str) -> String {
             format!("certificate for {server_name} is not meant for servers")
         }
         CertificateError::BadEncoding => format!("certificate for {server_name} is malformed"),
+        // The verifier's own error, which is not part of what rustls shows.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            format!("certificate for {server_name} is that of an authority (CA:TRUE), which is none for a server")
+        }
         other => format!("certificate for {server_name} was not accepted: {other}"),
     }
 }

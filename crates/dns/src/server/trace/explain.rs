@@ -12,7 +12,8 @@ use keepwarm_pool::Lease;
 
 use crate::{config::Strategy, health::Percentiles, strategy::order::Lead, upstream::DnsConnector};
 
-use super::Trace;
+use super::{DialTrace, Trace};
+use crate::server::flight::{Added, Exchange};
 
 /// Why a query went as it did.
 #[derive(Debug, Clone)]
@@ -73,6 +74,8 @@ pub enum HedgeVerdict {
     Lost,
     /// It was made and gave the answer.
     Won,
+    /// It was made, and neither gave an answer.
+    InVain,
 }
 
 impl fmt::Display for HedgeVerdict {
@@ -82,6 +85,7 @@ impl fmt::Display for HedgeVerdict {
             HedgeVerdict::Denied => "due, and denied: the budget is used up",
             HedgeVerdict::Lost => "sent, and not the first to answer",
             HedgeVerdict::Won => "sent, and the first to answer",
+            HedgeVerdict::InVain => "sent, and not answered either",
         })
     }
 }
@@ -169,7 +173,7 @@ impl fmt::Display for Why {
             Why::Doubtful => f.write_str("again over tcp: too many wrong answers"),
             Why::Fresh => f.write_str("again on a fresh connection"),
             Why::Repeat(after) => write!(f, "again after {} of silence", Millis(*after)),
-            Why::BreakerOpen(left) => write!(f, "not asked: breaker open for {} more", Millis(*left)),
+            Why::BreakerOpen(left) => write!(f, "not asked: open for {} more", Millis(*left)),
             Why::NotNeeded => f.write_str("not needed: another answered"),
             Why::TimeUp => f.write_str("not asked: the time was up"),
             Why::TooMany => f.write_str("not asked: too many candidates"),
@@ -218,6 +222,22 @@ pub struct ConnectionTrace {
     pub age: Duration,
     /// It had served before.
     pub reused: bool,
+    /// From the decision to the query's departure: waiting for the connection, the dial of a new one included.
+    pub wait: Duration,
+    /// How long each phase of the dial took; `None` where the connection was there before.
+    pub dial: Option<DialTrace>,
+    /// A cookie went along (RFC 7873).
+    pub cookie: bool,
+    /// The question's letters had a random case (0x20).
+    pub random_case: bool,
+}
+
+impl ConnectionTrace {
+    /// Whether it had been opened before the query needed one, and nothing had gone over it: the query did not wait for its
+    /// dial.
+    pub fn opened_ahead(&self) -> bool {
+        !self.reused && self.wait.is_zero()
+    }
 }
 
 /// What is written down of a query while it runs; only of those that the daemon itself asks.
@@ -249,14 +269,18 @@ impl Notes {
     }
 
     /// An exchange went out on this connection.
-    pub(crate) fn sent(&mut self, exchange: usize, lease: &Lease<DnsConnector>, now: Instant) {
+    pub(crate) fn sent(&mut self, number: usize, exchange: &Exchange, lease: &Lease<DnsConnector>, now: Instant) {
         let connection = ConnectionTrace {
             id: lease.id(),
             peer: lease.peer(),
             age: now.saturating_duration_since(lease.opened_at()),
             reused: lease.reused(),
+            wait: now.saturating_duration_since(exchange.started),
+            dial: (!lease.reused()).then(|| lease.dial()),
+            cookie: exchange.added == Added::Cookie,
+            random_case: exchange.question.is_some(),
         };
-        self.connections.push((exchange, connection));
+        self.connections.push((number, connection));
     }
 
     /// The connection of an exchange.

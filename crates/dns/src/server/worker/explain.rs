@@ -167,7 +167,8 @@ fn again(last: &Exchange, exchange: &Exchange) -> Why {
 fn hedge(flight: &Flight, best: Option<&Best>) -> HedgeVerdict {
     match flight.plan.hedged() {
         Some(hedged) if best.is_some_and(|best| flight.exchanges[best.number].upstream == hedged) => HedgeVerdict::Won,
-        Some(_) => HedgeVerdict::Lost,
+        Some(_) if best.is_some() => HedgeVerdict::Lost,
+        Some(_) => HedgeVerdict::InVain,
         None if flight.notes.as_ref().is_some_and(|notes| notes.hedge_denied) => HedgeVerdict::Denied,
         None => HedgeVerdict::NotDue,
     }

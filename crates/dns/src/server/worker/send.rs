@@ -113,7 +113,7 @@ impl Worker {
         let look = if id.is_some() { patience } else { look };
         let exchange = &mut flight.exchanges[number];
         if let Some(notes) = &mut flight.notes {
-            notes.sent(number, &lease, now);
+            notes.sent(number, exchange, &lease, now);
         }
         exchange.state = State::Sent { lease, id, at: now, busy: path.busy() };
         exchange.resend = (tries <= RESENDS_MAX).then_some((now + look, patience));
@@ -271,5 +271,7 @@ const RESENDS_MAX: usize = 4;
 
 /// Nobody listens there. Another address family may be answered where this one is not.
 pub(super) fn refused(socket: &UdpConnection, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Refused, format!("query to {}: {error}", socket.peer)).or_fresh()
+    let text = error.to_string().to_lowercase();
+    let what = text.split(" (os error").next().unwrap_or(&text);
+    Error::new(ErrorKind::Refused, format!("query to {}: {what}", socket.peer)).or_fresh()
 }

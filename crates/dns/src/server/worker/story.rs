@@ -11,7 +11,8 @@ use crate::{
     server::{
         flight::{Best, Flight, Outcome},
         query_log::Source,
-        trace::{AttemptTrace, ExchangeTrace, Trace},
+        route::Face,
+        trace::{AttemptTrace, ExchangeTrace, NO_ANSWER, Trace},
     },
 };
 
@@ -45,6 +46,7 @@ impl Worker {
         });
         let attempts = flight.exchanges.iter().enumerate().map(|(number, exchange)| {
             let (outcome, at) = match &exchange.outcome {
+                None if now >= flight.deadline => (NO_ANSWER.to_owned(), now),
                 None => ("pending".to_owned(), now),
                 Some((Outcome::Answered(rcode), at)) => (message::rcode_name(*rcode), *at),
                 Some((Outcome::Truncated, at)) => ("truncated, asked again over tcp".to_owned(), *at),
@@ -56,6 +58,7 @@ impl Worker {
                 outcome,
                 took: at.saturating_duration_since(exchange.started),
                 transport: self.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
+                designated: matches!(exchange.face, Face::Designated(_)),
                 started: exchange.started.saturating_duration_since(flight.started),
                 why: self.why(flight, number),
                 connection: flight.notes.as_ref().and_then(|notes| notes.connection(number)),
@@ -66,7 +69,7 @@ impl Worker {
             total: now.saturating_duration_since(flight.started),
             cached: false,
             stale: false,
-            local: false,
+            local: None,
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),

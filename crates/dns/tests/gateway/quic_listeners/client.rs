@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keepwarm_dns::config::{DnsConfig, Listen, ListenTls, ListenTransport, Transport};
 use keepwarm_lab::{Ca, Faults};
 use quinn::{
@@ -85,15 +84,9 @@ impl QuicBench {
 
 /// Writes a new certificate for this name, and its key.
 pub fn issue(ca: &Ca, folder: &TempDir, name: &str) {
-    let (chain, key) = ca.issue(&[name]).unwrap();
-    let pem = |label: &str, der: &[u8]| {
-        let encoded = STANDARD.encode(der);
-        let lines: Vec<&str> =
-            encoded.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-    };
-    std::fs::write(folder.path().join("chain.pem"), pem("CERTIFICATE", &chain[0])).unwrap();
-    std::fs::write(folder.path().join("key.pem"), pem("PRIVATE KEY", key.secret_der())).unwrap();
+    let (certificate, key) = ca.issue_pem(&[name]).unwrap();
+    std::fs::write(folder.path().join("chain.pem"), certificate).unwrap();
+    std::fs::write(folder.path().join("key.pem"), key).unwrap();
 }
 
 /// Waits, but not for ever.

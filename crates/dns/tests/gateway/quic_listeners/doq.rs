@@ -225,6 +225,21 @@ async fn stopping_answers_what_is_in_flight_and_closes_without_an_error() {
 }
 
 #[tokio::test]
+async fn stopping_does_not_wait_for_queries_that_were_cancelled() {
+    let bench = QuicBench::start(ListenTransport::Quic, |config| config.timeout = Duration::from_secs(60)).await;
+    let connection = bench.connect().await;
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&framed(&query_0("drop.example"))).await.unwrap();
+    send.finish().unwrap();
+    while bench.bench.server.status().queries == 0 {
+        tokio::task::yield_now().await;
+    }
+    receive.stop(REQUEST_CANCELLED).unwrap();
+    // Its upstream never answers.
+    assert_eq!(within(bench.bench.server.stop(Duration::from_secs(30))).await, 0);
+}
+
+#[tokio::test]
 async fn a_server_that_runs_out_of_patience_closes_its_clients_all_the_same() {
     let bench = QuicBench::doq().await;
     let connection = bench.connect().await;

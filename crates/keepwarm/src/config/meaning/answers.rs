@@ -1,8 +1,16 @@
 //! Local names, the client's network and the query log: keys that need one another.
 
-use std::{ops::RangeInclusive, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::{Range, RangeInclusive},
+    path::Path,
+    time::Duration,
+};
 
-use keepwarm_dns::config::{ClientSubnet, LocalSettings, QueryLogPrivacy, QueryLogSettings};
+use keepwarm_dns::{
+    config::{ClientSubnet, LocalSettings, QueryLogPrivacy, QueryLogSettings},
+    local::{Record as LocalRecord, Table},
+};
 
 use super::{Check, DAY, count};
 use crate::config::{
@@ -10,7 +18,7 @@ use crate::config::{
     fault::Fault,
     read::{At, Section as _},
     spec::{ClientSubnetSpec, LocalSpec, QueryLogSpec},
-    value::{Size, SubnetPolicy},
+    value::{Record, Size, SubnetPolicy},
     words::size_words,
 };
 
@@ -18,6 +26,8 @@ use crate::config::{
 const HOSTS_MAX: usize = 64;
 /// More belong into a hosts file.
 const RECORDS_MAX: usize = 10_000;
+/// What is accepted as a record.
+const RECORD_FORM: &str = "accepted: a record as in a zone file, such as \"nas.home.arpa. 300 IN A 192.168.1.10\"";
 /// Less is rotated away before anybody reads it.
 const LOG_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 40;
 
@@ -36,6 +46,8 @@ impl Check<'_> {
             self.readable("dns.local.hosts", file, &path, "a hosts file");
             hosts.push(path);
         }
+        let records: Vec<_> = spec.records.iter().flat_map(|list| &list.value).collect();
+        self.records(&records);
         LocalSettings {
             hosts,
             hosts_ttl: self.duration(
@@ -44,9 +56,36 @@ impl Check<'_> {
                 Duration::ZERO..=7 * DAY,
                 default.hosts_ttl,
             ),
-            records: spec.records.iter().flat_map(|list| &list.value).map(|record| record.value.0.clone()).collect(),
+            records: records.into_iter().map(|record| record.value.0.clone()).collect(),
             filter_aaaa: spec.filter_aaaa.as_ref().map_or(default.filter_aaaa, |at| at.value),
             special_names: spec.special_names.as_ref().map_or(default.special_names, |at| at.value),
+        }
+    }
+
+    /// Reads each record as the server will, and holds those of one name against each other.
+    fn records(&mut self, written: &[&At<Record>]) {
+        let mut names: HashMap<Vec<u8>, Vec<(LocalRecord, &Range<usize>)>> = HashMap::new();
+        for at in written {
+            let record = match LocalRecord::parse(&at.value.0) {
+                Ok(record) => record,
+                Err(error) => {
+                    let title = format!("`dns.local.records` has a line that is no record: {}", error.why());
+                    self.faults.push(Fault::error(at.span.clone(), title).help(RECORD_FORM));
+                    continue;
+                }
+            };
+            let known = names.entry(record.owner().to_vec()).or_default();
+            let clash = known.iter().find(|(first, _)| Table::new(&[first.clone(), record.clone()], &[]).is_err());
+            if let Some((_, first)) = clash {
+                let title = "`dns.local.records` contradict each other: a name with a CNAME record has no other";
+                self.faults.push(
+                    Fault::error(at.span.clone(), title)
+                        .also((*first).clone(), "of the same name")
+                        .help("remove one of them (RFC 1034 section 3.6.2)"),
+                );
+            } else {
+                known.push((record, &at.span));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use keepwarm_dns::config::{Listen, ListenTls};
+use keepwarm_transport::tls::{CertificateFault, TlsServer};
 
 use super::Check;
 use crate::config::{
@@ -11,6 +12,7 @@ use crate::config::{
     read::{At, List, Section as _},
     spec::{ControlSpec, DnsSpec, ListenTlsSpec},
     value::Text,
+    words::io_words,
 };
 
 const LISTEN_MAX: usize = 64;
@@ -76,10 +78,11 @@ impl Check<'_> {
         let Some(tls) = tls else {
             if let Some(listener) = shown_at.filter(|_| !has_section) {
                 let scheme = listener.value.transport.as_str();
+                let article = if scheme.starts_with('h') { "an" } else { "a" };
                 self.faults.push(
                     Fault::error(
                         listener.span.clone(),
-                        format!("`dns.listen` has a {scheme}:// listener, and there is no [dns.tls]"),
+                        format!("`dns.listen` has {article} {scheme}:// listener, and there is no [dns.tls]"),
                     )
                     .label("needs a certificate")
                     .help("add the certificate, such as:\n[dns.tls]\ncertificate = \"dns.crt\"\nkey = \"dns.key\""),
@@ -96,27 +99,69 @@ impl Check<'_> {
             }
         }
         let path = |at: &At<Text>| base.join(&at.value.0);
+        let mut readable = shown_at.is_some();
         if shown_at.is_some() {
             for (key, at) in [("certificate", &tls.value.certificate), ("key", &tls.value.key)] {
                 if let Some(at) = at {
-                    self.readable(&format!("dns.tls.{key}"), at, &path(at), "a PEM file that keepwarm may read");
+                    let accepted = "a PEM file that the daemon's user may read";
+                    readable &= self.readable(&format!("dns.tls.{key}"), at, &path(at), accepted);
                 }
             }
         }
-        Some(ListenTls { certificate: path(tls.value.certificate.as_ref()?), key: path(tls.value.key.as_ref()?) })
+        let (certificate, key) = (tls.value.certificate.as_ref()?, tls.value.key.as_ref()?);
+        let files = ListenTls { certificate: path(certificate), key: path(key) };
+        if readable {
+            self.pair(&files, certificate, key);
+        }
+        Some(files)
     }
 
-    /// Notes a file that cannot be opened, or is none.
-    pub(super) fn readable(&mut self, key: &str, at: &At<Text>, path: &Path, accepted: &str) {
+    /// Reads the certificate and its key as the listeners will.
+    fn pair(&mut self, files: &ListenTls, certificate: &At<Text>, key: &At<Text>) {
+        match TlsServer::load(&files.certificate, &files.key) {
+            Ok(server) => {
+                let info = server.certificate();
+                if !info.is_valid_now() {
+                    let file = files.certificate.display();
+                    let title = format!("`dns.tls.certificate`: {file} is not valid today: clients will refuse it");
+                    self.faults.push(
+                        Fault::warning(certificate.span.clone(), title)
+                            .label(format!("for {}, until {}", info.names().join(", "), info.not_after_date()))
+                            .help("renew it; the daemon reads the files again when they change"),
+                    );
+                }
+            }
+            Err(error) => {
+                // Both may be in one file.
+                let of_key = matches!(
+                    error.fault(),
+                    CertificateFault::NoKey | CertificateFault::EncryptedKey | CertificateFault::Mismatch(_)
+                );
+                let is_key = of_key || error.path() != files.certificate;
+                let (name, at) = if is_key { ("key", key) } else { ("certificate", certificate) };
+                self.faults.push(
+                    Fault::error(at.span.clone(), format!("`dns.tls.{name}`: {error}")).help(if is_key {
+                        "accepted: the path of a PEM file with the private key of the certificate, not encrypted"
+                    } else {
+                        "accepted: the path of a PEM file with the listeners' own certificate and then those that lead to its root"
+                    }),
+                );
+            }
+        }
+    }
+
+    /// Notes a file that cannot be opened, or is none; whether it can.
+    pub(super) fn readable(&mut self, key: &str, at: &At<Text>, path: &Path, accepted: &str) -> bool {
         let opened = std::fs::File::open(path).and_then(|file| file.metadata());
         let problem = match opened {
             Ok(metadata) if metadata.is_dir() => "is a directory".to_owned(),
-            Ok(_) => return,
-            Err(error) => format!("cannot be read: {error}"),
+            Ok(_) => return true,
+            Err(error) => format!("cannot be read: {}", io_words(&error)),
         };
         self.faults.push(
             Fault::error(at.span.clone(), format!("`{key}`: {} {problem}", path.display()))
                 .help(format!("accepted: the path of {accepted}; a relative path starts at this file's folder")),
         );
+        false
     }
 }

@@ -4,6 +4,9 @@ use keepwarm_dns::config::{
     ClientSubnet, Ddr, Ech, HedgeSettings, ListenTls, LocalSettings, QueryLogPrivacy, QueryLogSettings, RouteConfig,
 };
 
+use keepwarm_dns::strategy::groups::check_groups;
+use keepwarm_lab::Ca;
+
 use super::*;
 
 /// A file with these lines in [dns] and after the first upstream's `address`.
@@ -25,12 +28,18 @@ fn titles(text: &str) -> Vec<String> {
     refused(text).into_iter().map(cut).collect()
 }
 
+/// `dns.crt` and `dns.key` in this folder.
+fn certificate(folder: &Path) {
+    let (certificate, key) = Ca::new().issue_pem(&["dns.example"]).unwrap();
+    std::fs::write(folder.join("dns.crt"), certificate).unwrap();
+    std::fs::write(folder.join("dns.key"), key).unwrap();
+}
+
 #[test]
 fn every_key_of_listeners_and_clients_reaches_the_typed_config() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["dns.crt", "dns.key", "hosts"] {
-        std::fs::write(folder.path().join(name), "").unwrap();
-    }
+    certificate(folder.path());
+    std::fs::write(folder.path().join("hosts"), "").unwrap();
     let text = r#"
         version = 1
         [dns]
@@ -149,10 +158,94 @@ fn an_encrypted_listener_needs_a_certificate_that_can_be_read() {
 }
 
 #[test]
+fn a_certificate_is_read_as_the_listeners_will_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let (own, key) = Ca::new().issue_pem(&["dns.example"]).unwrap();
+    let (other, _) = Ca::new().issue_pem(&["dns.example"]).unwrap();
+    for (name, text) in
+        [("own.crt", &own), ("own.key", &key), ("other.crt", &other), ("both.pem", &(own.clone() + &key))]
+    {
+        write(name, text);
+    }
+    write("note.txt", "nothing here\n");
+    let faults = |certificate: &str, key: &str| {
+        let listen = "listen = [\"127.0.0.1:5300\", \"quic://127.0.0.1:8853\"]";
+        let text = file(&format!("{listen}\ntls = {{ certificate = \"{certificate}\", key = \"{key}\" }}"), "");
+        match Config::parse("test.toml", &text, folder.path()) {
+            Ok(_) => Vec::new(),
+            Err(ConfigError::Faults(faults)) => places(&faults),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(faults("own.crt", "own.key"), [""; 0]);
+    assert_eq!(faults("both.pem", "both.pem"), [""; 0]);
+    for (certificate, key, place, words) in [
+        ("other.crt", "own.key", "4:42: `dns.tls.key`", "is not that of the first certificate in"),
+        ("note.txt", "own.key", "4:23: `dns.tls.certificate`", "has no certificate"),
+        ("own.crt", "note.txt", "4:40: `dns.tls.key`", "has no private key"),
+        ("own.crt", "own.crt", "4:40: `dns.tls.key`", "has no private key"),
+    ] {
+        let found = faults(certificate, key);
+        assert!(found.len() == 1 && found[0].starts_with(place) && found[0].contains(words), "{found:?}");
+    }
+}
+
+#[test]
+fn a_record_that_the_server_would_refuse_is_refused_in_its_place() {
+    let records = |list: &str| titles(&file(&format!("local = {{ records = [{list}] }}"), ""));
+    let bad = records("\"a.test. A 192.0.2.1\", \"b.test. A 192.0.2\"");
+    assert!(bad.len() == 1 && bad[0].starts_with("`dns.local.records` has a line that is no record:"), "{bad:?}");
+    let clash = records("\"a.test. CNAME b.test.\", \"c.test. A 192.0.2.1\", \"A.test. A 192.0.2.2\"");
+    assert_eq!(clash, ["`dns.local.records` contradict each other: a name with a CNAME record has no other"]);
+    // The same record twice, and several of one name, are no contradiction.
+    let fine = "\"a.test. CNAME b.test.\", \"a.test. CNAME b.test.\", \"c.test. A 192.0.2.1\", \"c.test. AAAA ::1\"";
+    assert!(parse(&file(&format!("local = {{ records = [{fine}] }}"), "")).is_ok());
+}
+
+/// What the server says of groups, the file's checks say too: nobody learns it at the start only.
+#[test]
+fn the_checks_of_groups_agree_with_those_of_the_server() {
+    let up = |group: &str| {
+        format!("[[dns.upstream]]\nname = \"{group}\"\naddress = \"udp://127.0.0.1\"\ngroup = \"{group}\"\n")
+    };
+    let route = |suffix: &str, group: &str| format!("[[dns.route]]\nmatch = [\"{suffix}\"]\nvia = \"{group}\"\n");
+    let (default, corp) = (up("default"), up("corp"));
+    for (dns, rest, fine) in [
+        ("", default.clone(), true),
+        ("", default.clone() + &corp + &route("corp.example", "corp"), true),
+        ("fallback = \"corp\"", default.clone() + &corp, true),
+        ("fallback = \"corp\"", corp.clone(), true),
+        ("", default.clone() + &route("corp.example", "corp"), false),
+        ("fallback = \"none\"", default.clone(), false),
+        ("", corp.clone() + &route("corp.example", "corp"), false),
+        ("", default.clone() + &corp + &route("a.test", "corp") + &route("A.test", "default"), false),
+        ("", default.clone() + &corp + &route("a.test", "corp") + &route("a.test.", "corp"), false),
+    ] {
+        let text = format!("version = 1\n[dns]\n{dns}\n{rest}");
+        let (spec, faults) = unchecked(&text);
+        assert_eq!(faults, usize::from(!fine), "{text}");
+        assert_eq!(check_groups(&spec).len(), faults, "{text}");
+    }
+}
+
+/// What a file comes to, be it refused, and the number of its errors.
+fn unchecked(text: &str) -> (DnsConfig, usize) {
+    let mut faults = Faults::new("test.toml", text);
+    let (tree, _) = DeTable::parse_recoverable(text);
+    let spec = spec::FileSpec::from_table(&mut faults, "", tree.get_ref());
+    let config = meaning::config(spec, &mut faults, Path::new(""));
+    (config.dns, faults.count(fault::Severity::Error))
+}
+
+#[test]
 fn listeners_on_one_address_need_different_protocols() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
     let pair = |one: &str, two: &str| {
-        let tls = "tls = { certificate = \"Cargo.toml\", key = \"Cargo.toml\" }";
-        parse(&file(&format!("listen = [\"{one}\", \"{two}\"]\n{tls}"), "")).map_err(|error| error.to_string())
+        let tls = "tls = { certificate = \"dns.crt\", key = \"dns.key\" }";
+        let text = file(&format!("listen = [\"{one}\", \"{two}\"]\n{tls}"), "");
+        Config::parse("test.toml", &text, folder.path()).map_err(|error| error.to_string())
     };
     for (one, two) in [
         ("udp://127.0.0.1:53", "tcp://127.0.0.1:53"),

@@ -4,13 +4,18 @@ use keepwarm_dns::server::{AttemptTrace, CandidateTrace, Trace};
 
 use crate::status::{
     BreakerState,
-    explain::{Candidate, Connection, Exchange, Explain},
+    explain::{Candidate, Connection, Dial, Exchange, Explain},
 };
 
-/// Why a query went as it did; `None` for answers that need neither cache nor upstream.
-pub(super) fn explain(trace: &Trace) -> Option<Explain> {
-    let explanation = trace.explanation.as_ref()?;
-    Some(Explain {
+/// Why a query went as it did.
+pub(super) fn explain(trace: &Trace) -> Explain {
+    let local = trace.local.as_ref().map(ToString::to_string);
+    let Some(explanation) = &trace.explanation else {
+        // Neither the cache nor an upstream was asked.
+        return Explain { local, failure: super::failure(trace), ..Explain::default() };
+    };
+    Explain {
+        local,
         cache: explanation.cache.to_string(),
         joined: explanation.joined,
         strategy: explanation.strategy.as_str().into(),
@@ -22,7 +27,7 @@ pub(super) fn explain(trace: &Trace) -> Option<Explain> {
         candidates: explanation.candidates.iter().map(candidate).collect(),
         exchanges: trace.attempts.iter().map(exchange).collect(),
         failure: super::failure(trace),
-    })
+    }
 }
 
 fn candidate(candidate: &CandidateTrace) -> Candidate {
@@ -47,6 +52,7 @@ fn exchange(attempt: &AttemptTrace) -> Exchange {
     Exchange {
         upstream: attempt.upstream.clone(),
         transport: attempt.transport.into(),
+        designated: attempt.designated,
         started: attempt.started,
         took: attempt.took,
         why: attempt.why.to_string(),
@@ -56,6 +62,17 @@ fn exchange(attempt: &AttemptTrace) -> Exchange {
             address: connection.peer.to_string(),
             age: connection.age,
             reused: connection.reused,
+            opened_ahead: connection.opened_ahead(),
+            wait: connection.wait,
+            dial: connection.dial.map(|dial| Dial {
+                resolve: dial.resolve,
+                connect: dial.connect,
+                tls: dial.tls,
+                resumed: dial.resumed,
+                ech: dial.ech.map(str::to_owned),
+            }),
+            cookie: connection.cookie,
+            random_case: connection.random_case,
         }),
     }
 }

@@ -221,6 +221,30 @@ async fn what_is_under_way_fails_with_a_connection_that_we_close() {
 }
 
 #[tokio::test]
+async fn each_request_tells_the_length_of_its_own_body() {
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let mut exchanges = exchanges(client, b"h2").await;
+    let serve = tokio::spawn(async move {
+        let mut connection = ::h2::server::handshake(server).await.unwrap();
+        let mut told = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            told.push(request.headers().get("content-length").map(|value| value.to_str().unwrap().to_owned()));
+            respond.send_response(Response::new(()), true).unwrap();
+        }
+        told
+    });
+    for (number, body) in (0..).zip(["question", "another", "longest of all", "", "question", "question"]) {
+        exchanges.start(Bytes::from_static(body.as_bytes()), number);
+    }
+    let finished = within(turn(&mut exchanges, HttpExchanges::is_empty)).await;
+    assert!(finished.iter().all(|(_, result)| result.is_ok()), "{finished:?}");
+    exchanges.disconnect();
+    let told = within(serve).await.unwrap();
+    let told: Vec<_> = told.iter().map(Option::as_deref).collect();
+    assert_eq!(told, [Some("8"), Some("7"), Some("14"), None, Some("8"), Some("8")]);
+}
+
+#[tokio::test]
 async fn http1_has_one_exchange_at_a_time() {
     let (client, mut server) = tokio::io::duplex(1 << 16);
     let mut exchanges = exchanges(client, b"http/1.1").await;

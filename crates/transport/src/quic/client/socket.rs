@@ -97,7 +97,7 @@ async fn bind(peer: SocketAddr) -> Result<UdpSocket, Error> {
 
 /// Other systems refuse to send on a connected socket to a named address, which is how quinn sends.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-async fn bind(peer: SocketAddr) -> Result<tokio::net::UdpSocket, Error> {
+async fn bind(peer: SocketAddr) -> Result<UdpSocket, Error> {
     use std::net::{Ipv4Addr, Ipv6Addr};
     let any = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     udp::listen(SocketAddr::new(any, 0), false, UdpOptions::default().recv_buffer)

@@ -65,6 +65,11 @@ impl CertificateInfo {
         (self.not_before..=self.not_after).contains(&now)
     }
 
+    /// Whether it is valid today, by this machine's clock.
+    pub fn is_valid_now(&self) -> bool {
+        self.is_valid_at(since_epoch(UnixTime::now().as_secs()))
+    }
+
     /// Says in the log that clients will refuse the certificate, if they will.
     pub(super) fn warn(&self, now: UnixTime, path: &Path) {
         if self.is_valid_at(since_epoch(now.as_secs())) {
