@@ -19,7 +19,7 @@ use crate::{
 
 /// Keeps outbound connections warm, bounded, correctly isolated and explainable.
 ///
-/// A DNS gateway over pooled UDP, TCP, DoT and DoH upstreams: at most a few connections to each upstream, one handshake
+/// A DNS gateway over pooled plain and encrypted upstreams: at most a few connections to each upstream, one handshake
 /// per upstream and idle period.
 #[derive(Debug, Parser)]
 #[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]

@@ -4,8 +4,10 @@
 //! What is deliberately not here: a switch that leaves certificates unverified.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _},
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -290,6 +292,18 @@ pub(crate) fn words(error: &rustls::Error, server_name: &str) -> (ErrorKind, Str
         other => (ErrorKind::Tls, format!("tls handshake failed: {other}")),
     }
 }
+
+/// Reads a PEM file. One that is larger than any bundle is a device, or something else by mistake.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    let read = File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut pem)?;
+    if read as u64 > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 4 MiB"));
+    }
+    Ok(pem)
+}
+
+const FILE_MAX: u64 = 4 << 20;
 
 /// TLS 1.3 keeps up to eight tickets for each name; a client has one name, rarely a few.
 const SESSIONS_MAX: usize = 32;

@@ -55,7 +55,7 @@ impl TlsRoots {
     pub fn with_pem_file(self, path: impl AsRef<Path>) -> Result<TlsRoots, RootsError> {
         let path = path.as_ref();
         let at = |text: String| RootsError { path: Some(path.to_owned()), text };
-        let pem = std::fs::read(path).map_err(|error| at(error.to_string().to_lowercase()))?;
+        let pem = super::read_file(path).map_err(|error| at(error.to_string().to_lowercase()))?;
         self.with_pem(&pem).map_err(|error| at(error.text))
     }
 
@@ -196,6 +196,13 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let broken = TlsRoots::system().with_pem(broken.as_bytes()).unwrap_err();
         assert!(broken.to_string().contains("certificate 1 is not usable"), "{broken}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_end_is_refused_and_not_read_for_ever() {
+        let error = TlsRoots::system().with_pem_file("/dev/zero").unwrap_err();
+        assert!(error.to_string().contains("larger than 4 mib"), "{error}");
     }
 
     #[test]

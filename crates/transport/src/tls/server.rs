@@ -20,7 +20,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 
-use super::certificate::date;
+use super::{certificate::date, read_file};
 
 mod fault;
 mod info;
@@ -190,14 +190,14 @@ impl ResolvesServerCert for Shared {
 fn read(certificate: &Path, key: &Path) -> Result<Shown, CertificateError> {
     let at = |path: &Path, fault| CertificateError::new(path, fault);
     let unreadable = |path: &Path, error: &io::Error| at(path, CertificateFault::Unreadable(error.to_string()));
-    let pem = std::fs::read(certificate).map_err(|error| unreadable(certificate, &error))?;
+    let pem = read_file(certificate).map_err(|error| unreadable(certificate, &error))?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| at(certificate, CertificateFault::NotPem(error.to_string())))?;
     let Some(own) = chain.first() else { return Err(at(certificate, CertificateFault::NoCertificate)) };
     let info = CertificateInfo::read(own, chain.len(), since_epoch(UnixTime::now().as_secs()))
         .map_err(|text| at(certificate, CertificateFault::Unusable(text)))?;
-    let pem = std::fs::read(key).map_err(|error| unreadable(key, &error))?;
+    let pem = read_file(key).map_err(|error| unreadable(key, &error))?;
     let private = match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(private) => private,
         Err(rustls_pki_types::pem::Error::NoItemsFound) => return Err(at(key, fault::no_key(&pem))),
