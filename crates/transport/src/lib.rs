@@ -7,6 +7,7 @@
 pub mod error;
 pub mod http;
 pub mod network;
+pub mod proxy;
 pub mod quic;
 pub mod resolve;
 pub mod tcp;

@@ -1,0 +1,1 @@
+//! What browsers ask of BoringSSL and the `boring` crate does not wrap.
