@@ -6,18 +6,14 @@ use clap::{Args, Parser, Subcommand};
 
 mod blast;
 mod compare;
-mod cpu;
 mod figures;
 mod floor;
-mod histogram;
-mod machine;
 mod measure;
 mod memory;
 mod net;
 mod peers;
-mod pin;
 mod plan;
-mod process;
+mod ready;
 mod report;
 mod scaling;
 mod stream;
@@ -25,9 +21,7 @@ mod stub;
 mod tools;
 mod wire;
 
-pub(crate) use machine::Machine;
-
-use crate::faults;
+use crate::{faults, pin};
 
 /// Measures keepwarm beside other DNS forwarders.
 #[derive(Parser)]
