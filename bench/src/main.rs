@@ -1,5 +1,5 @@
 //! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run; `dns-bench faults`: keepwarm before
-//! upstreams that misbehave.
+//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others.
 //!
 //! The upstream, the load generator and the floors are commands of the same program, so that each is a process of its own on
 //! a core of its own. Nothing here is part of the daemon.
@@ -20,6 +20,8 @@ mod faults;
 mod figures;
 #[cfg(target_os = "linux")]
 mod histogram;
+#[cfg(target_os = "linux")]
+mod https;
 #[cfg(target_os = "linux")]
 mod machine;
 #[cfg(target_os = "linux")]
