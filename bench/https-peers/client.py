@@ -44,9 +44,11 @@ class CurlCffi:
 
     def __init__(self, task):
         from curl_cffi import CurlOpt, requests
+        from curl_cffi._wrapper import ffi, lib
 
         self.task = task
-        options = {CurlOpt.CONNECT_TO: [f"::{task.address}"]}
+        # A list of curl's own, made once: curl_cffi takes no Python list for this option.
+        options = {CurlOpt.CONNECT_TO: lib.curl_slist_append(ffi.NULL, f"::{task.address}".encode())}
         if task.mode == "cold":
             options[CurlOpt.FORBID_REUSE] = 1
             options[CurlOpt.FRESH_CONNECT] = 1

@@ -96,8 +96,8 @@ impl Kind {
     }
 
     /// The program's name for a Python client.
-    fn python_name(self) -> OsString {
-        self.to_possible_value().map(|value| value.get_name().into()).unwrap_or_default()
+    fn python_name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     fn version(self) -> String {
@@ -133,7 +133,7 @@ fn argv(kind: Kind) -> anyhow::Result<Vec<OsString>> {
         Source::Crate(directory, name) => Ok(vec![build(directory, name)?.into()]),
         Source::Python => {
             let script = peers_directory().join("client.py");
-            Ok(vec![python()?.into(), script.into(), kind.python_name()])
+            Ok(vec![python(kind)?.into(), script.into(), kind.python_name().into()])
         }
     }
 }
@@ -148,31 +148,36 @@ fn build(directory: &str, name: &str) -> anyhow::Result<PathBuf> {
     let target = target_dir()?.join("bench-peers/https");
     let [manifest, target_shown] = [&manifest, &target].map(|path| path.to_string_lossy().into_owned());
     let flags = ["--release", "--locked", "--manifest-path", &manifest, "--target-dir", &target_shown, "--bin", name];
-    cargo(&[&["build"], flags.as_slice()].concat())?;
+    cargo(&[&["build"], flags.as_slice()].concat()).map_err(|_| anyhow::anyhow!("Cargo cannot build {name}"))?;
     let program = target.join("release").join(name);
     if is_program(&program) { Ok(program) } else { bail!("Cargo made no {name}") }
 }
 
-/// A Python that has the peers. An environment of its own, made on first use.
-fn python() -> anyhow::Result<PathBuf> {
+/// A Python that has a peer. An environment of its own, made on first use; packages are installed one by one, so that one that
+/// cannot be had takes no other with it.
+fn python(kind: Kind) -> anyhow::Result<PathBuf> {
+    let name = kind.python_name();
+    let requirement = REQUIREMENTS.lines().find(|line| line.starts_with(&name));
+    let requirement = requirement.with_context(|| format!("requirements.txt has no {name}"))?;
     let directory = target_dir()?.join("bench-peers/https-python");
-    let (python, pip) = (directory.join("bin/python"), directory.join("bin/pip"));
-    let wanted = peers_directory().join("requirements.txt");
-    let done = directory.join("installed.txt");
-    let current = std::fs::read(&wanted).context("read requirements.txt")?;
-    if std::fs::read(&done).is_ok_and(|installed| installed == current) {
+    let python = directory.join("bin/python");
+    let done = directory.join(format!("{name}.installed"));
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == requirement) {
         return Ok(python);
     }
-    let run = |command: &mut Command| {
-        let shown = format!("{command:?}");
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-        if status.with_context(|| format!("run {shown}"))?.success() { Ok(()) } else { bail!("{shown} failed") }
-    };
-    run(Command::new("python3").args(["-m", "venv"]).arg(&directory)).context("python3 with venv is needed")?;
-    run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&wanted))
-        .context("the packages of PyPI cannot be installed")?;
-    std::fs::write(&done, current).with_context(|| format!("write {}", done.display()))?;
+    if !is_program(&python) {
+        quietly(Command::new("python3").args(["-m", "venv"]).arg(&directory)).context("python3 cannot make a venv")?;
+    }
+    quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", requirement]))
+        .with_context(|| format!("PyPI's {requirement} cannot be installed"))?;
+    std::fs::write(&done, requirement).context("note what is installed")?;
     Ok(python)
+}
+
+/// Runs a command. Errors have no paths, since they become part of a page.
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().context("it does not start")?;
+    if status.success() { Ok(()) } else { bail!("{status}") }
 }
 
 /// The version of a package in a lock file.
@@ -182,6 +187,7 @@ fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
 }
 
 const LOCK: &str = include_str!("../../https-peers/Cargo.lock");
+const REQUIREMENTS: &str = include_str!("../../https-peers/requirements.txt");
 const WREQ_LOCK: &str = include_str!("../../https-peers/wreq/Cargo.lock");
 
 #[cfg(test)]
@@ -193,6 +199,13 @@ mod tests {
         assert_eq!(locked("[[package]]\nname = \"a\"\nversion = \"1.2.3\"\nsource = 1\n", "a"), Some("1.2.3"));
         for kind in Kind::value_variants() {
             assert!(!kind.version().contains("unknown"), "{}: {}", kind.name(), kind.version());
+        }
+    }
+
+    #[test]
+    fn every_python_client_is_required() {
+        for kind in Kind::value_variants().iter().filter(|kind| matches!(kind.source(), Source::Python)) {
+            assert!(REQUIREMENTS.lines().any(|line| line.starts_with(&kind.python_name())), "{}", kind.name());
         }
     }
 
