@@ -51,7 +51,7 @@ fn config(task: &Task, profile: &Arc<Profile>) -> anyhow::Result<HttpsConfig> {
             let origins = urls.map(|url| origin(task, &url?, profile)).collect::<anyhow::Result<_>>()?;
             (origins, PoolConfig { max_total: many, max_idle: many, ..PoolConfig::default() })
         }
-        Mode::Resumed => {
+        Mode::Same => {
             let pool = PoolConfig { max_total: many, max_idle: many, max_per_host: many, ..PoolConfig::default() };
             (vec![origin(task, &task.url, profile)?], pool)
         }
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!((idle.origins[7].host.as_str(), idle.origins[7].port), ("c7.lab.test", 8443));
         let hot = made(Mode::Hot);
         assert_eq!((hot.origins.len(), &hot.pool), (1, &PoolConfig::default()));
-        assert_eq!(made(Mode::Resumed).pool.max_per_host, 150);
+        assert_eq!(made(Mode::Same).pool.max_per_host, 150);
     }
 }
