@@ -6,6 +6,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod builtin;
+mod limits;
+mod read;
+
+pub use builtin::UnknownProfile;
+pub(crate) use read::WINDOW_DEFAULT;
+pub use read::ProfileError;
+
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
 /// Code points are written as four hexadecimal digits in lower case (`"1301"`), or as `"GREASE"` (RFC 8701) where the browser puts a
