@@ -25,6 +25,7 @@ mod counters;
 mod https;
 mod lab;
 mod oracle;
+mod origin;
 mod quic;
 mod socket;
 mod spec;
@@ -39,5 +40,8 @@ pub use ca::Ca;
 pub use counters::{Counters, TransportCounters};
 pub use lab::Lab;
 pub use oracle::answer_matches;
+pub use origin::{
+    Echo, OriginCounters, OriginFaults, OriginLab, OriginSpec, Upload, expected_body, loopback_addresses, sha256_hex,
+};
 pub use spec::{CloseKind, Faults, LabSpec, TlsVersions};
 pub use wire::build_query;
