@@ -4,4 +4,5 @@
 //! answer says which. Addresses that fail are put aside and come back after a probe.
 
 pub mod config;
+pub mod inventory;
 pub mod profile;
