@@ -51,6 +51,11 @@ pub(crate) async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut builder = builder.clone();
+    builder
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+        .reset_stream_duration(RESET_STREAM_MEMORY)
+        .max_local_error_reset_streams(Some(FORGOTTEN_MAX));
     let (sender, mut connection) =
         builder.handshake(stream).await.map_err(|error| explain(&error, address))?;
     let ping = connection.ping_pong();
@@ -490,6 +495,16 @@ fn explain(error: &http2::Error, address: SocketAddr) -> Error {
     }
     Error::new(ErrorKind::Http2, Phase::Http, tried, format!("http/2 failed: {error}"))
 }
+
+/// Streams that we reset and still remember, so that answers on their way to them are dropped in silence.
+const RESET_STREAMS_MAX: usize = 1024;
+
+/// How long they are remembered: the longest round trip that an answer is late by.
+const RESET_STREAM_MEMORY: Duration = Duration::from_secs(2);
+
+/// Frames for streams that we forgot, in the life of a connection. http2 cannot tell them from a peer that breaks the rules and ends
+/// the connection at this count; its default of 1,024 is used up by callers who give up often.
+const FORGOTTEN_MAX: usize = 65_536;
 
 /// Callers that ask at a time whether one connection lives; more need not ask.
 const PINGS_MAX: usize = 16;

@@ -149,7 +149,7 @@ impl Book {
         if !address.is_leaving() || address.in_flight > 0 {
             return;
         }
-        let ip = self.address(slot).ip;
+        let ip = address.ip;
         self.by_ip.remove(&ip);
         self.update(slot, |address| address.rest_until = None);
         let slot_ref = &mut self.slots[slot as usize];
