@@ -8,7 +8,10 @@ mod explain;
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::{config::{DnsConfig, QueryLogSettings}, server::Server};
+use keepwarm_dns::{
+    config::{DnsConfig, QueryLogSettings},
+    server::Server,
+};
 
 use crate::{
     cli::{Exit, QueryArgs, print},
@@ -35,7 +38,8 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
             // The answer is what was asked for: connection events are only shown when asked for, too.
             config.log.filter = log.unwrap_or_else(|| "warn".parse().expect("a level"));
             crate::logging::init(&config.log)?;
-            let dns = config.dns.with_context(|| format!("{} has no [dns]: there is no upstream to ask", file.display()))?;
+            let dns =
+                config.dns.with_context(|| format!("{} has no [dns]: there is no upstream to ask", file.display()))?;
             runtime.block_on(ask_here(dns, request))?
         }
         None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?,

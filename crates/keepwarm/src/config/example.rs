@@ -89,8 +89,11 @@ fn describe(schema: &mut Value, example: &Value, path: &str) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     }
-    if let (Some(items), Some(first)) = (schema.get_mut("items"), example.as_array().and_then(|items| items.first())) {
-        describe(items, first, path);
+    if let Some(items) = schema.get_mut("items") {
+        describe(items, &example[0], path);
+    }
+    if let Some(Value::Array(kinds)) = schema.pointer_mut("/additionalProperties/anyOf") {
+        kinds.iter_mut().for_each(|kind| describe(kind, &Value::Null, path));
     }
     let Some(Value::Object(properties)) = schema.get_mut("properties") else {
         return;

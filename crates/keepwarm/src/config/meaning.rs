@@ -34,9 +34,9 @@ mod pool;
 mod shares;
 mod upstream;
 
-use https::{ORIGIN_REMEDY, Taken};
+use https::{ORIGIN_FORM, Taken};
 use shares::Places;
-use upstream::UPSTREAM_REMEDY;
+use upstream::UPSTREAM_FORM;
 
 /// The one version of the file format.
 const VERSION: u64 = 1;
@@ -95,7 +95,7 @@ struct Check<'f> {
 impl Check<'_> {
     fn has_a_gateway(&mut self, spec: &FileSpec) {
         if !spec.has("dns") && !spec.has("https") {
-            let help = format!("{UPSTREAM_REMEDY}\nor, for hot HTTPS, {ORIGIN_REMEDY}");
+            let help = format!("add an upstream, such as:\n{UPSTREAM_FORM}\nor an origin, such as:\n{ORIGIN_FORM}");
             self.faults.push(Fault::error(0..0, "there is nothing to do: neither [dns] nor [https]").help(help));
         }
     }

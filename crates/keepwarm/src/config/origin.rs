@@ -50,8 +50,7 @@ pub(super) fn parse_origin(text: &str) -> Result<(String, Option<u16>), WordsErr
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (ip, after) = rest.split_once(']').ok_or_else(|| refuse("has a `[` without `]`", ORIGIN_FORMS))?;
-            let ip: Ipv6Addr =
-                ip.parse().map_err(|_| refuse("has no IPv6 address in its brackets", ORIGIN_FORMS))?;
+            let ip: Ipv6Addr = ip.parse().map_err(|_| refuse("has no IPv6 address in its brackets", ORIGIN_FORMS))?;
             let port = after.strip_prefix(':');
             if port.is_none() && !after.is_empty() {
                 return Err(refuse("has something other than a port after `]`", ORIGIN_FORMS));
@@ -94,10 +93,7 @@ pub(super) fn parse_source(text: &str) -> Result<AddressSource, WordsError> {
     })?;
     // Half of IPv6 is no mistake but a pool to draw from; of IPv4, every address is meant.
     if matches!(network.addr(), IpAddr::V4(_)) && network.prefix_len() < 16 {
-        return Err(refuse(
-            format!("is a network of more than {NETWORK_MAX} addresses"),
-            "of IPv4 a /16 at most",
-        ));
+        return Err(refuse(format!("is a network of more than {NETWORK_MAX} addresses"), "of IPv4 a /16 at most"));
     }
     if network.addr().is_multicast() || (network.addr().is_unspecified() && network.prefix_len() > 0) {
         return Err(refuse("is not an address that a server can have", FORMS));
@@ -115,7 +111,9 @@ pub(super) fn parse_path(text: &str) -> Result<String, WordsError> {
         true => Ok(text.to_owned()),
         false => Err(refuse(
             "is not a path that a URL can hold",
-            format!("a path such as \"/\" or \"/health?full=1\" of up to {PATH_MAX} characters, without `#` and with spaces as %20"),
+            format!(
+                "a path such as \"/\" or \"/health?full=1\" of up to {PATH_MAX} characters, without `#` and with spaces as %20"
+            ),
         )),
     }
 }
@@ -167,10 +165,15 @@ fn parse_credential(text: &str) -> Result<Credential, WordsError> {
     let (user, password) = text
         .split_once(':')
         .and_then(|(user, password)| Some((percent_decoded(user)?, percent_decoded(password)?)))
-        .ok_or_else(|| refuse("has a user name and password that cannot be read", "\"USER:PASSWORD@\", special characters as %40"))?;
+        .ok_or_else(|| {
+            refuse("has a user name and password that cannot be read", "\"USER:PASSWORD@\", special characters as %40")
+        })?;
     // RFC 1929 section 2: the length of each is one byte, and not zero.
     if [&user, &password].iter().any(|part| !(1..=255).contains(&part.len()) || part.contains(char::is_control)) {
-        return Err(refuse("has a user name or password that no proxy takes", "1 to 255 bytes each, without control characters"));
+        return Err(refuse(
+            "has a user name or password that no proxy takes",
+            "1 to 255 bytes each, without control characters",
+        ));
     }
     Ok(Credential { user, password })
 }

@@ -80,9 +80,6 @@ pub(super) trait Read: Sized {
 
 /// A section that was read.
 pub(super) trait Section {
-    /// The keys that are known in it.
-    fn keys() -> &'static [&'static str];
-
     /// Whether the file has the key, even with a value that was refused: such a key is not missing.
     fn has(&self, key: &str) -> bool;
 
@@ -161,7 +158,7 @@ pub(super) fn key<T: Read>(faults: &mut Faults, path: &str, key: &str, table: &D
 pub(super) fn unknown_keys(faults: &mut Faults, path: &str, known: &[&str], table: &DeTable<'_>) {
     for (key, value) in table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
         // A key that is not known may have been meant for one that holds a password.
-        secret::conceal_unknown(faults, &join(path, key.get_ref()), value);
+        secret::conceal_unknown(faults, path, key.get_ref(), value);
         faults.push(unknown_key(path, key.get_ref(), key.span(), known));
     }
 }
@@ -249,10 +246,6 @@ macro_rules! section {
         }
 
         impl $crate::config::read::Section for $name {
-            fn keys() -> &'static [&'static str] {
-                Self::KEYS
-            }
-
             fn has(&self, key: &str) -> bool {
                 self.present.contains(&key)
             }

@@ -9,23 +9,24 @@ use toml::{Spanned, de::DeValue};
 
 use super::fault::Faults;
 
-/// Conceals every text in a value, except behind the key `shown`.
-pub(super) fn conceal_within(faults: &mut Faults, value: &Spanned<DeValue<'_>>, shown: &str) {
+/// Conceals every text in a value, except behind keys that name files.
+pub(super) fn conceal_within(faults: &mut Faults, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
-            for (_, value) in table.iter().filter(|(key, _)| key.get_ref() != shown) {
-                conceal_within(faults, value, shown);
+            for (_, value) in table.iter().filter(|(key, _)| !key.get_ref().ends_with(FILE)) {
+                conceal_within(faults, value);
             }
         }
-        DeValue::Array(items) => items.iter().for_each(|item| conceal_within(faults, item, shown)),
+        DeValue::Array(items) => items.iter().for_each(|item| conceal_within(faults, item)),
         _ => faults.conceal(value.span()),
     }
 }
 
-/// Conceals the value of a key that is not known, where it may have been meant for one that holds a secret.
-pub(super) fn conceal_unknown(faults: &mut Faults, path: &str, value: &Spanned<DeValue<'_>>) {
-    if path.starts_with("https") || speaks_of_secrets(path) {
-        conceal_within(faults, value, "");
+/// Conceals the value of a key that is not known, where it may have been meant for one that holds secrets.
+pub(super) fn conceal_unknown(faults: &mut Faults, section: &str, key: &str, value: &Spanned<DeValue<'_>>) {
+    let of_users = section == "https" && value.get_ref().is_table();
+    if of_users || speaks_of_secrets(key) && !key.ends_with(FILE) {
+        conceal_within(faults, value);
     }
 }
 
@@ -70,6 +71,9 @@ pub(super) fn masked(text: &str, secrets: &[Range<usize>]) -> String {
     shown
 }
 
+/// What keys end in that name a file, and not what is in it.
+const FILE: &str = "_file";
+
 fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     ["user", "pass", "secret", "token", "proxy", "credential"].iter().any(|word| text.contains(word))
@@ -95,9 +99,6 @@ mod tests {
     #[test]
     fn lines_that_may_hold_a_password_are_masked_after_the_equals_sign() {
         let text = "[https.users]\nann = \"ü\n[dns]\ntimeout = 4\npassword = \"x\"\n";
-        assert_eq!(
-            masked(text, &in_lines(text)),
-            "[https.users]\nann =****\n[dns]\ntimeout = 4\npassword =****\n"
-        );
+        assert_eq!(masked(text, &in_lines(text)), "[https.users]\nann =****\n[dns]\ntimeout = 4\npassword =****\n");
     }
 }

@@ -32,7 +32,7 @@ section! {
         tls: TlsSpec,
         /// The DNS gateway.
         dns: DnsSpec,
-        /// Hot HTTPS.
+        /// Hot HTTPS: connections to hosts that are ready, and the local gateway to them.
         https: HttpsSpec,
         /// The status endpoint, which `keepwarm pools`, `keepwarm cache` and `keepwarm query` ask.
         control: ControlSpec,

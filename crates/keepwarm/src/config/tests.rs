@@ -258,6 +258,12 @@ fn the_schema_describes_every_key_and_its_default() {
     }
 }
 
+#[test]
+fn the_schema_has_no_trace_of_rust() {
+    let text = schema().to_string();
+    assert!(!text.contains("null") && !text.contains("\\n"), "{text}");
+}
+
 /// The words are for people, the bounds for editors; both come from one declaration each, a line apart.
 #[test]
 fn bounds_in_the_schema_are_those_of_the_words() {

@@ -48,12 +48,15 @@ impl Check<'_> {
             None => spec.has("any_host"),
         };
         let some = match &spec.origin {
-            Some(list) => !list.value.is_empty() || self.faults.iter().any(|fault| super::section_of(&list.span, fault)),
+            Some(list) => {
+                !list.value.is_empty() || self.faults.iter().any(|fault| super::section_of(&list.span, fault))
+            }
             None => spec.has("origin"),
         };
         if !some && !any_host {
             let span = spec.origin.as_ref().map_or(span, |list| list.span.clone());
-            self.faults.push(Fault::error(span, "there is no origin to connect to").help(ORIGIN_REMEDY));
+            let help = format!("add one, such as:\n{ORIGIN_FORM}\nor write any_host = true in [https]");
+            self.faults.push(Fault::error(span, "there is no origin to connect to").help(help));
         }
     }
 
@@ -124,7 +127,9 @@ impl Check<'_> {
             }
             let fault = Fault::error(
                 at.span.clone(),
-                format!("`{key}` wants {sum} connections ready, and `https.pool.max_idle` closes all beyond {max_idle}"),
+                format!(
+                    "`{key}` wants {sum} connections ready, and `https.pool.max_idle` closes all beyond {max_idle}"
+                ),
             );
             self.faults.push(
                 match &pool.max_idle {
@@ -172,4 +177,4 @@ impl Check<'_> {
 }
 
 /// How an origin is written.
-pub(in crate::config::meaning) const ORIGIN_REMEDY: &str = "add one, such as:\n[[https.origin]]\nhost = \"tiles.example.com\"";
+pub(in crate::config::meaning) const ORIGIN_FORM: &str = "[[https.origin]]\nhost = \"tiles.example.com\"";

@@ -30,7 +30,12 @@ impl Places {
 
 impl Check<'_> {
     /// Holds the connections of both against the limit, and gives each its share.
-    pub(super) fn connections(&mut self, config: &mut Config, places: &Places, limit_at: Option<&At<Count<1, 1_000_000>>>) {
+    pub(super) fn connections(
+        &mut self,
+        config: &mut Config,
+        places: &Places,
+        limit_at: Option<&At<Count<1, 1_000_000>>>,
+    ) {
         let limit = count(limit_at, defaults::MAX_CONNECTIONS);
         let max_total = config.https.as_ref().map_or(0, |https| https.pool.max_total);
         let (total_at, per_host_at) = (places.https_max_total.as_ref(), places.dns_max_per_host.as_ref());

@@ -94,7 +94,9 @@ fn a_proxy_has_a_protocol_a_host_a_port_and_perhaps_a_credential() {
 
 #[test]
 fn the_password_of_a_refused_proxy_is_not_repeated() {
-    for text in ["socks5://ann:hunter2@proxy", "socks5://ann:hunter2@a b:1", "ann:hunter2@proxy:1", "x://ann:hunter2@p:1"] {
+    for text in
+        ["socks5://ann:hunter2@proxy", "socks5://ann:hunter2@a b:1", "ann:hunter2@proxy:1", "x://ann:hunter2@p:1"]
+    {
         let error = parse_proxy(text).unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }

@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::{At, List, Read, Refusal, Section};
+use super::{At, List, Read, Refusal};
 use crate::config::fault::{Fault, Faults};
 
 /// One value, or a list of them.
@@ -53,7 +53,7 @@ impl<T: Read> Read for Several<T> {
     }
 }
 
-impl<T: Read + Section> Read for Switch<T> {
+impl<T: Read> Read for Switch<T> {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Boolean(false) => Some(Switch::Off),
@@ -61,7 +61,7 @@ impl<T: Read + Section> Read for Switch<T> {
             DeValue::Table(_) => T::read(faults, path, value).map(Switch::With),
             other => {
                 let Refusal { problem, label, .. } = Refusal::kind(other, "true, false or a section", "");
-                let help = format!("accepted: true or false, or [{path}] with the keys {}", T::keys().join(", "));
+                let help = format!("accepted: true or false, or a section [{path}]");
                 faults.push(Fault::error(value.span(), format!("`{path}` {problem}")).label(label).help(help));
                 None
             }

@@ -49,7 +49,10 @@ fn a_file_with_neither_is_refused_with_both_remedies() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(titles("version = 1\n[https]\n"), ["there is no origin to connect to"]);
-    assert_eq!(titles("version = 1\nhttps = { origin = [], any_host = false }\n"), ["there is no origin to connect to"]);
+    assert_eq!(
+        titles("version = 1\nhttps = { origin = [], any_host = false }\n"),
+        ["there is no origin to connect to"]
+    );
     assert_eq!(titles("version = 1\nhttps = 3\n"), ["`https` must be a section"]);
 }
 
@@ -59,7 +62,10 @@ fn every_key_of_https_reaches_the_typed_config() {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("bob.password", "hunter3\r\n");
     write("ips.txt", "# ours\n192.0.2.7 # the seventh\n\n2001:db8::/64\n");
-    write("own.json", &serde_json::to_string(&*keepwarm_https::profile::Profile::plain()).unwrap().replace("plain", "own"));
+    write(
+        "own.json",
+        &serde_json::to_string(&*keepwarm_https::profile::Profile::plain()).unwrap().replace("plain", "own"),
+    );
     let text = r#"
         version = 1
         [limits]
@@ -151,7 +157,8 @@ fn every_key_of_https_reaches_the_typed_config() {
     assert_eq!((validate.statuses.to_string(), validate.timeout), ("200,204".to_owned(), seconds(3)));
     assert!(tiles.allows("192.0.2.8".parse().unwrap()) && !tiles.allows("192.0.2.9".parse().unwrap()));
     assert_eq!((tiles.quarantine, tiles.quarantine_max), (seconds(60), seconds(120)));
-    let verdict = |statuses: &str, rest, retry| Verdict { statuses: statuses.parse().unwrap(), rest: seconds(rest), retry };
+    let verdict =
+        |statuses: &str, rest, retry| Verdict { statuses: statuses.parse().unwrap(), rest: seconds(rest), retry };
     assert_eq!(tiles.verdicts, [verdict("403", 30, true), verdict("500-599", 60, false)]);
     assert_eq!((tiles.timeout, tiles.body_timeout, tiles.retry_budget), (seconds(20), seconds(21), 0.5));
     let proxy = tiles.proxy.as_ref().unwrap();
@@ -170,7 +177,10 @@ fn any_host_is_a_switch_or_the_keys_of_no_host_in_particular() {
     for (title, key) in titles(text).iter().zip(["host", "port", "addresses", "warm"]) {
         assert_eq!(*title, format!("`https.any_host.{key}` belongs to one host, and this is for all others"));
     }
-    assert_eq!(titles("version = 1\n[https]\nany_host = \"yes\"\n"), ["`https.any_host` must be true, false or a section"]);
+    assert_eq!(
+        titles("version = 1\n[https]\nany_host = \"yes\"\n"),
+        ["`https.any_host` must be true, false or a section"]
+    );
     let unused = parse(&file("any_host_max = 3", "")).unwrap().warnings;
     assert_eq!(places(&unused), ["3:16: `https.any_host_max` is not used: `any_host` is false"]);
 }
@@ -208,7 +218,8 @@ fn the_gateway_has_its_port_for_itself() {
     assert_eq!(titles(&listen("[]", "")), ["`https.gateway` is empty"]);
     let unused = parse(&file("users.ann = \"hunter2\"\nupgrade = false\nmax_clients = 3", "")).unwrap().warnings;
     let unused: Vec<_> = unused.iter().map(|fault| &*fault.title).collect();
-    let words = ["users", "upgrade", "max_clients"].map(|key| format!("`https.{key}` is not used: there is no `gateway`"));
+    let words =
+        ["users", "upgrade", "max_clients"].map(|key| format!("`https.{key}` is not used: there is no `gateway`"));
     assert_eq!(unused, words);
 }
 
@@ -227,7 +238,8 @@ fn limits_of_https_agree_with_each_other() {
     };
     accepted(&ready("", "warm = 15", "warm = 5"));
     for key in ["warm", "min_idle"] {
-        let words = |sum| format!("`{key}` wants {sum} connections ready, and `https.pool.max_idle` closes all beyond 20");
+        let words =
+            |sum| format!("`{key}` wants {sum} connections ready, and `https.pool.max_idle` closes all beyond 20");
         assert_eq!(titles(&ready("", &format!("{key} = 15"), &format!("{key} = 6"))), [words(21)]);
         assert_eq!(titles(&ready("", &format!("{key} = 25"), "")), [words(25)]);
         accepted(&ready("max_idle = 25", &format!("{key} = 25"), ""));
@@ -312,7 +324,10 @@ fn files_that_an_origin_names_are_read_when_the_file_is_checked() {
         Err(error) => panic!("{error}"),
     };
     for (origin, parts) in [
-        ("addresses = [\"@missing.txt\"]", &["`https.origin.addresses`", "missing.txt cannot be read: no such file"][..]),
+        (
+            "addresses = [\"@missing.txt\"]",
+            &["`https.origin.addresses`", "missing.txt cannot be read: no such file"][..],
+        ),
         ("addresses = [\"@ips.txt\"]", &["line 3 of", "ips.txt is not a network"]),
         ("addresses = [\"@long.txt\"]", &["line 65537 of", "beyond the 65536"]),
         ("addresses = [\"@none.txt\"]", &["warning: ", "none.txt has no address"]),

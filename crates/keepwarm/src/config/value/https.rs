@@ -94,7 +94,7 @@ word_value! {
 impl Read for ProxyUrl {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
         if value.get_ref().as_str().is_none_or(|text| text.contains('@')) {
-            secret::conceal_within(faults, value, "");
+            secret::conceal_within(faults, value);
         }
         let accepted = "a proxy's URL in quotes, such as \"socks5://proxy.example.com:1080\"";
         let read = text(value.get_ref(), "a proxy's URL", accepted)
@@ -115,14 +115,14 @@ impl Read for ProxyUrl {
 
 impl Read for Users {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
-        secret::conceal_within(faults, value, "password_file");
+        secret::conceal_within(faults, value);
         let DeValue::Table(table) = value.get_ref() else {
             let accepted = format!("[{path}] with lines such as ann = \"PASSWORD\"");
             faults.push(Refusal::kind(value.get_ref(), "a section", accepted).fault(path, value.span()));
             return None;
         };
         let mut users = Vec::new();
-        for (name, value) in table.iter() {
+        for (name, value) in table {
             let name = At { value: name.get_ref().to_string(), span: name.span() };
             let Err(WordsError { problem, accepted }) = origin::check_user(&name.value) else {
                 users.extend(Password::read(faults, path, &name.value, value).map(|password| (name, password)));
