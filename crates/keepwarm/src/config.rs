@@ -45,9 +45,9 @@ pub struct Config {
     pub log: LogConfig,
     /// The status endpoint.
     pub control: ControlConfig,
-    /// The DNS gateway, with the limits of the whole daemon; none where the file has no [dns]. One of this and `https` is there.
+    /// The DNS gateway, with the limits of the whole daemon; none where the file has no `[dns]`. One of this and `https` is there.
     pub dns: Option<DnsConfig>,
-    /// Hot HTTPS; none where the file has no [https]. Its connections and those of `dns` are together at most
+    /// Hot HTTPS; none where the file has no `[https]`. Its connections and those of `dns` are together at most
     /// `limits.max_connections`.
     pub https: Option<HttpsConfig>,
 }

@@ -117,7 +117,7 @@ section! {
         /// Failures of an address in a row that put it in quarantine. 1 to 100.
         failures: Count<1, 100>,
         /// What the status of an answer says about the address it came from; the first match counts. Up to 64. Empty: nothing.
-        /// Without it 403 and 429 rest the address for a minute, or for as long as Retry-After says.
+        /// Without it 403 and 429 rest the address for a minute, or for as long as Retry-After says, up to `quarantine_max`.
         verdicts: List<VerdictSpec>,
         /// One deadline for a request up to the head of its answer: waits, dials and retries included. 1ms to 1h.
         timeout: Duration,

@@ -97,7 +97,11 @@ impl Check<'_> {
             failures: count(spec.failures.as_ref(), default.failures),
             verdicts: match &spec.verdicts {
                 Some(list) => self.verdicts(&key("verdicts"), list, spec.quarantine_max.as_ref(), quarantine_max),
-                None => default.verdicts,
+                None => default
+                    .verdicts
+                    .into_iter()
+                    .map(|verdict| Verdict { rest: verdict.rest.min(quarantine_max), ..verdict })
+                    .collect(),
             },
             timeout: self.duration(&key("timeout"), spec.timeout.as_ref(), time.clone(), default.timeout),
             body_timeout: self.duration(&key("body_timeout"), spec.body_timeout.as_ref(), time, default.body_timeout),
