@@ -28,9 +28,7 @@ pub fn set_groups(context: &mut SslContextBuilder, groups: &[u16]) -> Result<(),
 /// When BoringSSL lacks one of them, or one is there twice.
 pub fn set_tls13_ciphers(context: &mut SslContextBuilder, ciphers: &[u16]) -> Result<(), ErrorStack> {
     // SAFETY: the context is valid and borrowed exclusively; the suites are copied; flags may be null.
-    check(unsafe {
-        ffi::SSL_CTX_set1_tls13_ciphers(context.as_ptr(), ciphers.as_ptr(), ptr::null(), ciphers.len())
-    })
+    check(unsafe { ffi::SSL_CTX_set1_tls13_ciphers(context.as_ptr(), ciphers.as_ptr(), ptr::null(), ciphers.len()) })
 }
 
 /// Asks for a certificate of one of these trust anchors (draft-ietf-tls-trust-anchor-ids): identifiers, each after a byte of

@@ -7,7 +7,9 @@ mod context;
 mod hello;
 mod ticket;
 
-pub use context::{client_context, peer_certificates, set_certificates_max, set_reverify_on_resume, shed_configuration};
+pub use context::{
+    client_context, peer_certificates, set_certificates_max, set_reverify_on_resume, shed_configuration,
+};
 pub use hello::{
     add_application_settings, set_groups, set_key_shares, set_new_application_settings, set_tls13_ciphers,
     set_trust_anchors,

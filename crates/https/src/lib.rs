@@ -4,4 +4,6 @@
 //! answer says which. Addresses that fail are put aside and come back after a probe.
 
 pub mod config;
+pub mod http2_profile;
 pub mod profile;
+pub mod tls;

@@ -6,6 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod builtin;
+pub(crate) mod limits;
+pub(crate) mod read;
+
+pub use builtin::UnknownProfile;
+pub use read::ProfileError;
+
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
 /// Code points are written as four hexadecimal digits in lower case (`"1301"`), or as `"GREASE"` (RFC 8701) where the browser puts a
