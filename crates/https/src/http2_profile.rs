@@ -5,8 +5,8 @@
 use http2::{
     client::Builder,
     frame::{
-        ExperimentalSettings, Priorities, PrioritiesBuilder, Priority, PseudoId, PseudoOrder, Setting, SettingId, SettingsOrder,
-        StreamDependency, StreamId,
+        ExperimentalSettings, Priorities, PrioritiesBuilder, Priority, PseudoId, PseudoOrder, Setting, SettingId,
+        SettingsOrder, StreamDependency, StreamId,
     },
 };
 

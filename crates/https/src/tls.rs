@@ -242,3 +242,6 @@ impl std::error::Error for TlsSetupError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
