@@ -7,11 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 mod builtin;
-mod limits;
-mod read;
+pub(crate) mod limits;
+pub(crate) mod read;
 
 pub use builtin::UnknownProfile;
-pub(crate) use read::WINDOW_DEFAULT;
 pub use read::ProfileError;
 
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
