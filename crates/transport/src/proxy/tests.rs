@@ -188,6 +188,7 @@ async fn socks5_replies_are_the_proxys_or_the_destinations() {
 async fn http_statuses_are_the_proxys_or_the_destinations() {
     let (upstream, local) = (Side::Upstream, Side::Local);
     for (status, kind, side) in [
+        (401, ErrorKind::ProxyAuth, local),
         (407, ErrorKind::ProxyAuth, local),
         (403, ErrorKind::ProxyDenied, upstream),
         (451, ErrorKind::ProxyDenied, upstream),
