@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub mod code;
+mod fingerprint;
+pub mod hello;
+pub mod preface;
+
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
 /// Code points are written as four hexadecimal digits in lower case (`"1301"`), or as `"GREASE"` (RFC 8701) where the browser puts a
@@ -144,4 +149,9 @@ impl Profile {
             version => format!("{}@{version}", self.name),
         }
     }
+}
+
+/// Bytes as hexadecimal, lower case.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
