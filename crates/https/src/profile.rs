@@ -6,10 +6,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub mod capture;
 pub mod code;
+pub mod diff;
+mod expected;
+mod fields;
 mod fingerprint;
 pub mod hello;
+mod learn;
 pub mod preface;
+
+pub use fields::Fields;
+pub use learn::LearnError;
 
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
