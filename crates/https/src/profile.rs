@@ -15,6 +15,7 @@ mod fingerprint;
 pub mod hello;
 mod learn;
 pub mod preface;
+mod reference;
 
 pub use fields::Fields;
 pub use learn::LearnError;

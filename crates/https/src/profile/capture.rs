@@ -95,6 +95,16 @@ impl Captures {
         Ok(captures)
     }
 
+    /// These captures as JSON, one a line.
+    ///
+    /// # Errors
+    /// When the JSON library fails, which it does for none of these types.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let captures = self.captures.iter().map(serde_json::to_string).collect::<Result<Vec<String>, _>>()?;
+        let label = serde_json::to_string(&self.label)?;
+        Ok(format!("{{\n\"label\": {label},\n\"captures\": [\n{}\n]\n}}\n", captures.join(",\n")))
+    }
+
     /// Captures without resumption.
     pub fn full(&self) -> impl Iterator<Item = &Capture> {
         self.captures.iter().filter(|capture| !capture.is_resuming())

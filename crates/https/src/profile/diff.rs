@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     capture::Captures,
-    fields::{EXTENSION_ORDER, Fields},
+    fields::{EXTENSION_ORDER, Fields, is_of_request},
 };
 
 /// One field of a comparison.
@@ -24,12 +24,13 @@ pub struct FieldDiff {
     pub equal: bool,
 }
 
-/// Compares captures: full hellos and, where both have some, those that resume.
+/// Compares captures: full hellos and, where both have some, those that resume. Of the latter what a request says is left out: it is
+/// no other after a resumption, and only navigations are full.
 pub fn diff(reference: &Captures, candidate: &Captures) -> Vec<FieldDiff> {
     let full = reference.fields().zip(candidate.fields());
     let mut diffs = full.map(|(reference, candidate)| diff_fields(&reference, &candidate)).unwrap_or_default();
     if let Some((reference, candidate)) = reference.resuming_fields().zip(candidate.resuming_fields()) {
-        let resumed = diff_fields(&reference, &candidate).into_iter();
+        let resumed = diff_fields(&reference, &candidate).into_iter().filter(|diff| !is_of_request(&diff.field));
         diffs.extend(resumed.map(|diff| FieldDiff { field: format!("resumed:{}", diff.field), ..diff }));
     }
     diffs

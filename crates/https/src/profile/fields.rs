@@ -99,6 +99,11 @@ impl Captures {
 /// The order of extensions, which is compared as [`diff`](super::diff) says.
 pub(super) const EXTENSION_ORDER: &str = "extension_order";
 
+/// Whether a field says something of the kind of request, not of the connection.
+pub(super) fn is_of_request(name: &str) -> bool {
+    name.starts_with("header_") || name == "h2_headers_priority"
+}
+
 /// What a profile leaves to the TLS library, which does it as the browsers do, and what is random.
 const UNDECIDED: [&str; 6] =
     ["record_version", "records", "legacy_version", "session_id_length", "ech_grease", "ech_payload_length"];
@@ -171,8 +176,13 @@ fn resumption_fields(capture: &Capture) -> Vec<(&'static str, Value)> {
 }
 
 fn http2_fields(preface: &Preface) -> Vec<(&'static str, Value)> {
-    let frames: Vec<String> =
-        preface.frames.iter().map(|frame| format!("{}({}, flags {:02x})", frame.kind, frame.stream, frame.flags)).collect();
+    let frames =
+        preface.frames.iter().map(|frame| format!("{}({}, flags {:02x})", frame.kind, frame.stream, frame.flags));
+    let mut frames: Vec<String> = frames.collect();
+    // Whether the server's SETTINGS come in time to be taken before the first request is no trait of the client.
+    if frames.len() > 2 && frames[frames.len() - 2] == SETTINGS_ACK {
+        frames.remove(frames.len() - 2);
+    }
     let order: Vec<&str> = preface.headers.iter().map(|(name, _)| name.as_str()).collect();
     let header = |name| json!(preface.header(name));
     vec![
@@ -192,6 +202,9 @@ fn http2_fields(preface: &Preface) -> Vec<(&'static str, Value)> {
         ("header_priority", header("priority")),
     ]
 }
+
+/// A SETTINGS frame that takes the other side's.
+const SETTINGS_ACK: &str = "SETTINGS(0, flags 01)";
 
 /// Extensions that are there or not by the circumstances of a connection.
 pub(super) const CONDITIONAL: [Code; 3] = [Extension::PRE_SHARED_KEY, Extension::EARLY_DATA, Extension::PADDING];

@@ -98,13 +98,7 @@ impl Preface {
         let window = self.window_update.map_or_else(|| "00".to_owned(), |increment| increment.to_string());
         let priorities = self.priority_frames.iter().map(|frame| {
             let priority = frame.priority;
-            format!(
-                "{}:{}:{}:{}",
-                frame.stream,
-                u8::from(priority.exclusive),
-                priority.depends_on,
-                priority.weight
-            )
+            format!("{}:{}:{}:{}", frame.stream, u8::from(priority.exclusive), priority.depends_on, priority.weight)
         });
         let priorities = Some(priorities.collect::<Vec<String>>().join(",")).filter(|text| !text.is_empty());
         format!("{settings}|{window}|{}|{}", priorities.as_deref().unwrap_or("0"), self.pseudo_order())

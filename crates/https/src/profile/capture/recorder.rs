@@ -133,7 +133,8 @@ impl<F: Fn(&Capture)> Session<F> {
         let negotiated = negotiated(&tls);
         let is_http2 = negotiated.as_ref().is_some_and(|negotiated| negotiated.alpn.as_deref() == Some("h2"));
         let clear = Copied::up_to(CLEAR_MAX);
-        let connection = Connection { session: self, raw, clear: clear.clone(), negotiated, is_kept: Mutex::new(false) };
+        let connection =
+            Connection { session: self, raw, clear: clear.clone(), negotiated, is_kept: Mutex::new(false) };
         let stream = Tee::new(tls, clear);
         if is_http2 {
             connection.http2(stream).await;
