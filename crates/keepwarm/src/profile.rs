@@ -145,8 +145,11 @@ fn list(output: Output) -> anyhow::Result<Exit> {
 /// The short names of a source; `None` where it leaves that to a library.
 #[derive(Debug, Default)]
 struct Prints {
+    /// Only where all connections have the same.
+    ja3: Option<String>,
     ja3n: Option<String>,
     ja4: Option<String>,
+    ja4_r: Option<String>,
     ja4_resumed: Option<String>,
     akamai: Option<String>,
 }
@@ -155,9 +158,16 @@ fn show(source: &Source, output: Output) -> anyhow::Result<Exit> {
     if output == Output::Json {
         return print_json(&source.json());
     }
-    let Prints { ja3n, ja4, ja4_resumed, akamai } = source.prints();
+    let Prints { ja3, ja3n, ja4, ja4_r, ja4_resumed, akamai } = source.prints();
     let mut rows = vec![["from".to_owned(), source.origin().to_owned()]];
-    let prints = [("ja3n (md5)", ja3n), ("ja4", ja4), ("ja4 resumed", ja4_resumed), ("akamai", akamai)];
+    let prints = [
+        ("ja3 (md5)", ja3),
+        ("ja3n (md5)", ja3n),
+        ("ja4", ja4),
+        ("ja4_r", ja4_r),
+        ("ja4 resumed", ja4_resumed),
+        ("akamai", akamai),
+    ];
     rows.extend(prints.into_iter().filter_map(|(name, print)| Some([name.to_owned(), print?])));
     for (name, values) in source.fields() {
         if !["ja4", "h2_akamai"].contains(&name.as_str()) {

@@ -27,6 +27,18 @@ impl Profile {
         self.expected().map(|capture| capture.hello.ja4())
     }
 
+    /// JA4 of a full hello before its parts are hashed; `None` where it leaves the hello to rustls.
+    pub fn ja4_r(&self) -> Option<String> {
+        self.expected().map(|capture| capture.hello.ja4_r())
+    }
+
+    /// JA3 of a full hello, hashed; `None` where it leaves the hello to rustls, or each hello has another for its extensions are
+    /// permuted.
+    pub fn ja3_hash(&self) -> Option<String> {
+        let is_fixed = self.tls.as_ref().is_some_and(|tls| !tls.permute_extensions);
+        self.expected().filter(|_| is_fixed).map(|capture| capture.hello.ja3_hash())
+    }
+
     /// JA3 with sorted extensions of a full hello, hashed; `None` where it leaves the hello to rustls.
     pub fn ja3n_hash(&self) -> Option<String> {
         self.expected().map(|capture| capture.hello.ja3n_hash())

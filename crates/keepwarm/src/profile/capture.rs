@@ -35,8 +35,7 @@ pub(super) fn main(args: &CaptureArgs) -> anyhow::Result<Exit> {
 }
 
 async fn record(args: &CaptureArgs) -> anyhow::Result<Captures> {
-    let recorder =
-        Recorder::bind(args.listen, tls(args)?).await.map_err(|error| Unavailable(error.to_string()))?;
+    let recorder = Recorder::bind(args.listen, tls(args)?).await.map_err(|error| Unavailable(error.to_string()))?;
     let is_shown = args.output == Output::Table;
     if is_shown {
         print(&introduction(args, recorder.local_addr().port()))?;
@@ -69,7 +68,9 @@ fn tls(args: &CaptureArgs) -> anyhow::Result<TlsServer> {
 fn introduction(args: &CaptureArgs, port: u16) -> String {
     let trust = match args.certificate {
         Some(_) => "",
-        None => "\nThe browser does not know the certificate and asks: go on to the page (Advanced, Proceed or Accept the risk).",
+        None => {
+            "\nThe browser does not know the certificate and asks: go on to the page (Advanced, Proceed or Accept the risk)."
+        }
     };
     format!(
         "Open https://localhost:{port}/ in the browser to record, in a fresh profile or private window.{trust}\n\
@@ -89,7 +90,8 @@ fn ending(args: &CaptureArgs, captures: &Captures) -> String {
     let (full, resumed) = (captures.full().count(), captures.resuming().count());
     let mut text = format!("\n{full} full and {resumed} resumed hellos recorded\n");
     if full < 2 {
-        text += "one full hello cannot show what the browser varies: capture again after a restart of it, and compare\n";
+        text +=
+            "one full hello cannot show what the browser varies: capture again after a restart of it, and compare\n";
     }
     for path in [&args.out, &args.profile].into_iter().flatten() {
         text += &format!("written: {}\n", path.display());

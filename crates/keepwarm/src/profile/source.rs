@@ -83,18 +83,18 @@ impl Source {
 
     pub(super) fn prints(&self) -> Prints {
         match self {
-            Source::Profile(profile) => Prints {
-                ja3n: profile.ja3n_hash(),
-                ja4: profile.ja4(),
-                ja4_resumed: None,
-                akamai: profile.akamai(),
-            },
+            Source::Profile(profile) => {
+                Prints { ja3n: profile.ja3n_hash(), ja4: profile.ja4(), ja4_resumed: None, akamai: profile.akamai() }
+            }
             Source::Captures(captures) => {
                 let full = captures.full().next().map(|capture| &capture.hello);
                 let mut prefaces = captures.captures.iter().filter_map(|capture| capture.preface.as_ref());
+                let is_permuted = captures.fields().is_some_and(|fields| fields.permutes == Some(true));
                 Prints {
+                    ja3: full.filter(|_| !is_permuted).map(|hello| hello.ja3_hash()),
                     ja3n: full.map(|hello| hello.ja3n_hash()),
                     ja4: full.map(|hello| hello.ja4()),
+                    ja4_r: full.map(|hello| hello.ja4_r()),
                     ja4_resumed: captures.resuming().next().map(|capture| capture.hello.ja4()),
                     akamai: prefaces.next().map(|preface| preface.akamai()),
                 }
@@ -132,7 +132,7 @@ impl Source {
 
     /// For programs: a line of the list.
     pub(super) fn summary(&self, name: &str) -> Value {
-        let Prints { ja3n, ja4, ja4_resumed, akamai } = self.prints();
+        let Prints { ja3, ja3n, ja4, ja4_r, ja4_resumed, akamai } = self.prints();
         let differs = match self {
             Source::Profile(profile) => profile.differs.as_slice(),
             Source::Captures(_) => &[],
@@ -141,8 +141,10 @@ impl Source {
             "name": name,
             "kind": match self { Source::Profile(_) => "profile", Source::Captures(_) => "captures" },
             "from": self.origin(),
+            "ja3": ja3,
             "ja3n": ja3n,
             "ja4": ja4,
+            "ja4_r": ja4_r,
             "ja4_resumed": ja4_resumed,
             "akamai": akamai,
             "differs": differs,
