@@ -375,12 +375,18 @@ async fn listen(says: &'static [u8]) -> SocketAddr {
     addr
 }
 
+/// Pools dial in tasks.
+fn spawnable<T: Send>(future: T) -> T {
+    future
+}
+
 #[tokio::test]
 async fn the_whole_way_is_traced_and_the_proxys_name_looked_up() {
     let addr = listen(b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38").await;
     let proxy = proxy(&format!("socks5://proxy.example:{}", addr.port()));
     let resolver = Fixed(vec![addr.ip()]);
-    let (mut stream, trace) = proxy.connect(&resolver, &target(), &TcpOptions::default(), soon()).await.unwrap();
+    let (mut stream, trace) =
+        spawnable(proxy.connect(&resolver, &target(), &TcpOptions::default(), soon())).await.unwrap();
     assert_eq!((trace.peer, trace.local), (addr, stream.local_addr().unwrap()));
     let mut heard = vec![0; 3 + CONNECT_NAME.len()];
     stream.read_exact(&mut heard).await.unwrap();
