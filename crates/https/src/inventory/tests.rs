@@ -35,7 +35,7 @@ fn net(text: &str) -> IpNet {
 fn settings(change: impl FnOnce(&mut OriginConfig)) -> Settings {
     let mut origin = OriginConfig::new("tiles.example");
     change(&mut origin);
-    Settings::new(&origin, 7)
+    Settings { probes_candidates: true, ..Settings::new(&origin, 7) }
 }
 
 /// Addresses 192.0.2.1 to `count`, without validation, known good at 10 ms.
@@ -73,6 +73,19 @@ fn shares(inventory: &mut Inventory, count: u64, now: Instant) -> BTreeMap<IpAdd
         inventory.release(choice.id);
     }
     shares
+}
+
+#[test]
+fn without_validation_the_first_request_finds_out_about_a_candidate() {
+    let now = start();
+    let mut inventory = Inventory::new(Settings::new(&OriginConfig::new("tiles.example"), 7));
+    inventory.found(SourceId::Config, ["192.0.2.1".parse().expect("valid")], now);
+    assert!(inventory.to_validate(1, now).is_empty());
+    assert_eq!(inventory.next_event(now), None);
+    let choice = inventory.choose(&[], now, 0).expect("a candidate");
+    inventory.failed(choice.id, "refused", now);
+    let due = inventory.next_event(now).expect("a quarantine ends");
+    assert_eq!(inventory.to_validate(1, due).len(), 1);
 }
 
 #[test]
