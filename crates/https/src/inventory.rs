@@ -287,7 +287,7 @@ impl Inventory {
         }
     }
 
-    /// What is to be probed now, `max` at most: candidates, and addresses in quarantine whose pause has ended. They are `Probing` from
+    /// What is to be probed now, `max` at most: candidates, where validation is asked for, and addresses in quarantine whose pause has ended. They are `Probing` from
     /// here on and not named again until the outcome is told by [`validated`](Self::validated) or [`given_up`](Self::given_up), or ten
     /// minutes have passed. Probes are no requests in flight: do not release them.
     pub fn to_validate(&mut self, max: usize, now: Instant) -> Vec<Choice> {
@@ -405,6 +405,12 @@ impl Inventory {
     /// Addresses by state.
     pub fn counts(&self) -> Counts {
         self.book.counts()
+    }
+
+    /// The address's id as it stands now, for reports that are about the address and not about a request.
+    pub fn find(&self, ip: IpAddr) -> Option<AddressId> {
+        let slot = self.book.slot_of(ip.to_canonical()).filter(|slot| !self.book.address(*slot).is_leaving())?;
+        Some(self.book.choice(slot, false).id)
     }
 
     /// How many addresses there are. Those that wait only for their last requests to end do not count.
