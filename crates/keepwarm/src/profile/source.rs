@@ -84,7 +84,14 @@ impl Source {
     pub(super) fn prints(&self) -> Prints {
         match self {
             Source::Profile(profile) => {
-                Prints { ja3n: profile.ja3n_hash(), ja4: profile.ja4(), ja4_resumed: None, akamai: profile.akamai() }
+                Prints {
+                    ja3: profile.ja3_hash(),
+                    ja3n: profile.ja3n_hash(),
+                    ja4: profile.ja4(),
+                    ja4_r: profile.ja4_r(),
+                    ja4_resumed: None,
+                    akamai: profile.akamai(),
+                }
             }
             Source::Captures(captures) => {
                 let full = captures.full().next().map(|capture| &capture.hello);
