@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod builtin;
 pub mod capture;
 pub mod code;
 pub mod diff;
@@ -14,11 +15,15 @@ mod fields;
 mod fingerprint;
 pub mod hello;
 mod learn;
+pub(crate) mod limits;
 pub mod preface;
+pub(crate) mod read;
 mod reference;
 
+pub use builtin::UnknownProfile;
 pub use fields::Fields;
 pub use learn::LearnError;
+pub use read::ProfileError;
 
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
