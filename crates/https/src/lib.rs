@@ -4,4 +4,23 @@
 //! answer says which. Addresses that fail are put aside and come back after a probe.
 
 pub mod config;
+pub mod http2_profile;
+pub mod inventory;
 pub mod profile;
+pub mod tls;
+
+mod body;
+mod client;
+mod connection;
+mod error;
+mod exchange;
+mod keeper;
+mod origin;
+mod served;
+
+pub use body::{Body, BoxError, RequestBody};
+pub use client::{Client, OriginStats, RequestOptions, Requests, StartError};
+pub use connection::Key;
+pub use error::{Error, ErrorKind, Side};
+pub use keeper::WarmUp;
+pub use served::{Phases, Protocol, Served};

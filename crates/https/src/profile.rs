@@ -6,6 +6,25 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod builtin;
+pub mod capture;
+pub mod code;
+pub mod diff;
+mod expected;
+mod fields;
+mod fingerprint;
+pub mod hello;
+mod learn;
+pub(crate) mod limits;
+pub mod preface;
+pub(crate) mod read;
+mod reference;
+
+pub use builtin::UnknownProfile;
+pub use fields::Fields;
+pub use learn::LearnError;
+pub use read::ProfileError;
+
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
 ///
 /// Code points are written as four hexadecimal digits in lower case (`"1301"`), or as `"GREASE"` (RFC 8701) where the browser puts a
@@ -144,4 +163,9 @@ impl Profile {
             version => format!("{}@{version}", self.name),
         }
     }
+}
+
+/// Bytes as hexadecimal, lower case.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -53,9 +53,15 @@ impl Ca {
     /// # Errors
     /// A name that is no valid DNS name.
     pub fn issue(&self, names: &[&str]) -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let (certificate, key) = self.sign(names)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok((vec![certificate.der().clone()], key))
+        Ok(chain_and_key(&self.sign(names, false)?))
+    }
+
+    /// As [`issue`](Self::issue), but the certificate was valid in the year 2001 alone.
+    pub(crate) fn issue_expired(
+        &self,
+        names: &[&str],
+    ) -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        Ok(chain_and_key(&self.sign(names, true)?))
     }
 
     /// As [`issue`](Self::issue), as PEM: the certificate and its key (PKCS#8), for servers that read files.
@@ -63,18 +69,29 @@ impl Ca {
     /// # Errors
     /// A name that is no valid DNS name.
     pub fn issue_pem(&self, names: &[&str]) -> io::Result<(String, String)> {
-        let (certificate, key) = self.sign(names)?;
+        let (certificate, key) = self.sign(names, false)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    fn sign(&self, names: &[&str]) -> io::Result<(Certificate, KeyPair)> {
+    fn sign(&self, names: &[&str], expired: bool) -> io::Result<(Certificate, KeyPair)> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
         params.distinguished_name.push(DnType::CommonName, "keepwarm lab upstream");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if expired {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2001, 12, 31);
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         Ok((certificate, key))
     }
+}
+
+fn chain_and_key(
+    (certificate, key): &(Certificate, KeyPair),
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    (vec![certificate.der().clone()], key)
 }

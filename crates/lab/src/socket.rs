@@ -71,18 +71,20 @@ impl Connection {
 
     /// Reads until the peer closes too: closing a socket with unread data would reset it and might take answers with it.
     pub(crate) async fn drain(&self) {
-        let mut buffer = [0; 4096];
-        let drain = async {
-            while self.tcp.readable().await.is_ok() {
-                match self.tcp.try_read(&mut buffer) {
-                    Ok(0) => return,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_MAX, drain).await;
+        let _ = tokio::time::timeout(DRAIN_MAX, discard(&self.tcp)).await;
+    }
+}
+
+/// Reads until the peer closes.
+pub(crate) async fn discard(tcp: &TcpStream) {
+    let mut buffer = [0; 4096];
+    while tcp.readable().await.is_ok() {
+        match tcp.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -233,4 +235,4 @@ impl AsyncWrite for Stream {
 }
 
 /// How long a closed connection waits for its peer to close too.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(2);

@@ -71,6 +71,13 @@ pub enum ErrorKind {
     Http1,
     /// What came back breaks a rule of ours, such as a body above the limit.
     Protocol,
+    /// The proxy that we connect through failed: it cannot be reached, closed, broke its protocol, or reports a failure of its own.
+    /// The server behind it was never asked, so this says nothing of it.
+    Proxy,
+    /// The proxy wants a user and password, or does not accept ours.
+    ProxyAuth,
+    /// The proxy's rules forbid this destination.
+    ProxyDenied,
     /// We gave up ourselves: the connection was closed or replaced on this side.
     Cancelled,
     /// The system reported something else, or what was asked for cannot be done (a host name that is none); the text and the
@@ -103,6 +110,8 @@ pub enum Phase {
     Tls,
     /// The QUIC handshake, which is that of TLS as well.
     Quic,
+    /// Connecting to a proxy and greeting it. What the proxy then does for us is [`Connect`](Self::Connect).
+    Proxy,
     /// Setting up HTTP, or an HTTP exchange as a whole.
     Http,
     /// Sending.
@@ -134,6 +143,7 @@ impl Error {
             Phase::Connect => "tcp handshake",
             Phase::Tls => "tls handshake",
             Phase::Quic => "quic handshake",
+            Phase::Proxy => "greeting",
             Phase::Http => "http exchange",
             Phase::Write => "write",
             Phase::Read => "read",
@@ -160,12 +170,15 @@ impl Error {
         Error::new(kind, phase, tried, happened).with_source(source)
     }
 
-    pub(crate) fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    /// Adds what is behind it.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.map(|inner| inner.source = Some(source.into()))
     }
 
     /// Marks an error after which the peer has certainly not acted on the request.
-    pub(crate) fn not_processed(self) -> Error {
+    #[must_use]
+    pub fn not_processed(self) -> Error {
         self.map(|inner| inner.not_processed = true)
     }
 
@@ -194,6 +207,11 @@ impl Error {
     /// Whether a deadline passed, ours or the kernel's.
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, ErrorKind::TimedOut(_))
+    }
+
+    /// Whether the proxy that we connect through failed. Its own health may count it; nothing is known of the server behind it.
+    pub fn is_proxy(&self) -> bool {
+        self.0.kind.is_proxy()
     }
 
     /// Whether the peer has certainly not acted on the request, so that it may be repeated whatever it was: it never
@@ -244,6 +262,7 @@ impl ErrorKind {
                 Phase::Connect => "timeout_connect",
                 Phase::Tls => "timeout_tls",
                 Phase::Quic => "timeout_quic",
+                Phase::Proxy => "timeout_proxy",
                 Phase::Http => "timeout_http",
                 Phase::Write => "timeout_write",
                 Phase::Read => "timeout_read",
@@ -264,6 +283,9 @@ impl ErrorKind {
             ErrorKind::Http2 => "http2",
             ErrorKind::Http1 => "http1",
             ErrorKind::Protocol => "protocol",
+            ErrorKind::Proxy => "proxy",
+            ErrorKind::ProxyAuth => "proxy_auth",
+            ErrorKind::ProxyDenied => "proxy_denied",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Other => "other",
         }
@@ -321,11 +343,17 @@ impl ErrorKind {
         }
     }
 
-    fn side(self) -> Side {
+    pub(crate) fn is_proxy(self) -> bool {
+        matches!(self, ErrorKind::Proxy | ErrorKind::ProxyAuth | ErrorKind::TimedOut(Phase::Proxy))
+    }
+
+    pub(crate) fn side(self) -> Side {
         match self {
-            // The server itself was never asked: whoever resolves names is at fault, and that is configured here.
+            // The server itself was never asked: whoever resolves names, or the proxy, is at fault, and that is configured here.
             ErrorKind::Resolve
-            | ErrorKind::TimedOut(Phase::Resolve | Phase::Listen)
+            | ErrorKind::Proxy
+            | ErrorKind::ProxyAuth
+            | ErrorKind::TimedOut(Phase::Resolve | Phase::Listen | Phase::Proxy)
             | ErrorKind::PortsExhausted
             | ErrorKind::FilesExhausted
             | ErrorKind::Buffers
@@ -377,6 +405,7 @@ impl Phase {
             Phase::Connect => "connect",
             Phase::Tls => "tls",
             Phase::Quic => "quic",
+            Phase::Proxy => "proxy",
             Phase::Http => "http",
             Phase::Write => "write",
             Phase::Read => "read",

@@ -19,10 +19,28 @@ use crate::error::{Error, ErrorKind, Phase};
 /// A lookup under way.
 pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Error>> + Send>>;
 
+/// A lookup under way whose answer says for how long it holds.
+pub type LookingUp = Pin<Box<dyn Future<Output = Result<Resolved, Error>> + Send>>;
+
+/// What a name resolves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// At least one, most wanted first.
+    pub addresses: Vec<IpAddr>,
+    /// For how long they hold: the smallest time to live of the records, aliases included. `None` where the resolver does not tell.
+    pub ttl: Option<Duration>,
+}
+
 /// Turns a host name into addresses, most wanted first.
 pub trait Resolve: Send + Sync + fmt::Debug {
     /// Looks `host` up. An answer has at least one address; a literal address needs no lookup.
     fn resolve(&self, host: &str) -> Resolving;
+
+    /// As [`resolve`](Self::resolve), with the time to live where the resolver knows it; by default it does not.
+    fn lookup(&self, host: &str) -> LookingUp {
+        let resolving = self.resolve(host);
+        Box::pin(async move { Ok(Resolved { addresses: resolving.await?, ttl: None }) })
+    }
 }
 
 /// Asks the operating system (`getaddrinfo`).
@@ -164,6 +182,8 @@ mod tests {
     async fn fixed_addresses_answer_for_any_name_and_none_is_an_error() {
         let ip = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(Fixed(vec![ip]).resolve("dns.example").await.unwrap(), [ip]);
+        let found = Fixed(vec![ip]).lookup("dns.example").await.unwrap();
+        assert_eq!(found, Resolved { addresses: vec![ip], ttl: None });
         let error = Fixed(Vec::new()).resolve("dns.example").await.unwrap_err();
         assert_eq!((error.kind(), error.side()), (ErrorKind::Resolve, Side::Local));
         assert_eq!(error.to_string(), "resolve dns.example: the name has no address");

@@ -1,0 +1,69 @@
+//! What it costs to choose an address, with its release.
+
+#![expect(clippy::disallowed_methods, reason = "no paused clock in a bench")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use divan::{Bencher, black_box};
+use keepwarm_https::{
+    config::OriginConfig,
+    inventory::{Choice, Inventory, Settings, SourceId},
+};
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = [1, 10, 50, 64, 1000])]
+fn choose_and_release(bencher: Bencher<'_, '_>, addresses: u32) {
+    let (mut inventory, now) = inventory(addresses);
+    let mut random = 1_u64;
+    bencher.bench_local(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let choice = inventory.choose(black_box(&[]), now, random);
+        choice.into_iter().for_each(|choice| inventory.release(choice.id));
+    });
+}
+
+#[divan::bench(args = [10, 64])]
+fn choose_for_a_third_try(bencher: Bencher<'_, '_>, addresses: u32) {
+    let (mut inventory, now) = inventory(addresses);
+    let tried: Vec<_> = (1..=2).filter_map(|random| inventory.choose(&[], now, random)).map(|it| it.id).collect();
+    let mut random = 1_u64;
+    bencher.bench_local(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let choice = inventory.choose(black_box(&tried), now, random);
+        choice.into_iter().for_each(|choice| inventory.release(choice.id));
+    });
+}
+
+#[divan::bench(args = [10, 64])]
+fn whole_request(bencher: Bencher<'_, '_>, addresses: u32) {
+    let (mut inventory, now) = inventory(addresses);
+    let mut random = 1_u64;
+    bencher.bench_local(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if let Some(Choice { id, .. }) = inventory.choose(black_box(&[]), now, random) {
+            inventory.succeeded(id, Duration::from_millis(10), now);
+            let ruling = inventory.answered(id, http::StatusCode::OK, None, now);
+            inventory.release(id);
+            black_box(ruling);
+        }
+    });
+}
+
+/// All validated, with latencies from 10 ms on.
+fn inventory(addresses: u32) -> (Inventory, Instant) {
+    let now = Instant::now();
+    let mut inventory =
+        Inventory::new(Settings { probes_candidates: true, ..Settings::new(&OriginConfig::new("tiles.example"), 1) });
+    let first = u32::from(Ipv4Addr::new(192, 0, 2, 0));
+    inventory.found(SourceId::Config, (0..addresses).map(|index| IpAddr::from(Ipv4Addr::from(first + index))), now);
+    for (index, probe) in (0..).zip(inventory.to_validate(usize::MAX, now)) {
+        inventory.validated(probe.id, Ok(Duration::from_millis(10 + index % 20)), now);
+    }
+    (inventory, now + Duration::from_secs(1))
+}

@@ -1,0 +1,8 @@
+//! The client before origins that behave, and before those that do not.
+
+mod bodies;
+mod faults;
+mod fifty;
+mod keeping;
+mod requests;
+mod setup;

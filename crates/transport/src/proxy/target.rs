@@ -1,0 +1,75 @@
+//! Where a proxy is to connect to.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::ProxyParseError;
+use crate::resolve::literal;
+
+/// A destination: an address, or a name that the proxy looks up, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target(pub(super) Place, pub(super) u16);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Address(IpAddr),
+    /// Letters, digits, `-`, `_` and `.`, at most [`NAME_MAX`] of them: nothing that could end a line.
+    Name(String),
+}
+
+impl Target {
+    /// A host name or a literal address, with or without brackets, and a port.
+    ///
+    /// # Errors
+    /// When `host` is no name of letters, digits, `-`, `_` and dots with at most 253 characters (names in other letters are given in
+    /// their `xn--` form), or `port` is 0.
+    pub fn new(host: &str, port: u16) -> Result<Target, ProxyParseError> {
+        let place = match literal(host) {
+            Some(ip) => Place::Address(ip),
+            None => Place::Name(name(host)?),
+        };
+        if port == 0 {
+            return Err(ProxyParseError::new("port 0 cannot be connected to"));
+        }
+        Ok(Target(place, port))
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Target(Place::Address(address.ip()), address.port())
+    }
+}
+
+impl fmt::Display for Target {
+    /// Writes `tiles.example:443` or `[2001:db8::1]:443`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Address(ip) => SocketAddr::new(*ip, self.1).fmt(f),
+            Place::Name(host) => write_authority(f, host, self.1),
+        }
+    }
+}
+
+/// A host name in lower case.
+pub(super) fn name(host: &str) -> Result<String, ProxyParseError> {
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let length = host.trim_end_matches('.').len();
+    if length == 0 || length > NAME_MAX || host.starts_with('.') || !host.bytes().all(may) {
+        return Err(ProxyParseError::new(format!("\"{}\" is not a host name", host.escape_debug())));
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// `host:port`, with the brackets that a literal IPv6 address needs.
+pub(super) fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    match literal(host) {
+        Some(ip) => write!(f, "{}", SocketAddr::new(ip, port)),
+        None => write!(f, "{host}:{port}"),
+    }
+}
+
+/// Longest name in presentation form (RFC 1035 section 2.3.4), the final dot not counted. SOCKS5 has room for 255.
+const NAME_MAX: usize = 253;
