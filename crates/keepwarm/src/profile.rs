@@ -174,6 +174,7 @@ fn show(source: &Source, output: Output) -> anyhow::Result<Exit> {
             rows.push([name, shown(&values)]);
         }
     }
+    rows.extend(source.differs().iter().map(|line| ["differs in".to_owned(), line.clone()]));
     print(&table::render(&SHOW, rows))
 }
 

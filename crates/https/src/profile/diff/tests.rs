@@ -122,9 +122,21 @@ fn a_profile_made_of_captures_looks_like_them() {
         assert_eq!(profile.ja3n_hash(), Some(captures.captures[0].hello.ja3n_hash()));
         assert_eq!(profile.akamai(), captures.captures[0].preface.as_ref().map(Preface::akamai));
         let json = serde_json::to_string(&profile).unwrap();
-        assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
+        assert_eq!(Profile::from_json(&json).unwrap(), profile, "it is accepted as any other");
+        assert_eq!(profile.differs.is_empty(), name == "chrome@156", "{:?}", profile.differs);
     }
     assert_eq!(Fields::of_profile(&Profile::plain()), None);
+}
+
+#[test]
+fn built_in_profiles_say_what_their_browsers_were_seen_to_send() {
+    for name in ["chrome@156", "firefox@153"] {
+        let rule = Fields::of_profile(&Profile::named(name).unwrap()).unwrap();
+        let diffs = diff_fields(&reference(name).fields().unwrap(), &rule);
+        let differing: Vec<&FieldDiff> = diffs.iter().filter(|diff| !diff.equal).collect();
+        assert!(differing.is_empty(), "{name}: {differing:#?}");
+        assert!(diffs.len() > 30, "{name}: {}", diffs.len());
+    }
 }
 
 #[test]
