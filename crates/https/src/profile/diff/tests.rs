@@ -140,6 +140,15 @@ fn built_in_profiles_say_what_their_browsers_were_seen_to_send() {
 }
 
 #[test]
+fn safaris_profile_has_the_fingerprints_that_are_published_of_it() {
+    let safari = Profile::named("safari@26").unwrap();
+    assert_eq!(safari.ja3_hash().as_deref(), Some("ecdf4f49dd59effc439639da29186671"));
+    assert_eq!(safari.ja4().as_deref(), Some("t13d2013h2_a09f3c656075_7f0f34a4126d"));
+    assert_eq!(safari.akamai().as_deref(), Some("2:0;3:100;4:2097152;9:1|10420225|0|m,s,a,p"));
+    assert_eq!(Profile::named("chrome").unwrap().ja3_hash(), None, "each of its connections has another");
+}
+
+#[test]
 fn a_profile_keeps_nothing_of_one_request() {
     let captures = changed("firefox@153", |capture| {
         let headers = &mut capture.preface.as_mut().unwrap().headers;
