@@ -330,7 +330,8 @@ impl World {
             assert!(probe.probe && !self.banned.contains(&probe.ip));
             let known = self.known.get_mut(&probe.ip).unwrap();
             let is_due = match known.stand {
-                Stand::Candidate | Stand::Out => known.due <= now,
+                Stand::Candidate => self.needs_validation && known.due <= now,
+                Stand::Out => known.due <= now,
                 Stand::Probing { since, .. } => since + MIN * 10 <= now,
                 Stand::Good => false,
             };
@@ -345,7 +346,7 @@ impl World {
             for (ip, known) in self.known.iter().filter(|(ip, it)| !it.sources.is_empty() && !self.banned.contains(ip))
             {
                 let full = known.due + Duration::from_secs(known.pause).mul_f64(0.1);
-                let waits = matches!(known.stand, Stand::Candidate | Stand::Out);
+                let waits = known.stand == Stand::Out || known.stand == Stand::Candidate && self.needs_validation;
                 assert!(!waits || full + MS > now, "{ip}: {known:?}");
             }
         }
