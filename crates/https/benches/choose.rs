@@ -66,7 +66,7 @@ fn inventory(addresses: u32) -> (Inventory, Instant) {
     let ips: Vec<IpAddr> = (0..addresses).map(|index| Ipv4Addr::from(first + index).into()).collect();
     inventory.found(SourceId::Config, ips.iter().copied(), now);
     for (index, ip) in (0..).zip(ips) {
-        for choice in inventory.reserve(ip, now) {
+        if let Ok(choice) = inventory.reserve(ip, now) {
             inventory.succeeded(choice.id, Duration::from_millis(10 + index % 20), now);
             inventory.release(choice.id);
         }

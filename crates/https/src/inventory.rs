@@ -219,8 +219,7 @@ impl Inventory {
     /// [`to_validate`](Self::to_validate).
     pub fn release(&mut self, id: AddressId) {
         if let Some(slot) = self.book.slot(id) {
-            self.book.update(slot, |address| address.in_flight = address.in_flight.saturating_sub(1));
-            self.book.forget_if_idle(slot);
+            self.book.release(slot);
         }
     }
 
