@@ -222,7 +222,9 @@ impl Run<'_> {
             return match self.origin.reserve(ip, now()) {
                 Ok((choice, _)) if self.tried.contains(&choice.id) => Ok(None),
                 Ok(chosen) => Ok(Some(chosen)),
-                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => self.await_named(ip).await,
+                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => {
+                    self.await_named(ip).await
+                }
                 Err(Unusable::Unknown) => {
                     Err(Error::request(format!("{ip} is none of the addresses of {}", self.origin.authority())))
                 }
@@ -407,6 +409,8 @@ impl Run<'_> {
         let word = self.origin.answered(choice.id, served.phases.head, response.status(), wait, now);
         let patience = self.origin.config.body_timeout;
         let answer = response.map(|incoming| Body::new(incoming, served, patience));
+        #[cfg(feature = "browser")]
+        let answer = if self.head.decodes { decoded(answer) } else { answer };
         let improves = word.is_some_and(|word| word.retry) && is_repeatable && self.kept.is_none();
         if improves && self.may_try_again(now) && self.origin.has_others(&self.tried, choice.id) {
             self.tried.push(choice.id);
@@ -546,6 +550,13 @@ fn ends_connection(error: &TransportError) -> bool {
     !matches!(error.kind(), TransportKind::Http2) || error.is_retryable()
 }
 
+#[cfg(feature = "browser")]
+fn decoded(answer: Response<Body>) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    let body = body.decoded(&mut head.headers);
+    Response::from_parts(head, body)
+}
+
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -564,4 +575,3 @@ const PATIENT: u32 = 4;
 
 /// ... and after so many the request fails.
 const UNSENT_MAX: u32 = 32;
-

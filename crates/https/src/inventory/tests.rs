@@ -86,6 +86,19 @@ fn shares(inventory: &mut Inventory, count: u64, now: Instant) -> BTreeMap<IpAdd
 }
 
 #[test]
+fn without_validation_the_first_request_finds_out_about_a_candidate() {
+    let now = start();
+    let mut inventory = Inventory::new(Settings::new(&OriginConfig::new("tiles.example"), 7));
+    inventory.found(SourceId::Config, ["192.0.2.1".parse().expect("valid")], now);
+    assert!(inventory.to_validate(1, now).is_empty());
+    assert_eq!(inventory.next_event(now), None);
+    let choice = inventory.choose(&[], now, 0).expect("a candidate");
+    inventory.failed(choice.id, "refused", now);
+    let due = inventory.next_event(now).expect("a quarantine ends");
+    assert_eq!(inventory.to_validate(1, due).len(), 1);
+}
+
+#[test]
 fn a_source_replaces_what_it_said_and_an_address_is_kept_while_any_source_names_it() {
     let now = start();
     let mut inventory = Inventory::new(settings(|_| ()));
@@ -223,17 +236,17 @@ fn without_validation_a_candidate_is_chosen_at_once_and_its_first_success_valida
 }
 
 #[test]
-fn without_validation_a_candidate_waits_for_a_request_and_one_that_failed_is_probed() {
+fn a_candidate_that_is_probed_without_validation_can_be_chosen_meanwhile() {
     let now = start();
-    let mut inventory = Inventory::new(settings(|_| ()));
-    inventory.found(SourceId::Dns, ips([1, 2]), now);
-    assert_eq!((inventory.next_event(now), inventory.to_validate(9, now)), (None, vec![]));
-    fail(&mut inventory, 2, now);
-    assert_eq!(state(&inventory, 2, now), AddressState::Quarantined);
-    let probes = inventory.to_validate(9, now + MIN * 5);
-    assert_eq!(probes.iter().map(|probe| probe.ip).collect::<Vec<_>>(), ips([2]));
-    inventory.validated(probes[0].id, Ok(MS), now + MIN * 5);
-    assert_eq!(state(&inventory, 2, now), AddressState::Validated);
+    let mut inventory = Inventory::new(Settings { probes_candidates: true, ..settings(|_| ()) });
+    inventory.found(SourceId::Dns, ips([1]), now);
+    let probe = inventory.to_validate(9, now)[0];
+    let choice = inventory.choose(&[], now, 1).unwrap();
+    assert_eq!((choice.id, choice.probe), (probe.id, false));
+    inventory.failed(choice.id, "connection refused", now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined);
+    inventory.validated(probe.id, Ok(MS), now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined, "the probe began before");
 }
 
 #[test]
