@@ -163,6 +163,13 @@ pub struct Body {
     served: Served,
 }
 
+#[cfg_attr(
+    feature = "browser",
+    expect(
+        clippy::large_enum_variant,
+        reason = "the large one is the usual one, and boxing it would cost each answer an allocation"
+    )
+)]
 enum Source {
     Plain(Plain),
     #[cfg(feature = "browser")]
@@ -190,9 +197,9 @@ impl Body {
         let source = if plain.incoming.is_end_stream() {
             Source::Plain(plain)
         } else {
-            match crate::decode::Decoded::new(plain, headers) {
-                Ok(decoded) => Source::Decoded(Box::new(decoded)),
-                Err(plain) => Source::Plain(plain),
+            match crate::decode::Coding::of(headers) {
+                Some(coding) => Source::Decoded(Box::new(crate::decode::Decoded::new(plain, coding, headers))),
+                None => Source::Plain(plain),
             }
         };
         Body { source, ..self }

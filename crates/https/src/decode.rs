@@ -41,27 +41,47 @@ enum Decoder {
     Zstd(Box<ZstdDecoder<Coded>>),
 }
 
-impl Decoded {
-    /// Takes over a body whose coding is known, and the headers that speak of it (RFC 9110 section 8.4.1).
-    pub(crate) fn new(body: Plain, headers: &mut HeaderMap) -> Result<Decoded, Plain> {
+/// A coding that is known (RFC 9110 section 8.4.1, RFC 7932, RFC 8878).
+#[derive(Clone, Copy)]
+pub(crate) enum Coding {
+    Brotli,
+    Gzip,
+    Zlib,
+    Zstd,
+}
+
+impl Coding {
+    /// The coding that headers speak of; `None` where there is none, an unknown one, or several.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Coding> {
         let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-        let (Some(coding), None) = (codings.next(), codings.next()) else { return Err(body) };
-        let coding = coding.as_bytes().to_ascii_lowercase();
-        let coded = |body| Coded { body, piece: Bytes::new(), trailers: None, has_ended: false };
-        let decoder = match coding.as_slice() {
-            b"br" => Decoder::Brotli(Box::new(BrotliDecoder::new(coded(body)))),
-            b"gzip" | b"x-gzip" => {
-                let mut decoder = GzipDecoder::new(coded(body));
+        let (Some(coding), None) = (codings.next(), codings.next()) else { return None };
+        match coding.as_bytes().to_ascii_lowercase().as_slice() {
+            b"br" => Some(Coding::Brotli),
+            b"gzip" | b"x-gzip" => Some(Coding::Gzip),
+            b"deflate" => Some(Coding::Zlib),
+            b"zstd" => Some(Coding::Zstd),
+            _ => None,
+        }
+    }
+}
+
+impl Decoded {
+    /// Takes over a body, and the headers that are no longer true of it.
+    pub(crate) fn new(body: Plain, coding: Coding, headers: &mut HeaderMap) -> Decoded {
+        headers.remove(header::CONTENT_ENCODING);
+        headers.remove(header::CONTENT_LENGTH);
+        let coded = Coded { body, piece: Bytes::new(), trailers: None, has_ended: false };
+        let decoder = match coding {
+            Coding::Brotli => Decoder::Brotli(Box::new(BrotliDecoder::new(coded))),
+            Coding::Gzip => {
+                let mut decoder = GzipDecoder::new(coded);
                 decoder.multiple_members(true);
                 Decoder::Gzip(Box::new(decoder))
             }
-            b"deflate" => Decoder::Zlib(Box::new(ZlibDecoder::new(coded(body)))),
-            b"zstd" => Decoder::Zstd(Box::new(ZstdDecoder::new(coded(body)))),
-            _ => return Err(body),
+            Coding::Zlib => Decoder::Zlib(Box::new(ZlibDecoder::new(coded))),
+            Coding::Zstd => Decoder::Zstd(Box::new(ZstdDecoder::new(coded))),
         };
-        headers.remove(header::CONTENT_ENCODING);
-        headers.remove(header::CONTENT_LENGTH);
-        Ok(Decoded { decoder, buffer: vec![0; BUFFER].into(), state: State::Coded })
+        Decoded { decoder, buffer: vec![0; BUFFER].into(), state: State::Coded }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
