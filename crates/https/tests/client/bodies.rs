@@ -82,7 +82,7 @@ async fn trailers_go_both_ways() {
         let request = Request::post(url(&lab, "/trailers")).header("trailer", "x-sum").header("te", "trailers");
         let request = request.body(RequestBody::stream(body)).expect("valid");
         let answer = client.request(request).await.expect("an answer");
-        let collected = BodyExt::collect(answer.into_body()).await.expect("the whole answer");
+        let collected = http_body_util::BodyExt::collect(answer.into_body()).await.expect("the whole answer");
         let trailers = collected.trailers().cloned().expect("trailers");
         assert_eq!(trailers["echo-x-sum"], "42", "{http:?}");
         assert_eq!(trailers["lab-sha256"], keepwarm_lab::sha256_hex(&[7; 3 * 1024]).as_str());
