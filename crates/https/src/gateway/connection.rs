@@ -1,6 +1,12 @@
 //! One client's connection: HTTP/1.1 by hyper, its limits, and how it ends.
 
-use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,13 +56,14 @@ pub(super) async fn serve(
     });
     let io = TokioIo::new(ClientIo::new(stream, stage.clone()));
     let mut connection = builder().serve_connection(io, service);
-    let result = tokio::select! {
-        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
-        // An error means that the gateway is gone.
-        _ = closing.wait_for(|closing| *closing) => {
-            if stage.is_idle() {
-                return;
-            }
+    let ended = tokio::select! {
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
+        () = told(&mut closing) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None if stage.is_idle() => return,
+        None => {
             Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
@@ -71,6 +78,11 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+async fn told(closing: &mut watch::Receiver<bool>) {
+    // An error means that the gateway is gone.
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 /// Says that there are too many.

@@ -66,8 +66,10 @@ fn upgraded(uri: &Uri, upgrade: bool) -> Result<Route, Refusal> {
             "http://{host} is not served, since this is a gateway to https: set \"upgrade\" in [https.gateway], or ask for {PREFIX}{host}/"
         )));
     }
+    let checked = join(authority.as_str(), path(uri))?;
     match authority.port_u16() {
-        None | Some(80) => Ok(Route { uri: join(host, path(uri))?, form: Form::Upgraded }),
+        None => Ok(Route { uri: checked, form: Form::Upgraded }),
+        Some(80) => Ok(Route { uri: join(host, path(uri))?, form: Form::Upgraded }),
         Some(port) => Err(Refusal::request(format!(
             "http://{host}:{port} is not served: only port 80 is upgraded to https; for https at that port ask for {PREFIX}{host}:{port}/"
         ))),
