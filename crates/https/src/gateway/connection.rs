@@ -100,15 +100,19 @@ pub(super) async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermi
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(BUFFER_MAX).max_headers(HEADERS_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(BUFFER_MAX);
+    builder.max_headers(HEADERS_MAX).max_header_size(HEAD_MAX);
     builder
 }
 
 /// Longest time from an answer, or from the start, to the end of the next head: for how long a connection is kept for its client.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of a request's head; and of what is read and written at a time.
+/// Bytes that are read, or kept to be written, at a time.
 const BUFFER_MAX: usize = 64 * 1024;
+
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 64 * 1024;
 
 /// Header lines of a request.
 const HEADERS_MAX: usize = 128;

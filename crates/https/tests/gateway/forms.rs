@@ -70,6 +70,8 @@ async fn a_request_chooses_its_address_its_connection_and_its_time() {
         let request = rig.request("GET", &rig.path("/echo"), &[(name, &value)]);
         rig.ask(request)
     };
+    // Its addresses are known from then on.
+    rig.get("/").await;
     for ip in rig.lab.addresses() {
         assert_eq!(ask("keepwarm-address", ip.to_string()).await.echo().address, ip.to_string());
     }
@@ -127,6 +129,7 @@ async fn what_is_not_served_is_refused_in_one_line_and_the_connection_goes_on() 
     assert_eq!(rig.lab.total().requests, 0);
     let asks = format!("GET / HTTP/1.1\r\nhost: localhost\r\n\r\nGET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", rig.path("/"));
     let answers = rig.raw(&asks).await;
+    let answers = String::from_utf8_lossy(&answers);
     assert!(answers.starts_with("HTTP/1.1 404 ") && answers.contains("HTTP/1.1 200 OK\r\n"), "{answers}");
 }
 

@@ -74,8 +74,8 @@ async fn curl_downloads_and_uploads() {
 #[tokio::test]
 async fn curl_notices_a_body_that_was_cut() {
     let rig = rig().await;
-    rig.lab.update_faults(rig.lab.addresses()[0], |faults| faults.reset_mid_body = Some(100_000));
-    for path in [bytes_path(), "/stream/3000".to_owned()] {
+    rig.lab.update_faults(rig.lab.addresses()[0], |faults| faults.reset_mid_body = Some(5000));
+    for path in [bytes_path(), "/stream/200".to_owned()] {
         for version in ["--http1.1", "--http1.0"] {
             let Some((ok, _)) = run("curl", &["-sS", version, "-o", "-", &rig.url(&path)]).await else { return };
             assert!(!ok, "{path} {version}");
