@@ -15,7 +15,7 @@ mod text;
 pub(crate) mod wire;
 
 pub use answer::{AnswerError, AnswerInfo, addresses, answer_matches, is_truncated, tcp_keepalive, verify_answer};
-pub(crate) use answer::{AnswerOptions, answer_options};
+pub(crate) use answer::{AnswerOptions, addresses_ttl, answer_options};
 pub use client::{ClientView, build_error, build_query_error, build_truncated, prepare_answer};
 pub(crate) use client::{address, ede, push_opt, shorten};
 pub(crate) use edns::{OptWriter, PADDING_BLOCK};

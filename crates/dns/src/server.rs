@@ -20,6 +20,7 @@ mod pools;
 pub(crate) mod proxy;
 mod query_log;
 mod quic;
+mod resolver;
 mod route;
 mod status;
 mod tcp;
@@ -32,6 +33,7 @@ pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
 pub use query_log::QueryLogError;
+pub use resolver::ServerResolver;
 pub use status::{DdrStatus, PoolStatus, ServerStatus};
 pub use trace::{
     AttemptTrace, CacheVerdict, CandidateTrace, ConnectionTrace, DialTrace, ExchangeTrace, Explanation, HedgeVerdict,
@@ -321,6 +323,11 @@ impl Server {
             trace.total = asked.elapsed();
         }
         Some(trace)
+    }
+
+    /// A resolver that asks this server, as the daemon itself. It may outlive the server: it then finds nothing.
+    pub fn resolver(&self) -> ServerResolver {
+        ServerResolver::new(&self.addresses[0].inbox, self.shared.config.timeout)
     }
 
     /// Forgets answers: those to every question about `name` (presentation form, any case), or all of them. Returns how

@@ -3,9 +3,9 @@
 //! What is deliberately not here: whether a failed request is sent again (`client`).
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,8 +37,12 @@ pub(crate) struct Head {
 pub(crate) enum Failure {
     /// The connection or the server.
     Transport(Error),
+    /// The server refused the stream, and would refuse others: it has too much to do (RFC 9113 section 8.7).
+    Refused(Error),
     /// The caller's own body.
     RequestBody(BoxError),
+    /// Nothing came in time.
+    Silent,
 }
 
 impl Failure {
@@ -146,6 +150,7 @@ pub(crate) async fn send(
     head: &Head,
     body: &mut RequestBody,
     body_timeout: Duration,
+    until: Instant,
     in_flight: Option<InFlight>,
 ) -> Result<(response::Parts, Incoming), (Failure, Lease<Dialer>, Option<InFlight>)> {
     let spoils = matches!(lease.wire, Wire::Http1(_));
@@ -153,13 +158,16 @@ pub(crate) async fn send(
     let result = match &hold.lease().wire {
         Wire::Http2(handle) => {
             let address = hold.lease().address;
-            handle.send(head.http2(target), body, body_timeout).await.map(|answer| {
-                (answer.head, Stream::Http2(h2::Incoming::new(answer.body, address)), answer.upload)
+            let exchange = handle.send(head.http2(target), body, body_timeout);
+            within(until, exchange).await.map(|answer| {
+                let length = length(&head.method, &answer.head);
+                let incoming = h2::Incoming::new(answer.body, address, length);
+                (answer.head, Stream::Http2(incoming), answer.upload)
             })
         }
         Wire::Http1(handle) => {
             let exchange = handle.send(head.http1(target), body, body_timeout);
-            exchange.await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
+            within(until, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
         }
     };
     match result {
@@ -177,6 +185,10 @@ pub(crate) async fn send(
             Err((failure, lease, in_flight))
         }
     }
+}
+
+async fn within<T>(until: Instant, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout_at(until.into(), exchange).await.unwrap_or(Err(Failure::Silent))
 }
 
 /// What an answer's head says about the length of its body (RFC 9110 section 8.6).

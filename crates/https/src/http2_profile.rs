@@ -5,12 +5,12 @@
 use http2::{
     client::Builder,
     frame::{
-        ExperimentalSettings, Priorities, Priority, PseudoId, PseudoOrder, Setting, SettingId, SettingsOrder,
-        StreamDependency, StreamId,
+        ExperimentalSettings, Priorities, PrioritiesBuilder, Priority, PseudoId, PseudoOrder, Setting, SettingId,
+        SettingsOrder, StreamDependency, StreamId,
     },
 };
 
-use crate::profile::{HeadersPriority, Http2Profile, WINDOW_DEFAULT};
+use crate::profile::{HeadersPriority, Http2Profile, read::WINDOW_DEFAULT};
 
 /// A builder of connections whose preface, priorities and pseudo-headers are those of `profile`: settings in their order
 /// (RFC 9113 section 6.5), the connection's window, PRIORITY frames, the first stream.
@@ -58,7 +58,7 @@ fn apply(profile: &Http2Profile, builder: &mut Builder) {
     if !profile.priority_frames.is_empty() {
         let frames = profile.priority_frames.iter();
         let frames = frames.map(|frame| Priority::new(StreamId::from(frame.stream), dependency(frame.priority)));
-        builder.priorities(frames.fold(Priorities::builder(), |frames, frame| frames.push(frame)).build());
+        builder.priorities(frames.fold(Priorities::builder(), PrioritiesBuilder::push).build());
     }
     builder.initial_stream_id(profile.first_stream);
 }

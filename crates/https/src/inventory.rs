@@ -287,7 +287,7 @@ impl Inventory {
         }
     }
 
-    /// What is to be probed now, `max` at most: candidates, and addresses in quarantine whose pause has ended. They are `Probing` from
+    /// What is to be probed now, `max` at most: candidates, where validation is asked for, and addresses in quarantine whose pause has ended. They are `Probing` from
     /// here on and not named again until the outcome is told by [`validated`](Self::validated) or [`given_up`](Self::given_up), or ten
     /// minutes have passed. Probes are no requests in flight: do not release them.
     pub fn to_validate(&mut self, max: usize, now: Instant) -> Vec<Choice> {

@@ -206,13 +206,15 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     let profile = origin.config.profile_headers.then(|| &**origin.main().profile());
     let mut body = RequestBody::empty();
     let head = Head::new(request.into_parts().0, profile, &body);
-    let exchange = exchange::send(lease, origin.main(), &head, &mut body, timeout, None);
-    match tokio::time::timeout_at(deadline, exchange).await {
-        Err(_) => Err(Bad::Address(format!("no answer to {} within {timeout:.1?}", validate.method))),
-        Ok(Err((Failure::Transport(error), ..))) if is_local(&error) => Err(Bad::Local(error.to_string())),
-        Ok(Err((Failure::Transport(error), ..))) => Err(Bad::Address(error.to_string())),
-        Ok(Err((Failure::RequestBody(error), ..))) => Err(Bad::Local(error.to_string())),
-        Ok(Ok((head, mut incoming))) => {
+    match exchange::send(lease, origin.main(), &head, &mut body, timeout, deadline.into_std(), None).await {
+        Err((Failure::Silent, mut lease, _)) => {
+            lease.poison();
+            Err(Bad::Address(format!("no answer to {} within {timeout:.1?}", validate.method)))
+        }
+        Err((Failure::Transport(error), ..)) if is_local(&error) => Err(Bad::Local(error.to_string())),
+        Err((Failure::Transport(error) | Failure::Refused(error), ..)) => Err(Bad::Address(error.to_string())),
+        Err((Failure::RequestBody(error), ..)) => Err(Bad::Local(error.to_string())),
+        Ok((head, mut incoming)) => {
             if !validate.statuses.contains(head.status) {
                 return Err(Bad::Address(format!("{} answered {}", validate.method, head.status.as_u16())));
             }

@@ -4,9 +4,9 @@
 //! answer says which. Addresses that fail are put aside and come back after a probe.
 
 pub mod config;
+pub mod http2_profile;
 pub mod inventory;
 pub mod profile;
-pub mod http2_profile;
 pub mod tls;
 
 mod body;

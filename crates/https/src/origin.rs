@@ -260,6 +260,11 @@ impl Origin {
         counts.probing > 0 || (self.config.validate.is_some() && counts.candidate > 0)
     }
 
+    /// Whether addresses are still being found or validated.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.changed.borrow().lookups == 0 || self.is_hopeful()
+    }
+
     /// Whether a good address is left beside those that were tried and this one.
     pub(crate) fn has_others(&self, tried: &[AddressId], this: AddressId) -> bool {
         let counts = self.counts();

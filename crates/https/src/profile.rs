@@ -7,11 +7,22 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 mod builtin;
-mod limits;
-mod read;
+pub mod capture;
+pub mod code;
+pub mod diff;
+mod expected;
+mod fields;
+mod fingerprint;
+pub mod hello;
+mod learn;
+pub(crate) mod limits;
+pub mod preface;
+pub(crate) mod read;
+mod reference;
 
 pub use builtin::UnknownProfile;
-pub(crate) use read::WINDOW_DEFAULT;
+pub use fields::Fields;
+pub use learn::LearnError;
 pub use read::ProfileError;
 
 /// How connections look to the server: TLS hello, HTTP/2 preface and default headers.
@@ -152,4 +163,9 @@ impl Profile {
             version => format!("{}@{version}", self.name),
         }
     }
+}
+
+/// Bytes as hexadecimal, lower case.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

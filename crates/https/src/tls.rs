@@ -83,7 +83,11 @@ impl TlsDialer {
         let label = profile.label();
         let stack = match &profile.tls {
             None => {
-                let alpn: Vec<&[u8]> = ["h2", "http/1.1"].iter().filter(|name| allows(versions, name)).map(|name| name.as_bytes()).collect();
+                let alpn: Vec<&[u8]> = ["h2", "http/1.1"]
+                    .iter()
+                    .filter(|name| allows(versions, name))
+                    .map(|name| name.as_bytes())
+                    .collect();
                 Stack::Plain(TlsClient::new(roots, &alpn).map_err(TlsSetupError::Roots)?)
             }
             #[cfg(feature = "browser")]
@@ -238,3 +242,6 @@ impl std::error::Error for TlsSetupError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `keepwarm check`: a config file read as the daemon would, and in a few lines what it comes to.
 //!
-//! The faults are the config's business; this says where clients come in and whom their queries go to.
+//! The faults are the config's business; this says where clients come in, whom their queries go to and which hosts are kept
+//! warm.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
+use keepwarm_https::config::{HttpVersions, HttpsConfig, OriginConfig};
 
 use crate::{
     cli::{CheckArgs, Exit, complain, print},
@@ -35,8 +37,15 @@ pub fn main(args: &CheckArgs) -> anyhow::Result<Exit> {
 }
 
 fn summary(name: &str, config: &Config) -> String {
-    let dns = &config.dns;
-    let mut lines = vec![format!("{name}: ok"), format!("dns listens on {}", list(dns.listen.iter().map(listener)))];
+    let mut lines = vec![format!("{name}: ok")];
+    lines.extend(config.dns.iter().flat_map(dns_lines));
+    lines.extend(config.https.iter().flat_map(https_lines));
+    lines.push(format!("status endpoint on {}", config.control.listen));
+    lines.join("\n  ") + "\n"
+}
+
+fn dns_lines(dns: &DnsConfig) -> Vec<String> {
+    let mut lines = vec![format!("dns listens on {}", list(dns.listen.iter().map(listener)))];
     lines.push(format!("upstreams: {}", upstreams_of(dns, DEFAULT_GROUP)));
     for group in groups(dns) {
         lines.push(format!("group {group}: {}", upstreams_of(dns, group)));
@@ -54,8 +63,57 @@ fn summary(name: &str, config: &Config) -> String {
     if let (Some(file), true) = (&dns.query_log.file, dns.query_log.privacy != QueryLogPrivacy::Off) {
         lines.push(format!("query log: {}", file.display()));
     }
-    lines.push(format!("status endpoint on {}", config.control.listen));
-    lines.join("\n  ") + "\n"
+    lines
+}
+
+fn https_lines(https: &HttpsConfig) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(gateway) = &https.gateway {
+        let users = match gateway.users.len() {
+            0 => "everybody who reaches it".to_owned(),
+            1 => "1 user".to_owned(),
+            users => format!("{users} users"),
+        };
+        lines.push(format!("https gateway on {}, for {users}", list(gateway.listen.iter().map(ToString::to_string))));
+    }
+    if !https.origins.is_empty() {
+        lines.push(format!("origins: {}", list(https.origins.iter().map(origin))));
+    }
+    if let Some(any) = &https.any_host {
+        lines.push(format!("any other host ({})", way(any)));
+    }
+    let pool = &https.pool;
+    lines.push(format!(
+        "https connections: {}, {} an address, {} idle",
+        pool.max_total, pool.max_per_host, pool.max_idle
+    ));
+    lines
+}
+
+fn origin(origin: &OriginConfig) -> String {
+    let host = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
+    match origin.port {
+        443 => format!("{host} ({})", way(origin)),
+        port => format!("{host}:{port} ({})", way(origin)),
+    }
+}
+
+/// How an origin is reached, in a few words; never with a proxy's credential.
+fn way(origin: &OriginConfig) -> String {
+    let mut words = vec![origin.profile.label()];
+    if origin.http != HttpVersions::Both {
+        words.push(origin.http.as_str().to_owned());
+    }
+    if let Some(proxy) = &origin.proxy {
+        words.push(format!("via {}:{}", proxy.host, proxy.port));
+    }
+    if let Some(validate) = &origin.validate {
+        words.push(format!("validated by {} {}", validate.method, validate.path));
+    }
+    if origin.warm > 0 {
+        words.push(format!("{} warm", origin.warm));
+    }
+    words.join(", ")
 }
 
 fn listener(listen: &Listen) -> String {

@@ -51,6 +51,8 @@ pub enum Command {
     Pools(PoolsArgs),
     /// Show the cache of the running daemon, or flush answers from it.
     Cache(CacheArgs),
+    /// Show, compare and record profiles of browsers: how connections look to a server.
+    Profile(crate::profile::ProfileArgs),
     /// Print an example config or the schema of the config file.
     Config {
         /// What to print.
@@ -248,6 +250,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
+        Command::Profile(args) => crate::profile::main(&args),
         Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
         Command::Lab(args) => crate::lab::main(&args),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use keepwarm_dns::config::DnsConfig;
+use keepwarm_https::config::HttpsConfig;
 use toml::de::DeTable;
 
 use crate::logging::LogConfig;
@@ -22,7 +23,9 @@ pub mod fault;
 mod later;
 mod meaning;
 pub mod name;
+mod origin;
 mod read;
+mod secret;
 mod spec;
 mod value;
 pub mod words;
@@ -42,8 +45,11 @@ pub struct Config {
     pub log: LogConfig,
     /// The status endpoint.
     pub control: ControlConfig,
-    /// The DNS gateway, with the limits of the whole daemon.
-    pub dns: DnsConfig,
+    /// The DNS gateway, with the limits of the whole daemon; none where the file has no `[dns]`. One of this and `https` is there.
+    pub dns: Option<DnsConfig>,
+    /// Hot HTTPS; none where the file has no `[https]`. Its connections and those of `dns` are together at most
+    /// `limits.max_connections`.
+    pub https: Option<HttpsConfig>,
 }
 
 /// Settings of the status endpoint.
@@ -116,6 +122,7 @@ impl Config {
             faults.push(Fault::error(span, format!("not TOML: {}", error.message())));
         }
         if faults.has_errors() {
+            faults.conceal_suspects();
             // What a half-understood file means can only be guessed, so the keys are checked once the syntax is right.
             faults.sort();
             faults.conclude("the keys are checked once the syntax is right");

@@ -8,7 +8,10 @@ mod explain;
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::{config::QueryLogSettings, server::Server};
+use keepwarm_dns::{
+    config::{DnsConfig, QueryLogSettings},
+    server::Server,
+};
 
 use crate::{
     cli::{Exit, QueryArgs, print},
@@ -35,7 +38,9 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
             // The answer is what was asked for: connection events are only shown when asked for, too.
             config.log.filter = log.unwrap_or_else(|| "warn".parse().expect("a level"));
             crate::logging::init(&config.log)?;
-            runtime.block_on(ask_here(config, request))?
+            let dns =
+                config.dns.with_context(|| format!("{} has no [dns]: there is no upstream to ask", file.display()))?;
+            runtime.block_on(ask_here(dns, request))?
         }
         None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?,
     };
@@ -47,14 +52,14 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::Failure } else { Exit::Ok })
 }
 
-async fn ask_here(mut config: Config, request: QueryRequest) -> anyhow::Result<QueryReport> {
-    config.dns.listen.clear();
-    config.dns.workers = 1;
+async fn ask_here(mut dns: DnsConfig, request: QueryRequest) -> anyhow::Result<QueryReport> {
+    dns.listen.clear();
+    dns.workers = 1;
     // The upstreams are what is asked here, and an empty cache could only say that it is empty.
-    config.dns.cache.size = 0;
+    dns.cache.size = 0;
     // The log is the running daemon's, and may not be this user's to write.
-    config.dns.query_log = QueryLogSettings::default();
-    let server = Server::start(config.dns).map_err(run::unavailable)?;
+    dns.query_log = QueryLogSettings::default();
+    let server = Server::start(dns).map_err(run::unavailable)?;
     let report = run::ask(&server, request).await;
     server.stop(Duration::ZERO).await;
     Ok(report?)

@@ -29,6 +29,7 @@ pub fn main(config: Config) -> anyhow::Result<Exit> {
 }
 
 async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit> {
+    let dns = config.dns.context("the config has no [dns], and nothing else is served by `keepwarm run` so far")?;
     let mut signals = Signals::new().context("listen for signals")?;
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
@@ -38,11 +39,11 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
         let error = io_words(&error);
         Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
     })?;
-    let cache_size = config.dns.cache.size;
+    let cache_size = dns.cache.size;
     if !sockets.is_empty() {
         tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
     }
-    let server = Server::start_with(config.dns, sockets).map_err(unavailable)?;
+    let server = Server::start_with(dns, sockets).map_err(unavailable)?;
     if let Some(certificate) = server.certificate() {
         let (names, not_after) = (certificate.names().join(", "), certificate.not_after_date());
         tracing::info!(names, not_after, "certificate of the encrypted listeners");

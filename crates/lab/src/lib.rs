@@ -1,4 +1,4 @@
-//! DNS upstreams on loopback that misbehave on request, with counters and a test CA.
+//! DNS upstreams and an HTTPS origin on loopback that misbehave on request, with counters and a test CA.
 //!
 //! A [`Lab`] speaks DNS over UDP, TCP, TLS, HTTPS (h2, h1 and h3) and QUIC. Every name exists, and every answer encodes its question,
 //! so that a client can prove that it got its own: see [`answer_matches`]. [`Faults`] says how the lab misbehaves.
@@ -13,6 +13,21 @@
 //! println!("DNS over TLS on {}", lab.tls_addr());
 //! lab.update_faults(|faults| faults.silent = true);
 //! assert_eq!(lab.counters().tls.open, 0);
+//! lab.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! An [`OriginLab`] is an HTTPS origin with many addresses, each with faults and counters of its own.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use keepwarm_lab::{OriginLab, OriginSpec, loopback_addresses};
+//!
+//! let lab = OriginLab::start(OriginSpec { addresses: loopback_addresses(50), ..OriginSpec::default() }).await?;
+//! let first = lab.addresses()[0];
+//! lab.update_faults(first, |faults| faults.status = Some(403));
+//! lab.set_max_streams(first, 0);
+//! assert_eq!(lab.total().handshakes_full, 0);
 //! lab.stop().await;
 //! # Ok(()) }
 //! ```

@@ -1,4 +1,4 @@
-//! Everything in keepwarm that opens a socket: UDP, TCP, TLS, QUIC, HTTP/3, HTTP/2 and HTTP/1.1.
+//! Everything in keepwarm that opens a socket: UDP, TCP, TLS, QUIC, HTTP/3, HTTP/2 and HTTP/1.1, and proxies.
 //!
 //! Each module turns an address and a deadline into something connected, or into an [`error::Error`] that says what was
 //! tried, which phase failed and whose fault it is. What is deliberately not here: DNS messages, pooling, retries and

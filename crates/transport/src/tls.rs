@@ -30,11 +30,13 @@ use crate::error::{Error, ErrorKind, Phase};
 
 mod certificate;
 mod ech;
+mod peer;
 mod roots;
 mod server;
 mod verifier;
 
 pub use ech::{EchKeys, EchKeysError, EchRejection, EchStatus};
+pub use peer::{PeerName, PeerVerifier, explain_alert};
 pub use roots::{RootsError, TlsRoots};
 pub use server::{CertificateError, CertificateFault, CertificateInfo, Reload, TlsServer};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    FORMERR, Header, NOERROR, NOTIMP, REFUSED, SERVFAIL, TYPE_A, TYPE_AAAA, TYPE_OPT,
+    FORMERR, Header, NOERROR, NOTIMP, REFUSED, SERVFAIL, TYPE_A, TYPE_AAAA, TYPE_CNAME, TYPE_OPT,
     query::question,
     wire::{Malformed, OPTION_COOKIE, OPTION_KEEPALIVE, Options, Records, question_end, u16_at},
 };
@@ -189,7 +189,21 @@ pub fn addresses(answer: &[u8]) -> impl Iterator<Item = (IpAddr, Duration)> {
     })
 }
 
+/// For how long the addresses in an answer hold: the smallest TTL of those and of the aliases that lead to them. `None` where there is
+/// neither.
+pub(crate) fn addresses_ttl(answer: &[u8]) -> Option<Duration> {
+    let count = Header::read(answer).map_or(0, |header| usize::from(header.answers()));
+    let records = Records::of(answer).into_iter().flat_map(|records| records.take(count)).flatten();
+    let counts = |rtype| matches!(rtype, TYPE_A | TYPE_AAAA | TYPE_CNAME | TYPE_DNAME);
+    let ttls = records.filter(|record| record.class == 1 && counts(record.rtype)).map(|record| record.ttl);
+    // RFC 2181 section 8: with the most significant bit set it is zero.
+    ttls.map(|ttl| if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl }).min().map(|ttl| Duration::from_secs(ttl.into()))
+}
+
 const TYPE_ANY: u16 = 255;
+
+/// Alias of all names below one (RFC 6672).
+const TYPE_DNAME: u16 = 39;
 
 #[cfg(test)]
 mod tests {
@@ -256,6 +270,29 @@ mod tests {
             let good = sections == places[3];
             assert_eq!(verify_answer(&whole).is_ok(), good, "{sections:?}");
             assert!(verify_answer(&whole[..Header::LEN + question.len() + 5]).is_ok(), "cut within its first record");
+        }
+    }
+
+    #[test]
+    fn addresses_hold_for_as_long_as_the_alias_that_leads_to_them() {
+        let record = |rtype: u8, ttl: u32| {
+            [&[0xc0, 0x0c, 0, rtype, 0, 1][..], &ttl.to_be_bytes(), b"\0\x04\xc0\0\x02\x01"].concat()
+        };
+        let (cname, dname, txt) = (5, 39, 16);
+        for (records, expected) in [
+            (vec![record(1, 60), record(1, 30)], Some(30)),
+            (vec![record(cname, 5), record(1, 60)], Some(5)),
+            (vec![record(dname, 5), record(cname, 9), record(1, 60)], Some(5)),
+            (vec![record(txt, 5), record(1, 60)], Some(60)),
+            (vec![record(1, 0x8000_0001)], Some(0)),
+            (vec![record(1, i32::MAX.unsigned_abs())], Some(i32::MAX.unsigned_abs())),
+            (vec![record(txt, 5)], None),
+        ] {
+            let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            // What is not in the answer section does not count.
+            let (other, opt) = (record(1, 1), OPT);
+            let message = answer(false, [&records, &[&other], &[&other, opt]]);
+            assert_eq!(addresses_ttl(&message).map(|ttl| ttl.as_secs()), expected.map(u64::from));
         }
     }
 }

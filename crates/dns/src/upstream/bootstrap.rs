@@ -9,7 +9,7 @@ use std::{
 
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind, Phase},
-    resolve::{Resolve, Resolving},
+    resolve::{LookingUp, Resolve, Resolved, Resolving, literal},
     tcp::{self, TcpOptions},
     udp::{self, UdpOptions},
 };
@@ -55,20 +55,23 @@ impl BootstrapResolver {
         Err(last.unwrap_or_else(|| unresolved(name, "there is no bootstrap resolver")))
     }
 
-    async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, TransportError> {
+    async fn find(&self, host: &str) -> Result<Resolved, TransportError> {
+        if let Some(ip) = literal(host) {
+            return Ok(Resolved { addresses: vec![ip], ttl: None });
+        }
         let mut last = None;
         for &server in self.servers.iter() {
             let (v4, v6) =
                 tokio::join!(exchange(server, host, message::TYPE_A), exchange(server, host, message::TYPE_AAAA));
-            let mut addresses = Vec::new();
+            let mut answers = Vec::new();
             for found in [v6, v4] {
                 match found {
-                    Ok(found) => addresses.extend(self::addresses(&found)),
+                    Ok(answer) => answers.push(answer),
                     Err(error) => last = Some(error),
                 }
             }
-            if !addresses.is_empty() {
-                return Ok(addresses);
+            if let Some(found) = resolved(&answers, ADDRESSES_MAX) {
+                return Ok(found);
             }
         }
         Err(last.unwrap_or_else(|| unresolved(host, "the bootstrap resolvers know no address of it")))
@@ -79,7 +82,13 @@ impl Resolve for BootstrapResolver {
     fn resolve(&self, host: &str) -> Resolving {
         let resolver = self.clone();
         let host = host.to_owned();
-        Box::pin(async move { resolver.lookup(&host).await })
+        Box::pin(async move { resolver.find(&host).await.map(|found| found.addresses) })
+    }
+
+    fn lookup(&self, host: &str) -> LookingUp {
+        let resolver = self.clone();
+        let host = host.to_owned();
+        Box::pin(async move { resolver.find(&host).await })
     }
 }
 
@@ -147,6 +156,17 @@ fn unresolved(host: &str, why: &str) -> TransportError {
 /// The addresses in an answer.
 pub(crate) fn addresses(answer: &[u8]) -> Vec<IpAddr> {
     message::addresses(answer).map(|(address, _)| address).take(ADDRESSES_MAX).collect()
+}
+
+/// The addresses in answers about the same name, up to `max` of each answer, and for how long all of them hold; `None` when there is
+/// no address.
+pub(crate) fn resolved(answers: &[Vec<u8>], max: usize) -> Option<Resolved> {
+    let found = |answer| message::addresses(answer).map(|(address, _)| address).take(max);
+    let addresses: Vec<IpAddr> = answers.iter().map(Vec::as_slice).flat_map(found).collect();
+    // An answer without an address says nothing of those in the other one.
+    let with_address = answers.iter().filter(|answer| message::addresses(answer).next().is_some());
+    let ttl = with_address.filter_map(|answer| message::addresses_ttl(answer)).min();
+    (!addresses.is_empty()).then_some(Resolved { addresses, ttl })
 }
 
 /// Datagrams a server and record type.

@@ -5,6 +5,7 @@
 use std::{
     future::Future as _,
     future::poll_fn,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -221,13 +222,12 @@ impl Run<'_> {
             return match self.origin.reserve(ip, now()) {
                 Ok((choice, _)) if self.tried.contains(&choice.id) => Ok(None),
                 Ok(chosen) => Ok(Some(chosen)),
+                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => self.await_named(ip).await,
                 Err(Unusable::Unknown) => {
                     Err(Error::request(format!("{ip} is none of the addresses of {}", self.origin.authority())))
                 }
                 Err(Unusable::Denied) => Err(Error::request(format!("{ip} may not be used: it is denied or banned"))),
-                Err(Unusable::NotValidated) => {
-                    Err(Error::no_address(format!("{ip} was not found good yet: it is probed before its first use")))
-                }
+                Err(Unusable::NotValidated) => Err(Error::no_address(format!("{ip} was not found good"))),
             };
         }
         if let Some(chosen) = self.origin.choose(&self.tried, now()) {
@@ -239,6 +239,25 @@ impl Run<'_> {
             self.unsent = self.unsent.max(PATIENT);
         }
         self.await_address().await
+    }
+
+    /// Waits until the address that the request names was found and validated.
+    async fn await_named(&mut self, ip: IpAddr) -> Result<Option<(Choice, InFlight)>, Error> {
+        let mut progress = self.origin.progress();
+        loop {
+            progress.borrow_and_update();
+            if let Ok(chosen) = self.origin.reserve(ip, now()) {
+                return Ok(Some(chosen));
+            }
+            if !self.origin.is_searching() {
+                return Err(Error::no_address(format!("{ip} is none of its addresses, or was not found good")));
+            }
+            match tokio::time::timeout_at(self.deadline.into(), progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::closed()),
+                Err(_) => return Err(self.timed_out("the address was not found and validated")),
+            }
+        }
     }
 
     /// Waits until an address was found and validated.
@@ -321,26 +340,28 @@ impl Run<'_> {
         self.tries += 1;
         served.tries = self.tries;
         let body_timeout = self.origin.config.body_timeout;
-        let exchange = exchange::send(lease, self.target, &self.head, &mut self.body, body_timeout, Some(in_flight));
-        let result = tokio::time::timeout_at(until.into(), exchange).await;
+        let (head, body) = (&self.head, &mut self.body);
+        let result = exchange::send(lease, self.target, head, body, body_timeout, until, Some(in_flight)).await;
         let ended = now();
         if let Some(again) = again {
             self.body = again;
         }
         match result {
-            Ok(Ok((parts, incoming))) => {
+            Ok((parts, incoming)) => {
                 let head = ended.saturating_duration_since(sent_at);
                 served.phases.head = head;
                 served.phases.total = ended.saturating_duration_since(self.start);
                 self.answered(Response::from_parts(parts, incoming), served, choice, is_repeatable, ended)
             }
-            Ok(Err((Failure::RequestBody(error), ..))) => Step::Failed(Error::request_body(error)),
-            Ok(Err((Failure::Transport(error), lease, in_flight))) => {
-                let step = self.not_answered(&error, lease, choice, is_repeatable, streams, ended);
-                drop(in_flight);
-                step
+            Err((Failure::RequestBody(error), ..)) => Step::Failed(Error::request_body(error)),
+            Err((Failure::Refused(error), lease, _)) => {
+                drop(lease);
+                self.refused(&error, choice, streams, ended)
             }
-            Err(_) => self.silent(choice, is_repeatable, sent_at, ended),
+            Err((Failure::Transport(error), lease, _)) => {
+                self.not_answered(&error, lease, choice, is_repeatable, streams, ended)
+            }
+            Err((Failure::Silent, lease, _)) => self.silent(lease, choice, is_repeatable, sent_at, ended),
         }
     }
 
@@ -428,26 +449,64 @@ impl Run<'_> {
             self.tries -= 1;
             self.unsent += 1;
         }
-        if self.unsent >= UNSENT_MAX || !self.may_try_again(now) {
-            return Step::Failed(explained);
+        self.last = Some(explained);
+        if unprocessed {
+            // A server that goes away says which requests it leaves to others: sending them again doubles no load.
+            if self.unsent < UNSENT_MAX && now < self.deadline { Step::Again } else { self.give_up() }
+        } else if self.may_try_again(now) {
+            self.tried.push(choice.id);
+            Step::Again
+        } else {
+            self.give_up()
         }
-        if self.origin.has_others(&self.tried, choice.id) || !unprocessed {
+    }
+
+    /// The server has too much to do: another address, or this one again, as far as the budget goes.
+    fn refused(&mut self, error: &TransportError, choice: Choice, streams: bool, now: Instant) -> Step {
+        self.last = Some(Error::transport(error.clone()).at(choice.ip, self.tries));
+        self.newer_than = None;
+        if !self.has_body(streams) || !self.may_try_again(now) {
+            return self.give_up();
+        }
+        if self.origin.has_others(&self.tried, choice.id) {
             self.tried.push(choice.id);
         }
-        self.last = Some(explained);
         Step::Again
     }
 
+    fn give_up(&mut self) -> Step {
+        Step::Failed(self.last.take().unwrap_or_else(Error::closed))
+    }
+
     /// Nothing came within the time of this try.
-    fn silent(&mut self, choice: Choice, is_repeatable: bool, sent_at: Instant, now: Instant) -> Step {
+    ///
+    /// A connection that has served before may be dead without a word, as behind a NAT that forgot it: no other request goes over it,
+    /// and the address is not blamed before a new connection was silent too.
+    fn silent(
+        &mut self,
+        mut lease: Lease<Dialer>,
+        choice: Choice,
+        is_repeatable: bool,
+        sent_at: Instant,
+        now: Instant,
+    ) -> Step {
         let waited = now.saturating_duration_since(sent_at);
-        // Callers in a hurry say nothing about the address.
-        if waited >= self.origin.config.timeout / (self.origin.config.tries + 1) {
-            self.origin.failed(choice.id, &format!("no answer within {waited:.1?}"), now);
-        }
-        self.newer_than = None;
-        self.tried.push(choice.id);
         let error = self.timed_out("no answer came").at(choice.ip, self.tries);
+        // Callers in a hurry say nothing about the connection or the address.
+        if waited >= self.origin.config.timeout / (self.origin.config.tries + 1) {
+            lease.poison();
+            if !lease.reused() {
+                self.origin.failed(choice.id, &format!("no answer within {waited:.1?}"), now);
+            }
+        }
+        let is_stale = lease.reused() && self.newer_than.is_none() && is_repeatable;
+        self.newer_than = None;
+        if is_stale && !self.origin.has_others(&self.tried, choice.id) && self.may_try_again(now) {
+            self.newer_than = Some((choice, now));
+            self.last = Some(error);
+            return Step::Again;
+        }
+        self.tried.push(choice.id);
         if !is_repeatable || !self.may_try_again(now) {
             return Step::Failed(error);
         }
@@ -504,5 +563,5 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 const PATIENT: u32 = 4;
 
 /// ... and after so many the request fails.
-const UNSENT_MAX: u32 = 16;
+const UNSENT_MAX: u32 = 32;
 

@@ -266,7 +266,7 @@ impl Handle {
             }
             Err(error) => match upload.and_then(|upload| upload.failure()) {
                 Some(error) => Err(Failure::request_body(error)),
-                None => Err(Failure::new(explain(&error, self.address))),
+                None => Err(self.failed(&error)),
             },
         }
     }
@@ -308,8 +308,14 @@ impl Handle {
                 let (head, body) = Response::into_parts(response);
                 Ok(Some(Answer { head, body, upload: None }))
             }
-            Some(Err(error)) => Err(Failure::new(explain(&error, self.address))),
+            Some(Err(error)) => Err(self.failed(&error)),
         }
+    }
+
+    fn failed(&self, error: &http2::Error) -> Failure {
+        let explained = explain(error, self.address);
+        let is_refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        if is_refused { Failure::Refused(explained) } else { Failure::new(explained) }
     }
 
     /// Whether the peer still answers.
@@ -424,34 +430,52 @@ async fn send(mut data: Bytes, ends: bool, stream: &mut SendStream<Bytes>, patie
 pub(crate) struct Incoming {
     body: RecvStream,
     address: SocketAddr,
+    /// Bytes that are still to come; `None` where the head did not say.
+    left: Option<u64>,
     data_ended: bool,
+    is_over: bool,
 }
 
 impl Incoming {
-    pub(crate) fn new(body: RecvStream, address: SocketAddr) -> Incoming {
-        Incoming { body, address, data_ended: false }
+    pub(crate) fn new(body: RecvStream, address: SocketAddr, length: Option<u64>) -> Incoming {
+        Incoming { body, address, left: length, data_ended: false, is_over: false }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
         if !self.data_ended {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // Whoever polls has taken the piece before: its place in the window is free. A stream that ended needs none.
                     let _ = self.body.flow_control().release_capacity(data.len());
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(explain(&error, self.address)))),
+                Some(Err(error)) => return Poll::Ready(self.ended(&error)),
                 None => self.data_ended = true,
             }
         }
         match ready!(self.body.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|trailers: HeaderMap| Ok(Frame::trailers(trailers)))),
-            Err(error) => Poll::Ready(Some(Err(explain(&error, self.address)))),
+            Err(error) => Poll::Ready(self.ended(&error)),
         }
     }
 
+    /// A server that has sent its whole answer may ask, by a reset without an error, that the rest of the request is not sent: the answer
+    /// stands (RFC 9113 section 8.1).
+    fn ended(&mut self, error: &http2::Error) -> Option<Result<Frame<Bytes>, Error>> {
+        let asks_to_stop = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+        if asks_to_stop && self.left.is_none_or(|left| left == 0) {
+            self.is_over = true;
+            return None;
+        }
+        Some(Err(explain(error, self.address)))
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_over || self.body.is_end_stream()
     }
 }
 

@@ -257,6 +257,8 @@ impl Place {
         };
         let due = match address.state {
             _ if address.is_banned => None,
+            // A request finds out.
+            State::Candidate { .. } if !needs_validation => None,
             State::Candidate { due } | State::Quarantined { until: due } => Some(due),
             State::Probing { since, .. } => Some(later(since, PROBE_MAX)),
             State::Validated => None,

@@ -44,9 +44,11 @@ impl fmt::Display for UnknownProfile {
         let labels: Vec<String> = Profile::builtins().iter().map(|profile| profile.label()).collect();
         let known = labels.join(", ");
         let of_name: Vec<&str> = match self.0.split_once('@') {
-            Some((name, _)) => {
-                Profile::builtins().iter().filter(|known| known.name == name).map(|known| known.version.as_str()).collect()
-            }
+            Some((name, _)) => Profile::builtins()
+                .iter()
+                .filter(|known| known.name == name)
+                .map(|known| known.version.as_str())
+                .collect(),
             None => Vec::new(),
         };
         match self.0.split_once('@') {

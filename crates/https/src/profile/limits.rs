@@ -38,14 +38,18 @@ impl TlsProfile {
         let zstd = self.certificate_compression.iter().any(|name| name == "zstd");
         [
             (doubled, "tls.signature_algorithms: an algorithm that is there twice is sent once"),
-            (grease_algorithm, "tls.signature_algorithms: a reserved value comes first, which the browser does not send"),
+            (
+                grease_algorithm,
+                "tls.signature_algorithms: a reserved value comes first, which the browser does not send",
+            ),
             (order, "tls.extensions: BoringSSL has an order of its own"),
             (zstd, "tls.certificate_compression: zstd is left out"),
             (self.delegated_credentials.is_some(), "tls.delegated_credentials: left out"),
             (self.record_size_limit.is_some(), "tls.record_size_limit: left out"),
         ]
         .into_iter()
-        .filter_map(|(lacking, line)| lacking.then(|| line.to_owned()))
+        .filter(|(lacking, _)| *lacking)
+        .map(|(_, line)| line.to_owned())
     }
 }
 
@@ -69,7 +73,8 @@ fn has_doubles(codes: &[String]) -> bool {
 }
 
 fn is_in_order(extensions: &[String]) -> bool {
-    let places = sendable(extensions, EXTENSIONS).into_iter().map(|code| EXTENSIONS.iter().position(|known| *known == code));
+    let places =
+        sendable(extensions, EXTENSIONS).into_iter().map(|code| EXTENSIONS.iter().position(|known| *known == code));
     places.is_sorted()
 }
 
@@ -77,8 +82,8 @@ pub(crate) const GREASE: &str = "GREASE";
 
 /// Suites of TLS 1.3 and 1.2 that need no shared key; `SSL_CIPHER_*` in ssl.h.
 pub(crate) const CIPHERS: &[u16] = &[
-    0x1301, 0x1302, 0x1303, 0x000a, 0x002f, 0x0035, 0x009c, 0x009d, 0xc009, 0xc00a, 0xc013, 0xc014, 0xc023, 0xc027, 0xc02b,
-    0xc02c, 0xc02f, 0xc030, 0xcca8, 0xcca9,
+    0x1301, 0x1302, 0x1303, 0x000a, 0x002f, 0x0035, 0x009c, 0x009d, 0xc009, 0xc00a, 0xc013, 0xc014, 0xc023, 0xc027,
+    0xc02b, 0xc02c, 0xc02f, 0xc030, 0xcca8, 0xcca9,
 ];
 
 /// `SSL_GROUP_*` in ssl.h.
@@ -86,11 +91,12 @@ pub(crate) const GROUPS: &[u16] = &[0x0017, 0x0018, 0x0019, 0x001d, 0x11ec, 0x02
 
 /// `SSL_SIGN_*` in ssl.h, but for those that only signing knows.
 pub(crate) const SIGNATURE_ALGORITHMS: &[u16] = &[
-    0x0201, 0x0203, 0x0401, 0x0403, 0x0501, 0x0503, 0x0601, 0x0603, 0x0804, 0x0805, 0x0806, 0x0807, 0x0904, 0x0905, 0x0906,
+    0x0201, 0x0203, 0x0401, 0x0403, 0x0501, 0x0503, 0x0601, 0x0603, 0x0804, 0x0805, 0x0806, 0x0807, 0x0904, 0x0905,
+    0x0906,
 ];
 
 /// What a client sends of `kExtensions`, in its order, which is the order on the wire when none is drawn.
 pub(crate) const EXTENSIONS: &[u16] = &[
-    0x0000, 0xfe0d, 0x0017, 0xff01, 0x000a, 0x000b, 0x0023, 0x0010, 0x0005, 0x000d, 0x0012, 0x0033, 0x002d, 0x002b, 0x001b,
-    0x44cd, 0x4469, 0xca34,
+    0x0000, 0xfe0d, 0x0017, 0xff01, 0x000a, 0x000b, 0x0023, 0x0010, 0x0005, 0x000d, 0x0012, 0x0033, 0x002d, 0x002b,
+    0x001b, 0x44cd, 0x4469, 0xca34,
 ];

@@ -137,12 +137,16 @@ impl Http2Profile {
         let mut pseudo: Vec<&str> = self.pseudo_order.split(',').collect();
         pseudo.sort_unstable();
         if pseudo != ["a", "m", "p", "s"] {
-            return Err(ProfileError::new("http2.pseudo_order", "expected m, a, s and p in some order, such as \"m,a,s,p\""));
+            return Err(ProfileError::new(
+                "http2.pseudo_order",
+                "expected m, a, s and p in some order, such as \"m,a,s,p\"",
+            ));
         }
-        if self.first_stream % 2 == 0 || self.first_stream > 1 << 16 {
+        if self.first_stream.is_multiple_of(2) || self.first_stream > 1 << 16 {
             return Err(ProfileError::new("http2.first_stream", "expected an odd number up to 65535"));
         }
-        let headers = self.headers_priority.iter().map(|priority| ("http2.headers_priority".to_owned(), None, priority));
+        let headers =
+            self.headers_priority.iter().map(|priority| ("http2.headers_priority".to_owned(), None, priority));
         let frames = self.priority_frames.iter().enumerate();
         let frames = frames.map(|(index, PriorityFrame { stream, priority })| {
             (format!("http2.priority_frames[{index}]"), Some(*stream), priority)
@@ -243,7 +247,9 @@ pub(crate) fn decode_hex(hex: &str) -> Option<Vec<u8>> {
 fn check_codes(field: &str, codes: &[String]) -> Result<(), ProfileError> {
     let wrong = |code: &&String| *code != GREASE && code_point(code).is_none();
     let Some((index, code)) = codes.iter().enumerate().find(|(_, code)| wrong(code)) else { return Ok(()) };
-    let text = format!("{code:?} is not a code point: expected four hexadecimal digits in lower case, such as \"1301\", or \"GREASE\"");
+    let text = format!(
+        "{code:?} is not a code point: expected four hexadecimal digits in lower case, such as \"1301\", or \"GREASE\""
+    );
     Err(ProfileError::new(format!("tls.{field}[{index}]"), text))
 }
 

@@ -131,8 +131,7 @@ async fn addresses_come_from_files_with_networks_too() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "# addresses of the lab\n127.0.1.1\n127.0.1.2/31   # two of them\n").expect("written");
     let deny = vec!["127.0.1.3/32".parse().expect("valid")];
-    let config =
-        OriginConfig { addresses: vec![AddressSource::File(file.path().to_owned())], deny, ..origin(&lab) };
+    let config = OriginConfig { addresses: vec![AddressSource::File(file.path().to_owned())], deny, ..origin(&lab) };
     let client = client_of(&lab, config, PoolConfig::default());
     client.find_addresses(&authority(&lab)).await.expect("found");
     let rows = client.inventory(&authority(&lab)).expect("known");
@@ -167,9 +166,15 @@ async fn closing_waits_for_answers_and_then_refuses() {
     let lab = lab(1).await;
     let client = client(&lab);
     lab.update_faults(first(&lab), |faults| faults.delay = Duration::from_millis(200));
-    let asked = { let (client, url) = (client.clone(), url(&lab, "/")); tokio::spawn(async move { client.get(&url).await }) };
+    let asked = {
+        let (client, url) = (client.clone(), url(&lab, "/"));
+        tokio::spawn(async move { client.get(&url).await })
+    };
     eventually("the request is there", || lab.total().requests == 1).await;
-    let closing = tokio::spawn({ let client = client.clone(); async move { client.close(Duration::from_secs(5)).await } });
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close(Duration::from_secs(5)).await }
+    });
     whole(asked.await.expect("no panic").expect("an answer")).await;
     assert_eq!(closing.await.expect("no panic"), 0);
     assert_eq!(client.get(&url(&lab, "/")).await.expect_err("closed").kind(), ErrorKind::Closed);

@@ -159,7 +159,7 @@ async fn what_cannot_be_sent_is_the_callers_error_and_names_the_reason() {
     let request = Request::get(url(&lab, "/secret-path")).body(()).expect("valid");
     let options = RequestOptions { address: Some("192.0.2.1".parse().expect("valid")), ..RequestOptions::default() };
     let error = client.request_with(request, options).await.expect_err("no such address");
-    assert!(error.to_string().contains("192.0.2.1 is none of the addresses"), "{error}");
+    assert!(error.to_string().contains("192.0.2.1 is none of"), "{error}");
     assert!(!error.to_string().contains("secret-path"), "{error}");
 }
 

@@ -28,12 +28,8 @@ pub(crate) fn origin(lab: &OriginLab) -> OriginConfig {
 
 /// A client before one origin.
 pub(crate) fn client_of(lab: &OriginLab, origin: OriginConfig, pool: PoolConfig) -> Client {
-    let config = HttpsConfig {
-        origins: vec![origin],
-        pool,
-        roots: TlsRoots::only([lab.ca_der()]),
-        ..HttpsConfig::default()
-    };
+    let config =
+        HttpsConfig { origins: vec![origin], pool, roots: TlsRoots::only([lab.ca_der()]), ..HttpsConfig::default() };
     Client::new(config, Arc::new(Fixed(Vec::new()))).expect("a client")
 }
 

@@ -234,7 +234,7 @@ fn split_authority(authority: &str) -> Result<(Arc<str>, Option<&str>), WordsErr
     Ok((host.into(), port))
 }
 
-fn host_problem(host: &str) -> Option<&'static str> {
+pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let label_is_usable = |label: &str| {
         (1..=63).contains(&label.len())
@@ -256,7 +256,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, WordsError> {
+pub(super) fn parse_port(text: &str) -> Result<u16, WordsError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if digits && port > 0 => Ok(port),
@@ -264,7 +264,7 @@ fn parse_port(text: &str) -> Result<u16, WordsError> {
     }
 }
 
-fn parse_socket(text: &str, default_port: Option<u16>, forms: &str) -> Result<SocketAddr, WordsError> {
+pub(super) fn parse_socket(text: &str, default_port: Option<u16>, forms: &str) -> Result<SocketAddr, WordsError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }

@@ -16,14 +16,32 @@ pub fn schema() -> Value {
     let example = every_key();
     describe(&mut schema, &example, "");
     schema["title"] = "keepwarm configuration".into();
-    schema["required"] = serde_json::json!(["version", "dns"]);
+    schema["required"] = serde_json::json!(["version"]);
+    schema["anyOf"] = serde_json::json!([{ "required": ["dns"] }, { "required": ["https"] }]);
     schema["properties"]["version"]["const"] = 1.into();
     schema["properties"]["dns"]["required"] = serde_json::json!(["upstream"]);
     schema["properties"]["dns"]["properties"]["upstream"]["minItems"] = 1.into();
     schema["properties"]["dns"]["properties"]["upstream"]["items"]["required"] = serde_json::json!(["name", "address"]);
     schema["properties"]["dns"]["properties"]["route"]["items"]["required"] = serde_json::json!(["match", "via"]);
     schema["properties"]["dns"]["properties"]["tls"]["required"] = serde_json::json!(["certificate", "key"]);
+    let https = &mut schema["properties"]["https"]["properties"];
+    https["origin"]["items"]["required"] = serde_json::json!(["host"]);
+    for reached in [&["origin", "items"], &["any_host"][..]] {
+        let keys = reached.iter().fold(&mut *https, |at, key| &mut at[*key]);
+        keys["properties"]["verdicts"]["items"]["required"] = serde_json::json!(["statuses"]);
+    }
+    if let Some(keys) = https["any_host"]["properties"].as_object_mut() {
+        keys.retain(|key, _| !NOT_FOR_ANY_HOST.contains(&key.as_str()));
+    }
     schema
+}
+
+/// Keys of an origin that belong to one host.
+pub(super) const NOT_FOR_ANY_HOST: [&str; 4] = ["host", "port", "addresses", "warm"];
+
+/// Whether the keys below a key are of the author's choice.
+pub(super) fn is_free(path: &str) -> bool {
+    path == "https.users"
 }
 
 /// The example with the keys that are commented out in it.
@@ -39,13 +57,18 @@ pub(super) fn every_key() -> Value {
 /// Keys that the example shows with something else than a default.
 pub(super) fn is_only_an_example(path: &str) -> bool {
     const UPSTREAM: [&str; 4] = ["name", "address", "addresses", "server_name"];
-    const OTHERS: [&str; 6] = [
+    const OTHERS: [&str; 11] = [
         "version",
         "dns.fallback",
         "dns.tls.certificate",
         "dns.tls.key",
         "dns.client_subnet.address",
         "dns.query_log.file",
+        "https.gateway",
+        "https.users",
+        "https.origin.host",
+        "https.origin.verdicts.statuses",
+        "https.origin.proxy",
     ];
     path.starts_with("dns.route.")
         || path.strip_prefix("dns.upstream.").is_some_and(|key| UPSTREAM.contains(&key))
@@ -54,8 +77,11 @@ pub(super) fn is_only_an_example(path: &str) -> bool {
 
 /// Adds defaults, takes the line breaks of the source out of descriptions, and takes out null, which TOML does not have.
 fn describe(schema: &mut Value, example: &Value, path: &str) {
-    if let Some(kind) = schema["type"].as_array().and_then(|kinds| kinds.iter().find(|kind| *kind != "null")).cloned() {
-        schema["type"] = kind;
+    if let Some(Value::Array(kinds)) = schema.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+        if let [only] = kinds.as_slice() {
+            schema["type"] = only.clone();
+        }
     }
     if let Some(Value::Array(words)) = schema.get_mut("enum") {
         words.retain(|word| !word.is_null());
@@ -63,8 +89,11 @@ fn describe(schema: &mut Value, example: &Value, path: &str) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     }
-    if let (Some(items), Some(first)) = (schema.get_mut("items"), example.as_array().and_then(|items| items.first())) {
-        describe(items, first, path);
+    if let Some(items) = schema.get_mut("items") {
+        describe(items, &example[0], path);
+    }
+    if let Some(Value::Array(kinds)) = schema.pointer_mut("/additionalProperties/anyOf") {
+        kinds.iter_mut().for_each(|kind| describe(kind, &Value::Null, path));
     }
     let Some(Value::Object(properties)) = schema.get_mut("properties") else {
         return;
@@ -73,7 +102,7 @@ fn describe(schema: &mut Value, example: &Value, path: &str) {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let shown = &example[key.as_str()];
         describe(property, shown, &path);
-        let is_section = shown.is_object() || shown[0].is_object();
+        let is_section = shown.is_object() || shown[0].is_object() || is_free(&path);
         if !is_section && !is_only_an_example(&path) && !shown.is_null() {
             property["default"] = shown.clone();
         }

@@ -6,6 +6,8 @@ use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::secret;
+
 /// Whether a fault stops the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -66,22 +68,42 @@ impl Fault {
 }
 
 /// All faults of one file, with the text that they point into.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
     file: String,
     source: String,
     list: Vec<Fault>,
+    /// Parts of the text that are not shown.
+    secrets: Vec<Range<usize>>,
+}
+
+/// Without the text, which may hold passwords.
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").field("file", &self.file).field("list", &self.list).finish_non_exhaustive()
+    }
 }
 
 impl Faults {
     /// No faults yet in `source`, which was read from `file`.
     pub fn new(file: impl Into<String>, source: impl Into<String>) -> Faults {
-        Faults { file: file.into(), source: source.into(), list: Vec::new() }
+        let source = source.into();
+        Faults { file: file.into(), secrets: secret::in_urls(&source), source, list: Vec::new() }
     }
 
     /// Adds one.
     pub fn push(&mut self, fault: Fault) {
         self.list.push(fault);
+    }
+
+    /// Takes a part of the text out of what is shown.
+    pub(super) fn conceal(&mut self, secret: Range<usize>) {
+        self.secrets.push(secret);
+    }
+
+    /// Takes out of what is shown all that looks as if it may be a password: for a text that could not be read.
+    pub(super) fn conceal_suspects(&mut self) {
+        self.secrets.extend(secret::in_lines(&self.source));
     }
 
     /// Every fault, in the order of the file.
@@ -123,20 +145,21 @@ impl Faults {
     pub fn render(&self, colour: bool) -> String {
         // The width is fixed and wide: excerpts are cut by the terminal rather than by us, and logs look like terminals.
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(200);
+        let source = secret::masked(&self.source, &self.secrets);
         let mut rendered: Vec<String> =
-            self.list.iter().take(RENDERED_MAX).map(|fault| self.render_one(&renderer, fault)).collect();
+            self.list.iter().take(RENDERED_MAX).map(|fault| self.render_one(&renderer, &source, fault)).collect();
         if self.list.len() > RENDERED_MAX {
             rendered.push(format!("... and {} more", self.list.len() - RENDERED_MAX));
         }
         rendered.join("\n\n")
     }
 
-    fn render_one(&self, renderer: &Renderer, fault: &Fault) -> String {
+    fn render_one(&self, renderer: &Renderer, source: &str, fault: &Fault) -> String {
         let level = match fault.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut snippet = Snippet::source(&*self.source)
+        let mut snippet = Snippet::source(source)
             .path(&*self.file)
             .annotation(AnnotationKind::Primary.span(self.clamp(&fault.span)).label(non_empty(&fault.label)));
         if let Some((span, label)) = &fault.also {

@@ -9,14 +9,17 @@ pub(super) fn purpose(path: &str) -> Option<&'static str> {
     LATER.iter().find(|(known, _)| *known == path).map(|(_, purpose)| *purpose)
 }
 
-const LATER: [(&str, &str); 4] = [
-    ("https", "hot HTTPS connections and the HTTP gateway"),
+const LATER: [(&str, &str); 3] = [
     ("tunnel", "SOCKS5 and HTTP proxies"),
     ("control.token_file", "a token for listeners beyond loopback"),
     ("control.watch", "reload when the file changes"),
 ];
 
-/// The sections of this version that have a key of this name.
-pub(super) fn sections_with(key: &str) -> impl Iterator<Item = &'static str> {
-    spec::SECTIONS.iter().filter(move |(_, keys)| keys.contains(&key)).map(|(section, _)| *section)
+/// The other sections of this version that have a key of this name; where some are below the same first word as `path`, those.
+pub(super) fn sections_with(key: &str, path: &str) -> Vec<&'static str> {
+    let first = |section: &str| section.split('.').next().unwrap_or_default().to_owned();
+    let with = spec::SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| *section);
+    let all: Vec<_> = with.filter(|section| *section != path).collect();
+    let near: Vec<_> = all.iter().copied().filter(|section| first(section) == first(path)).collect();
+    if near.is_empty() { all } else { near }
 }

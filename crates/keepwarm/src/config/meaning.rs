@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
+use keepwarm_dns::config::DnsConfig;
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
     Config, ControlConfig, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
-    spec::{DnsSpec, FileSpec, LogSpec},
+    spec::{FileSpec, LogSpec},
     value::{Count, Text},
     words::duration_words,
 };
@@ -27,9 +28,15 @@ mod cache;
 mod clients;
 mod dns;
 mod groups;
+mod https;
 mod listen;
 mod pool;
+mod shares;
 mod upstream;
+
+use https::{ORIGIN_FORM, Taken};
+use shares::Places;
+use upstream::UPSTREAM_FORM;
 
 /// The one version of the file format.
 const VERSION: u64 = 1;
@@ -44,32 +51,32 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config {
     let mut check = Check { faults };
     check.version(&spec);
-    let dns_is_unreadable = spec.dns.is_none() && spec.has("dns");
+    check.has_a_gateway(&spec);
     let limits = spec.limits.map(|at| at.value).unwrap_or_default();
-    let max_connections = count(limits.max_connections.as_ref(), defaults::MAX_CONNECTIONS);
-    let workers = count(limits.workers.as_ref(), defaults::WORKERS);
     let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
     let roots = check.roots(&extra_roots, base);
-    let (dns, span) = spec.dns.map_or_else(|| (DnsSpec::default(), 0..0), |at| (at.value, at.span));
-    if !dns_is_unreadable && !dns.has("upstream") {
-        check.no_upstream(span);
-    }
-    let max_per_host = dns.pool.as_ref().and_then(|pool| pool.value.max_per_host.clone());
     let control = spec.control.map(|at| at.value).unwrap_or_default();
-    check.control_fits(&control, &dns);
-    let mut dns = check.dns(dns, base);
-    if dns.pool.max_per_host > max_connections && !limits.refused("max_connections", limits.max_connections.as_ref()) {
-        let (at, other) = (max_per_host.as_ref(), limits.max_connections.as_ref());
-        check.order(at, other, "dns.pool.max_per_host", "limits.max_connections", &max_connections.to_string());
-    }
-    dns.workers = workers;
-    dns.max_connections = max_connections;
-    dns.roots = roots;
-    Config {
+    let taken = Taken::by(&control, spec.dns.as_ref().map(|at| &at.value));
+    let places = Places::of(spec.dns.as_ref().map(|at| &at.value), spec.https.as_ref().map(|at| &at.value));
+    let https = spec.https.map(|at| check.https(at, &taken, roots.clone(), base));
+    let dns = spec.dns.map(|At { value: dns, span }| {
+        if !dns.has("upstream") {
+            check.no_upstream(span);
+        }
+        check.control_fits(&control, &dns);
+        let workers = count(limits.workers.as_ref(), defaults::WORKERS);
+        DnsConfig { workers, roots, ..check.dns(dns, base) }
+    });
+    let mut config = Config {
         log: log(spec.log.map(|at| at.value).unwrap_or_default()),
         control: control.listen.map_or_else(ControlConfig::default, |at| ControlConfig { listen: at.value.0 }),
         dns,
+        https,
+    };
+    if !limits.refused("max_connections", limits.max_connections.as_ref()) {
+        check.connections(&mut config, &places, limits.max_connections.as_ref());
     }
+    config
 }
 
 fn log(spec: LogSpec) -> LogConfig {
@@ -86,6 +93,13 @@ struct Check<'f> {
 }
 
 impl Check<'_> {
+    fn has_a_gateway(&mut self, spec: &FileSpec) {
+        if !spec.has("dns") && !spec.has("https") {
+            let help = format!("add an upstream, such as:\n{UPSTREAM_FORM}\nor an origin, such as:\n{ORIGIN_FORM}");
+            self.faults.push(Fault::error(0..0, "there is nothing to do: neither [dns] nor [https]").help(help));
+        }
+    }
+
     fn version(&mut self, spec: &FileSpec) {
         match &spec.version {
             Some(at) if at.value == VERSION => {}

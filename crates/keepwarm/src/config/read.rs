@@ -10,8 +10,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     fault::{Fault, Faults},
-    later,
+    later, secret,
 };
+
+mod shapes;
+
+pub(super) use shapes::{Several, Switch};
 
 /// A value and the place where the file says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +57,13 @@ impl Refusal {
         };
         Refusal { problem: format!("must be {wanted}"), label: format!("this is {found}"), accepted: accepted.into() }
     }
+
+    /// The fault of the key at `path`.
+    pub(super) fn fault(self, path: &str, span: Range<usize>) -> Fault {
+        let Refusal { problem, label, accepted } = self;
+        let help = if accepted.starts_with("write ") { accepted } else { format!("accepted: {accepted}") };
+        Fault::error(span, format!("`{path}` {problem}")).label(label).help(help)
+    }
 }
 
 /// What stands behind a key: a value, a list, or a section.
@@ -82,9 +93,8 @@ impl<T: Value> Read for T {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
         match T::from_toml(value.get_ref()) {
             Ok(read) => Some(read),
-            Err(Refusal { problem, label, accepted }) => {
-                let help = if accepted.starts_with("write ") { accepted } else { format!("accepted: {accepted}") };
-                faults.push(Fault::error(value.span(), format!("`{path}` {problem}")).label(label).help(help));
+            Err(refusal) => {
+                faults.push(refusal.fault(path, value.span()));
                 None
             }
         }
@@ -146,7 +156,9 @@ pub(super) fn key<T: Read>(faults: &mut Faults, path: &str, key: &str, table: &D
 
 /// Notes each key of a table that is not among `known`.
 pub(super) fn unknown_keys(faults: &mut Faults, path: &str, known: &[&str], table: &DeTable<'_>) {
-    for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+    for (key, value) in table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
+        // A key that is not known may have been meant for one that holds a password.
+        secret::conceal_unknown(faults, path, key.get_ref(), value);
         faults.push(unknown_key(path, key.get_ref(), key.span(), known));
     }
 }
@@ -164,7 +176,7 @@ fn unknown_key(path: &str, key: &str, span: Range<usize>, known: &[&str]) -> Fau
         return fault.label(format!("did you mean `{nearest}`?")).help(format!("known {place}: {}", known.join(", ")));
     }
     // The right key in the wrong section is the other common slip.
-    match later::sections_with(key).filter(|section| *section != path).collect::<Vec<_>>().as_slice() {
+    match later::sections_with(key, path).as_slice() {
         [] => fault.help(format!("known {place}: {}", known.join(", "))),
         sections => fault
             .label(format!("belongs in [{}]", sections.join("] or [")))

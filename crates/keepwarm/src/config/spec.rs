@@ -11,10 +11,12 @@ use crate::logging::{LogFilter, LogFormat};
 
 mod answers;
 mod dns;
+mod https;
 mod upstream;
 
 pub(super) use answers::{CacheSpec, ClientSubnetSpec, LocalSpec, QueryLogSpec};
 pub(super) use dns::{ClientsSpec, DnsSpec, ListenTlsSpec};
+pub(super) use https::{HttpsPoolSpec, HttpsSpec, OriginSpec, UserSpec, ValidateSpec, VerdictSpec};
 pub(super) use upstream::{BreakerSpec, HedgeSpec, PoolSpec, RouteSpec, UpstreamSpec};
 
 section! {
@@ -26,10 +28,12 @@ section! {
         log: LogSpec,
         /// Limits of the whole daemon.
         limits: LimitsSpec,
-        /// What is trusted when connecting to encrypted upstreams.
+        /// What is trusted when connecting to encrypted upstreams and to origins.
         tls: TlsSpec,
         /// The DNS gateway.
         dns: DnsSpec,
+        /// Hot HTTPS: connections to hosts that are ready, and the local gateway to them.
+        https: HttpsSpec,
         /// The status endpoint, which `keepwarm pools`, `keepwarm cache` and `keepwarm query` ask.
         control: ControlSpec,
     }
@@ -56,7 +60,7 @@ section! {
 }
 
 section! {
-    /// What is trusted when connecting to encrypted upstreams. Certificates are always verified.
+    /// What is trusted when connecting to encrypted upstreams and to origins. Certificates are always verified.
     TlsSpec {
         /// PEM files with certificates that are trusted beside the system's roots; relative paths start at this file.
         extra_roots: List<Text>,
@@ -72,7 +76,7 @@ section! {
 }
 
 /// Every section of this version and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 17] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 22] = [
     ("", FileSpec::KEYS),
     ("log", LogSpec::KEYS),
     ("limits", LimitsSpec::KEYS),
@@ -89,5 +93,10 @@ pub(super) const SECTIONS: [(&str, &[&str]); 17] = [
     ("dns.breaker", BreakerSpec::KEYS),
     ("dns.upstream", UpstreamSpec::KEYS),
     ("dns.route", RouteSpec::KEYS),
+    ("https", HttpsSpec::KEYS),
+    ("https.pool", HttpsPoolSpec::KEYS),
+    ("https.origin", OriginSpec::KEYS),
+    ("https.origin.validate", ValidateSpec::KEYS),
+    ("https.origin.verdicts", VerdictSpec::KEYS),
     ("control", ControlSpec::KEYS),
 ];

@@ -257,6 +257,10 @@ word_value! {
     ];
 }
 
+mod https;
+
+pub(super) use https::{GatewayAddress, Method, OriginHost, Password, ProxyUrl, UrlPath, Users};
+
 fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {
     let address = address::parse_plain_socket(text)?;
     match address.ip().to_canonical().is_loopback() {

@@ -227,10 +227,12 @@ const WORDS_MAX: usize = 12;
 
 #[cfg(test)]
 mod tests {
+    use keepwarm_dns::config::DnsConfig;
+
     use super::*;
     use crate::{cli::Exit, config::Config};
 
-    fn config(transport: Transport, reuse: bool) -> Config {
+    fn config(transport: Transport, reuse: bool) -> DnsConfig {
         let directory = tempfile::tempdir().unwrap();
         let ca = directory.path().join("c \"a\".pem");
         std::fs::write(&ca, keepwarm_lab::Ca::new().pem()).unwrap();
@@ -240,29 +242,29 @@ mod tests {
         let text = config_text(setup, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
         let loaded = Config::parse("demo", &text, Path::new("")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         assert_eq!(loaded.warnings.iter().count(), 0);
-        loaded.config
+        loaded.config.dns.unwrap()
     }
 
     #[test]
     fn the_pooled_server_has_the_defaults_of_the_product() {
         for transport in super::super::plan::TRANSPORTS {
             let config = config(transport, true);
-            let defaults = Config::default_config();
-            assert_eq!(config.dns.pool, defaults.dns.pool);
-            assert_eq!(config.dns.max_connections, defaults.dns.max_connections);
-            assert_eq!(config.dns.timeout, defaults.dns.timeout);
-            assert_eq!(config.dns.cache.size, 0, "except for the cache, which would keep queries from the upstreams");
-            assert_eq!(config.dns.upstreams.len(), UPSTREAMS);
-            assert!(config.dns.upstreams.iter().all(|upstream| upstream.transport == transport));
+            let defaults = Config::default_config().dns.unwrap();
+            assert_eq!(config.pool, defaults.pool);
+            assert_eq!(config.max_connections, defaults.max_connections);
+            assert_eq!(config.timeout, defaults.timeout);
+            assert_eq!(config.cache.size, 0, "except for the cache, which would keep queries from the upstreams");
+            assert_eq!(config.upstreams.len(), UPSTREAMS);
+            assert!(config.upstreams.iter().all(|upstream| upstream.transport == transport));
         }
     }
 
     #[test]
     fn the_naive_server_has_room_for_a_connection_per_query() {
         let config = config(Transport::Tls, false);
-        assert!(!config.dns.pool.reuse);
-        assert_eq!(config.dns.pool.min_idle, 0);
-        assert_eq!((config.dns.pool.max_per_host, config.dns.max_connections), (2_000, 6_000));
+        assert!(!config.pool.reuse);
+        assert_eq!(config.pool.min_idle, 0);
+        assert_eq!((config.pool.max_per_host, config.max_connections), (2_000, 6_000));
     }
 
     #[test]

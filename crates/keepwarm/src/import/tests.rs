@@ -24,7 +24,7 @@ fn dns(imported: &Imported) -> DnsConfig {
     match Config::parse("imported", &imported.config, &folder()) {
         Ok(loaded) => {
             assert_eq!(loaded.warnings.iter().count(), 0, "{}\n{}", imported.config, loaded.warnings);
-            loaded.config.dns
+            loaded.config.dns.expect("an import is of DNS")
         }
         Err(error) => panic!("{error}\n{}", imported.config),
     }

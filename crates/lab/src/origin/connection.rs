@@ -21,6 +21,8 @@ pub(super) struct Connection {
     pub(super) tcp: Arc<TcpStream>,
     /// Over all addresses of the origin, from 1.
     pub(super) number: u64,
+    /// The name in the client's hello, empty before and without one.
+    pub(super) sni: Arc<str>,
     pub(super) life: Arc<Life>,
     control: watch::Receiver<Control>,
     close_idle: u64,
@@ -45,6 +47,7 @@ impl Connection {
         let now = control.borrow_and_update().clone();
         Self {
             number: site.origin.next_connection(),
+            sni: Arc::default(),
             life: Arc::new(Life { site: Arc::clone(&site), closed: AtomicU8::new(OPEN) }),
             tcp: Arc::new(tcp),
             site,

@@ -72,6 +72,7 @@ pub(super) enum After {
 pub(super) struct Place {
     pub(super) site: Arc<Site>,
     pub(super) connection: u64,
+    pub(super) sni: Arc<str>,
     /// Number on its connection, from 1.
     pub(super) request: u32,
 }

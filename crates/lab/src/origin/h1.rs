@@ -107,7 +107,12 @@ async fn exchange(connection: &mut Connection, link: &mut Link, request: Request
         return After::Close(CloseKind::Notify);
     };
     let closing = Arc::clone(&link.closing);
-    let place = Place { site: Arc::clone(&site), connection: connection.number, request: number };
+    let place = Place {
+        site: Arc::clone(&site),
+        connection: connection.number,
+        sni: Arc::clone(&connection.sni),
+        request: number,
+    };
     let mut exchange = H1Exchange {
         has_body: !incoming.is_done(),
         incoming,

@@ -200,6 +200,7 @@ impl Session {
         let place = Place {
             site: Arc::clone(&self.connection.site),
             connection: self.connection.number,
+            sni: Arc::clone(&self.connection.sni),
             request: self.processed,
         };
         let (parts, body) = request.into_parts();

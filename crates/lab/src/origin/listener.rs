@@ -73,10 +73,13 @@ async fn run(mut connection: Connection) {
     };
     let Ok(Ok(tls)) = accepted else {
         connection.life.closed(ClosedBy::Peer);
-        return connection.site.count(|counters| counters.handshakes_failed += 1);
+        connection.site.count(|counters| counters.handshakes_failed += 1);
+        // An alert may be on its way.
+        return connection.end((), CloseKind::Fin).await;
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     count(&connection, &tls, h2);
+    connection.sni = tls.get_ref().1.server_name().unwrap_or_default().into();
     if h2 {
         Box::pin(h2::serve(connection, tls)).await;
     } else {

@@ -27,6 +27,8 @@ pub struct Echo {
     pub authority: String,
     /// Headers in the order in which their names first came, names in lower case; Host among them over HTTP/1.1.
     pub headers: Vec<(String, String)>,
+    /// The name in the client's hello (SNI), empty if there is none.
+    pub sni: String,
     /// The address that was asked.
     pub address: String,
     /// The connection, numbered from 1 over all addresses.
@@ -131,6 +133,7 @@ async fn echo<E: Exchange>(place: &Place, request: &Parts, reader: &mut Reader<'
         version: format!("{:?}", request.version),
         authority: uri.authority().map(http::uri::Authority::as_str).or(host).unwrap_or_default().to_owned(),
         headers: pairs(&request.headers),
+        sni: place.sni.to_string(),
         address: place.site.ip.to_string(),
         connection: place.connection,
         request: place.request,

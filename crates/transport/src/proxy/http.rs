@@ -45,10 +45,11 @@ fn request(target: &Target, credential: Option<&Credential>) -> Vec<u8> {
 fn refusal(status: StatusCode, authenticated: bool) -> Failure {
     let happened = || format!("the proxy answered {status}");
     match status {
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED if authenticated => {
+        // tinyproxy says 401 of a wrong password. The destination's 401 cannot get here.
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED if authenticated => {
             Failure::new(ErrorKind::ProxyAuth, "the proxy does not accept the user and password")
         }
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
             Failure::new(ErrorKind::ProxyAuth, "the proxy wants a user and password")
         }
         StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {

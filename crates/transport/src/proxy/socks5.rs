@@ -32,7 +32,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         (NONE_ACCEPTABLE | USER_PASSWORD, None) => {
             Err(Failure::new(ErrorKind::ProxyAuth, "the proxy wants a user and password"))
         }
-        (method, _) => Err(broken(format!("it chose method {method}, which was not offered"))),
+        (method, _) => Err(broken(&format!("it chose method {method}, which was not offered"))),
     }
 }
 
@@ -56,7 +56,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
         [AUTH_VERSION | VERSION, _] => {
             Err(Failure::new(ErrorKind::ProxyAuth, "the proxy does not accept the user and password"))
         }
-        [version, _] => Err(broken(format!("its word on the password has version {version} instead of 1"))),
+        [version, _] => Err(broken(&format!("its word on the password has version {version} instead of 1"))),
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, t
         IPV4 => 3 + 2,
         IPV6 => 15 + 2,
         NAME => usize::from(start[2]) + 2,
-        other => return Err(broken(format!("its address is of type {other}, which there is not"))),
+        other => return Err(broken(&format!("its address is of type {other}, which there is not"))),
     };
     stream.read_exact(&mut [0; 255 + 2][..rest]).await?;
     Ok(())
@@ -117,7 +117,7 @@ fn refusal(code: u8) -> Failure {
         // It could not be reached over this proxy in any case, while those of the other family can.
         8 => (ErrorKind::Unreachable, "the proxy does not take addresses of that type"),
         1 => (ErrorKind::Proxy, "the proxy reports a general failure"),
-        _ => return broken(format!("it answered with reply code {code}")),
+        _ => return broken(&format!("it answered with reply code {code}")),
     };
     Failure::new(kind, happened)
 }
@@ -125,12 +125,12 @@ fn refusal(code: u8) -> Failure {
 fn check_version(version: u8) -> Result<(), Failure> {
     match version {
         VERSION => Ok(()),
-        b'H' => Err(broken("it answers like an http server".to_owned())),
-        other => Err(broken(format!("it answers with version {other}"))),
+        b'H' => Err(broken("it answers like an http server")),
+        other => Err(broken(&format!("it answers with version {other}"))),
     }
 }
 
-fn broken(how: String) -> Failure {
+fn broken(how: &str) -> Failure {
     Failure::new(ErrorKind::Proxy, format!("that is no socks5 proxy: {how}"))
 }
 

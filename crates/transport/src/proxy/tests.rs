@@ -73,11 +73,14 @@ async fn through(url: &str, size: usize, turns: Vec<Turn>) {
         let mut rest = vec![0; REST.len()];
         stream.read_exact(&mut rest).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
-        (stream, rest)
+        rest
     };
-    let ((_stream, rest), mut theirs) = tokio::join!(us, play(theirs, turns, REST));
-    let mut hello = [0; 5];
-    theirs.read_exact(&mut hello).await.unwrap();
+    let them = async {
+        let mut hello = [0; 5];
+        play(theirs, turns, REST).await.read_exact(&mut hello).await.unwrap();
+        hello
+    };
+    let (rest, hello) = tokio::join!(us, them);
     assert_eq!(&hello, b"hello");
     assert_eq!(rest, REST);
 }
@@ -185,6 +188,7 @@ async fn socks5_replies_are_the_proxys_or_the_destinations() {
 async fn http_statuses_are_the_proxys_or_the_destinations() {
     let (upstream, local) = (Side::Upstream, Side::Local);
     for (status, kind, side) in [
+        (401, ErrorKind::ProxyAuth, local),
         (407, ErrorKind::ProxyAuth, local),
         (403, ErrorKind::ProxyDenied, upstream),
         (451, ErrorKind::ProxyDenied, upstream),
@@ -371,12 +375,18 @@ async fn listen(says: &'static [u8]) -> SocketAddr {
     addr
 }
 
+/// Pools dial in tasks.
+fn spawnable<T: Send>(future: T) -> T {
+    future
+}
+
 #[tokio::test]
 async fn the_whole_way_is_traced_and_the_proxys_name_looked_up() {
     let addr = listen(b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38").await;
     let proxy = proxy(&format!("socks5://proxy.example:{}", addr.port()));
     let resolver = Fixed(vec![addr.ip()]);
-    let (mut stream, trace) = proxy.connect(&resolver, &target(), &TcpOptions::default(), soon()).await.unwrap();
+    let (mut stream, trace) =
+        spawnable(proxy.connect(&resolver, &target(), &TcpOptions::default(), soon())).await.unwrap();
     assert_eq!((trace.peer, trace.local), (addr, stream.local_addr().unwrap()));
     let mut heard = vec![0; 3 + CONNECT_NAME.len()];
     stream.read_exact(&mut heard).await.unwrap();

@@ -13,11 +13,14 @@ use crate::config::{
 };
 
 const UPSTREAMS_MAX: usize = 64;
+/// How an upstream is written.
+pub(super) const UPSTREAM_FORM: &str =
+    "[[dns.upstream]]\nname = \"quad9\"\naddress = \"tls://dns.quad9.net\"\naddresses = [\"9.9.9.9\", \"2620:fe::fe\"]";
 
 impl Check<'_> {
     pub(super) fn no_upstream(&mut self, span: Range<usize>) {
-        const REMEDY: &str = "add one, such as:\n[[dns.upstream]]\nname = \"quad9\"\naddress = \"tls://dns.quad9.net\"\naddresses = [\"9.9.9.9\", \"2620:fe::fe\"]";
-        self.faults.push(Fault::error(span, "there is no upstream to ask").help(REMEDY));
+        let help = format!("add one, such as:\n{UPSTREAM_FORM}");
+        self.faults.push(Fault::error(span, "there is no upstream to ask").help(help));
     }
 
     pub(super) fn upstreams(&mut self, upstreams: At<List<UpstreamSpec>>) -> Vec<UpstreamConfig> {

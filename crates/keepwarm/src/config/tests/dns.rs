@@ -58,7 +58,7 @@ fn every_key_of_listeners_and_clients_reaches_the_typed_config() {
     "#;
     let loaded = Config::parse("test.toml", text, folder.path()).unwrap();
     assert_eq!(loaded.warnings.iter().count(), 0);
-    let dns = loaded.config.dns;
+    let dns = loaded.config.dns.unwrap();
     let transports: Vec<_> =
         dns.listen.iter().map(|listen| (listen.transport, listen.address.port(), &*listen.path)).collect();
     assert_eq!(
@@ -121,7 +121,7 @@ fn every_key_of_upstreams_and_routes_reaches_the_typed_config() {
         match = ["Corp.Example.", "10.in-addr.arpa"]
         via = "corp"
     "#;
-    let Loaded { config: Config { dns, .. }, warnings } = parse(text).unwrap();
+    let Loaded { config: Config { dns: Some(dns), .. }, warnings } = parse(text).unwrap() else { panic!("no dns") };
     assert_eq!(places(&warnings), [""; 0]);
     let [a, b, c] = &dns.upstreams[..] else { panic!("{:?}", dns.upstreams) };
     assert_eq!((a.transport, &*a.path, a.weight, a.ech), (Transport::H3, "/q", 5, Ech::Off));
@@ -135,7 +135,7 @@ fn every_key_of_upstreams_and_routes_reaches_the_typed_config() {
 #[test]
 fn every_strategy_is_known_by_its_name() {
     for strategy in ["sequential", "parallel", "racing", "round-robin", "random", "least-loaded", "fastest", "hedged"] {
-        let dns = parse(&file(&format!("strategy = \"{strategy}\""), "")).unwrap().config.dns;
+        let dns = parse(&file(&format!("strategy = \"{strategy}\""), "")).unwrap().config.dns.unwrap();
         assert_eq!(dns.strategy.as_str(), strategy);
     }
 }
@@ -235,7 +235,7 @@ fn unchecked(text: &str) -> (DnsConfig, usize) {
     let (tree, _) = DeTable::parse_recoverable(text);
     let spec = spec::FileSpec::from_table(&mut faults, "", tree.get_ref());
     let config = meaning::config(spec, &mut faults, Path::new(""));
-    (config.dns, faults.count(fault::Severity::Error))
+    (config.dns.unwrap(), faults.count(fault::Severity::Error))
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_suffix_belongs_to_one_route() {
 #[test]
 fn a_subnet_is_told_with_the_policy_set_only() {
     let with = |keys: &str| file(&format!("client_subnet = {{ {keys} }}"), "");
-    let subnet = |keys: &str| parse(&with(keys)).unwrap().config.dns.client_subnet;
+    let subnet = |keys: &str| parse(&with(keys)).unwrap().config.dns.unwrap().client_subnet;
     assert_eq!(subnet("policy = \"strip\""), ClientSubnet::Strip);
     assert_eq!(subnet("policy = \"set\""), ClientSubnet::Set { v4: 24, v6: 56 });
     assert_eq!(
