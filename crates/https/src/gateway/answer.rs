@@ -27,6 +27,7 @@ pub(super) struct Out {
     stage: Stage,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all answers are an origin's: a box for each would cost more")]
 enum Kind {
     Upstream {
         body: Body,
@@ -114,7 +115,10 @@ pub(super) fn refuse(refusal: &Refusal, stage: Stage) -> Response<Out> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ERROR, HeaderValue::from_static(refusal.kind));
     if refusal.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"keepwarm\", charset=\"UTF-8\""));
+        headers.insert(
+            header::PROXY_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"keepwarm\", charset=\"UTF-8\""),
+        );
     }
     response
 }
@@ -199,7 +203,8 @@ mod tests {
     #[test]
     fn timing_names_the_phases_that_there_were() {
         let millis = Duration::from_millis;
-        let mut phases = Phases { wait: Duration::from_micros(120), head: millis(3), total: millis(4), ..Phases::default() };
+        let mut phases =
+            Phases { wait: Duration::from_micros(120), head: millis(3), total: millis(4), ..Phases::default() };
         assert_eq!(timing(&phases), "wait;dur=0.12, head;dur=3.00, total;dur=4.00");
         (phases.connect, phases.tls) = (Some(millis(1)), Some(millis(2)));
         assert_eq!(timing(&phases), "wait;dur=0.12, connect;dur=1.00, tls;dur=2.00, head;dur=3.00, total;dur=4.00");

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Version};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -49,7 +50,9 @@ pub(super) async fn serve(
     // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
     let _ = stream.set_nodelay(true);
     let stage = Stage::default();
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
+        // Not in the future, which hyper may poll only after it has read on.
+        stage.began(request.version() < Version::HTTP_11);
         let answer = shared.clone().answer(request, stage.clone());
         // Boxed, since hyper moves it.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })

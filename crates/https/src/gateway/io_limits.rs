@@ -171,8 +171,9 @@ impl AsyncWrite for ClientIo {
 /// Longest time from the first byte of a head to its last.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
-/// For how long a client may take nothing of what is ready for it.
-const WRITE_MAX: Duration = Duration::from_secs(300);
+/// For how long a client may take nothing of what is ready for it. Less than origins' `body_timeout` (60 s): what waits for such a client
+/// fills the window of its HTTP/2 connection, and others on the same one must go on before they are given up.
+const WRITE_MAX: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {

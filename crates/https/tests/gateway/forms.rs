@@ -42,7 +42,8 @@ async fn the_origin_sees_what_is_for_it_and_nothing_of_the_gateway_or_the_client
             ("x-hop", "1"),
         ];
         let echo = rig.ask(rig.request("GET", &rig.path("/echo"), &headers)).await.echo();
-        let mut seen: Vec<&str> = echo.headers.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "host").collect();
+        let mut seen: Vec<&str> =
+            echo.headers.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "host").collect();
         seen.sort_unstable();
         assert_eq!(seen, ["authorization", "cookie", "user-agent"], "{http:?}");
     }
@@ -134,7 +135,10 @@ async fn what_is_not_served_is_refused_in_one_line_and_the_connection_goes_on() 
     }
     assert_eq!((rig.watch.stats().refused, rig.watch.stats().failed), (8, 2));
     assert_eq!(rig.lab.total().requests, 0);
-    let asks = format!("GET / HTTP/1.1\r\nhost: localhost\r\n\r\nGET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", rig.path("/"));
+    let asks = format!(
+        "GET / HTTP/1.1\r\nhost: localhost\r\n\r\nGET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        rig.path("/")
+    );
     let answers = rig.raw(&asks).await;
     let answers = String::from_utf8_lossy(&answers);
     assert!(answers.starts_with("HTTP/1.1 404 ") && answers.contains("HTTP/1.1 200 OK\r\n"), "{answers}");
@@ -184,7 +188,9 @@ async fn many_clients_get_each_their_own_answer() {
                 for request in 0..10 {
                     let mark = format!("{client}-{request}");
                     let body = BoxBody::new(Full::from(mark.clone()));
-                    let ask = Request::post(rig.path(&format!("/echo?{mark}"))).header("host", "localhost").header("x-mark", &mark);
+                    let ask = Request::post(rig.path(&format!("/echo?{mark}")))
+                        .header("host", "localhost")
+                        .header("x-mark", &mark);
                     let echo = rig.ask(ask.body(body).expect("valid")).await.echo();
                     assert_eq!((&echo.query, &echo.body), (&mark, &mark));
                     assert!(echo.headers.contains(&("x-mark".to_owned(), mark.clone())));

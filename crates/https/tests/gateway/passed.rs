@@ -55,7 +55,8 @@ async fn gateway(answer: &'static str) -> (SocketAddr, String) {
 async fn ask(answer: &'static str, headers: &str) -> String {
     let (gateway, authority) = gateway(answer).await;
     let mut stream = TcpStream::connect(gateway).await.expect("it listens");
-    let ask = format!("GET /https/{authority}/x/y HTTP/1.1\r\nhost: localhost\r\nconnection: close, te\r\n{headers}\r\n");
+    let ask =
+        format!("GET /https/{authority}/x/y HTTP/1.1\r\nhost: localhost\r\nconnection: close, te\r\n{headers}\r\n");
     stream.write_all(ask.as_bytes()).await.expect("written");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
@@ -64,7 +65,8 @@ async fn ask(answer: &'static str, headers: &str) -> String {
 
 #[tokio::test]
 async fn trailers_that_were_announced_are_passed_on_to_who_takes_them() {
-    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n";
+    let answer =
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n";
     let takes = ask(answer, "te: trailers\r\n").await;
     assert!(takes.contains("trailer: x-sum\r\n") && takes.ends_with("2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n"), "{takes}");
     let not = ask(answer, "").await;
@@ -88,7 +90,12 @@ async fn an_origin_does_not_speak_for_the_gateway() {
     for gone in ["192.0.2.1", "keepwarm-error", "x-hop", "keep-alive", "proxy-authenticate"] {
         assert!(!passed.contains(gone), "{gone}: {passed}");
     }
-    for there in ["HTTP/1.1 200 Very Well\r\n", "set-cookie: a=b\r\nset-cookie: c=d\r\n", "keepwarm-address: 127.0.0.1:", "\r\n\r\nhi"] {
+    for there in [
+        "HTTP/1.1 200 Very Well\r\n",
+        "set-cookie: a=b\r\nset-cookie: c=d\r\n",
+        "keepwarm-address: 127.0.0.1:",
+        "\r\n\r\nhi",
+    ] {
         assert!(passed.contains(there), "{there}: {passed}");
     }
     let browser = ask(answer, "sec-fetch-site: none\r\n").await;
