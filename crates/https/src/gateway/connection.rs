@@ -71,15 +71,9 @@ pub(super) async fn serve(
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
-    let io = connection.into_parts().io.into_inner();
     match result {
-        Ok(()) => io.close(LINGER).await,
-        Err(error) => {
-            tracing::debug!(%error, "a connection of the gateway failed");
-            if stage.is_unframed() {
-                io.reset();
-            }
-        }
+        Ok(()) => connection.into_parts().io.into_inner().close(LINGER).await,
+        Err(error) => tracing::debug!(%error, "a connection of the gateway failed"),
     }
 }
 

@@ -79,9 +79,14 @@ async fn a_stop_cuts_off_what_takes_longer_than_its_patience() {
     let rig = start(Settings { patience: Duration::from_millis(50), ..Settings::default() }).await;
     let mut answer = rig.send(rig.request("GET", &rig.path("/stream"), &[])).await;
     answer.body_mut().frame().await.expect("a piece").expect("data");
+    // To a client of HTTP/1.0 the end of the connection is the end of the answer.
+    let mut old = rig.connect().await;
+    old.write_all(format!("GET {} HTTP/1.0\r\n\r\n", rig.path("/stream")).as_bytes()).await.expect("written");
+    old.read_u8().await.expect("an answer");
     let watch = rig.watch.clone();
     let (_lab, running) = rig.stop();
-    assert_eq!(running.await.expect("no panic"), 1);
+    assert_eq!(running.await.expect("no panic"), 2);
+    assert!(old.read_to_end(&mut Vec::new()).await.is_err(), "it is not taken for whole");
     assert_eq!(watch.stats().clients, 0);
     assert!(answer.into_body().collect().await.is_err(), "it is not taken for whole");
 }
