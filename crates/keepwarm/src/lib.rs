@@ -13,6 +13,7 @@ pub mod import;
 pub mod lab;
 pub mod logging;
 pub mod pools;
+pub mod probe;
 pub mod profile;
 pub mod query;
 pub mod run;
