@@ -53,6 +53,8 @@ pub enum Command {
     Cache(CacheArgs),
     /// Ask for a URL three times, cold, over the warm connection and resumed, and show what each phase took.
     Probe(crate::probe::ProbeArgs),
+    /// Measure what warm connections cost and save.
+    Bench(crate::bench::BenchArgs),
     /// Show, compare and record profiles of browsers: how connections look to a server.
     Profile(crate::profile::ProfileArgs),
     /// Print an example config or the schema of the config file.
@@ -253,6 +255,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
         Command::Probe(args) => crate::probe::main(&args),
+        Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),
         Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),

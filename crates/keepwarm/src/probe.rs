@@ -15,7 +15,7 @@ use crate::cli::{Exit, complain, print};
 mod addresses;
 pub(crate) mod ask;
 pub(crate) mod origin;
-mod report;
+pub(crate) mod report;
 
 use ask::{Answer, Failed, ask};
 use origin::{Found, Origin, OriginArgs, Url};

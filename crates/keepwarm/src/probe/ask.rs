@@ -39,7 +39,12 @@ pub(crate) struct Failed {
 ///
 /// # Errors
 /// When there is no answer, or it ended early.
-pub(crate) async fn ask(client: &Client, url: &Url, method: &Method, options: RequestOptions) -> Result<Answer, Failed> {
+pub(crate) async fn ask(
+    client: &Client,
+    url: &Url,
+    method: &Method,
+    options: RequestOptions,
+) -> Result<Answer, Failed> {
     let mut request = Request::new(());
     *request.uri_mut() = url.uri().clone();
     *request.method_mut() = method.clone();

@@ -2,14 +2,7 @@
 //!
 //! What is deliberately not here: the daemon. These commands connect by themselves, so that what they show is this machine's way.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    path::PathBuf,
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};

@@ -202,7 +202,9 @@ impl Saved {
         let Saved { cold, reused, saved, percent, .. } = *self;
         let (cold_text, reused_text) = (short(cold), short(reused));
         if saved.is_zero() {
-            return format!("Over a warm connection a request took {reused_text}, cold {cold_text}: nothing is saved here.");
+            return format!(
+                "Over a warm connection a request took {reused_text}, cold {cold_text}: nothing is saved here."
+            );
         }
         format!(
             "Over a warm connection a request took {reused_text} instead of {cold_text}: keepwarm saves {} of each, {percent:.0} %.",
