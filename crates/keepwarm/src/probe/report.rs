@@ -283,8 +283,9 @@ impl Kind {
 
 /// An error, and what may be done about it.
 pub(super) fn explained(failed: &Failed) -> String {
+    let is_distrusted = ["unknown issuer", "bad signature"].iter().any(|words| failed.error.contains(words));
     match failed.kind {
-        "certificate" => format!("{} (an authority of your own is trusted with --cacert)", failed.error),
+        "certificate" if is_distrusted => format!("{} (--cacert trusts an authority of your own)", failed.error),
         _ => failed.error.clone(),
     }
 }

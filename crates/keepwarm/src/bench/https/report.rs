@@ -168,26 +168,27 @@ impl Report {
         for note in notes {
             let _ = writeln!(text, "note: {note}");
         }
-        if let Some(sentence) = self.sentence() {
-            let _ = writeln!(text, "\n{sentence}");
+        if let Some(sentences) = self.sentences() {
+            let _ = write!(text, "\n{sentences}");
         }
         text
     }
 
     /// Cold against hot; none without both.
-    fn sentence(&self) -> Option<String> {
+    fn sentences(&self) -> Option<String> {
         let run = |kind| self.runs.iter().find(|run| run.kind == kind);
         let (cold, hot) = (run(Kind::Cold)?, run(Kind::Hot)?);
         let (slow, quick) = (cold.latency?.p50, hot.latency?.p50);
         let times = slow.as_secs_f64() / quick.as_secs_f64().max(f64::MIN_POSITIVE);
-        let cpu = match cold.cpu_per_10000.zip(hot.cpu_per_10000) {
-            Some((cold, hot)) => format!(", and 10,000 requests cost {} of CPU instead of {}", short(hot), short(cold)),
-            None => String::new(),
-        };
-        let (quick, slow) = (short(quick), short(slow));
-        Some(format!(
-            "Over warm connections half of the requests took up to {quick} instead of {slow}, {times:.1} times less{cpu}."
-        ))
+        let (slow, quick) = (short(slow), short(quick));
+        let mut text = format!(
+            "Over warm connections half of the requests took up to {quick}, over new ones {slow}: {times:.1} times as much.\n"
+        );
+        if let Some((cold, hot)) = cold.cpu_per_10000.zip(hot.cpu_per_10000) {
+            let _ =
+                writeln!(text, "10,000 requests cost {} of CPU, and {} over new connections.", short(hot), short(cold));
+        }
+        Some(text)
     }
 }
 
