@@ -10,7 +10,8 @@ fn hot_requests_share_a_connection_and_cold_ones_do_not() {
         eprintln!("SKIPPED: nginx is not on the path");
         return;
     }
-    let arguments = ["https", "--quick", "--names", "keepwarm", "--only", "hot,hot32,cold,far-hot,idle,resumed"];
+    let arguments =
+        ["https", "--quick", "--names", "keepwarm", "--only", "hot,hot32,cold,far-hot,idle,one-host,resumed"];
     let output = Command::new(env!("CARGO_BIN_EXE_dns-bench")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let page = String::from_utf8(output.stdout).unwrap();
@@ -20,8 +21,9 @@ fn hot_requests_share_a_connection_and_cold_ones_do_not() {
     assert_eq!(cell(&page, "Hot, the server 10 ms away", 3), "0.0435");
     assert_eq!(cell(&page, "Cold: a new connection for each request, full handshakes", 4), "1.0000");
     // The run itself fails where connections are not as many as wanted, or not resumed.
-    for title in ["Memory of an idle connection", "Memory of an idle connection that was resumed"] {
-        let memory: f64 = cell(&page, title, 1).parse().unwrap();
+    for hosts in ["each to another host", "all to one host", "all to one host and resumed"] {
+        let title = format!("Memory of an idle connection, {hosts}");
+        let memory: f64 = cell(&page, &title, 1).parse().unwrap();
         assert!(memory > 1.0, "{title}: {memory} KiB");
     }
 }

@@ -68,7 +68,7 @@ impl keepwarm_https_driver::Client for Peer {
 
     async fn hold(&self, number: usize) -> anyhow::Result<Answer> {
         match self.task.mode {
-            Mode::Resumed => self.fresh().await,
+            Mode::Same => self.fresh().await,
             _ => self.answer(self.client.get(&self.task.url_of(number)?).await?).await,
         }
     }
