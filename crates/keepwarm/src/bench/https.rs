@@ -131,7 +131,7 @@ async fn run(origin: &Origin, args: &HttpsArgs, addresses: &[IpAddr], plan: Plan
         progress.0.set_message(kind.as_str());
         runs.push(load.run(kind, requests).await?);
     }
-    Ok(Report::new(origin, args.method.into(), addresses.to_vec(), plan.concurrency, runs))
+    Ok(Report::new(origin, &args.method.into(), addresses.to_vec(), plan.concurrency, runs))
 }
 
 /// A bar on standard error for people only: there is none without a terminal, and none with `--json`.

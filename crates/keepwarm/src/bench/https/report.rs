@@ -124,7 +124,7 @@ impl Kind {
 impl Report {
     pub(super) fn new(
         origin: &Origin,
-        method: hyper::Method,
+        method: &hyper::Method,
         addresses: Vec<IpAddr>,
         concurrency: u32,
         runs: Vec<RunResult>,

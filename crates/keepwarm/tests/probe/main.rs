@@ -1,8 +1,7 @@
 //! `keepwarm probe` and `keepwarm bench https` before an origin whose counters are exact.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-#[path = "probe/bench.rs"]
 mod bench;
-#[path = "probe/support.rs"]
 mod support;
 
 use keepwarm_lab::{OriginFaults, OriginSpec, loopback_addresses};
