@@ -24,6 +24,9 @@ use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDi
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+mod watch;
+
+use watch::{FirstBytes, Watched};
 
 /// Everything that makes connections to one origin the same: host, port, profile, protocols, proxy. Two targets are equal when all of
 /// these are, also across a change of the config.
@@ -192,6 +195,8 @@ pub(crate) struct Connection {
     pub(crate) tls: TlsInfo,
     /// Time for TCP, and the proxy.
     pub(crate) connect: Duration,
+    /// When the server's SETTINGS came; `None` for HTTP/1.1.
+    pub(crate) settings: Option<FirstBytes>,
 }
 
 /// How requests go over it.
@@ -237,10 +242,11 @@ impl Dialer {
         let wire = match (tls.alpn.as_deref(), target.versions) {
             (Some(b"h2"), _) => {
                 let builder = crate::http2_profile::http2_builder(target.profile.http2.as_ref());
+                let (stream, first) = Watched::new(stream);
                 let (handle, capacity) = h2::connect(stream, &builder, slot, self.check_interval, address).await?;
-                return Ok(
-                    Connected::new(Connection { wire: Wire::Http2(handle), address, tls, connect }).capacity(capacity)
-                );
+                let (wire, settings) = (Wire::Http2(handle), Some(first));
+                let connection = Connection { wire, address, tls, connect, settings };
+                return Ok(Connected::new(connection).capacity(capacity));
             }
             (_, HttpVersions::Http2) => {
                 let happened = "the server does not speak h2, the only protocol that is asked for";
@@ -253,7 +259,7 @@ impl Dialer {
                 return Err(Error::new(ErrorKind::Alpn, Phase::Tls, tried(), happened));
             }
         };
-        Ok(Connected::new(Connection { wire, address, tls, connect }))
+        Ok(Connected::new(Connection { wire, address, tls, connect, settings: None }))
     }
 }
 

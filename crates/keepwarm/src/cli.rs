@@ -51,6 +51,10 @@ pub enum Command {
     Pools(PoolsArgs),
     /// Show the cache of the running daemon, or flush answers from it.
     Cache(CacheArgs),
+    /// Ask for a URL three times, cold, over the warm connection and resumed, and show what each phase took.
+    Probe(crate::probe::ProbeArgs),
+    /// Measure what warm connections cost and save.
+    Bench(crate::bench::BenchArgs),
     /// Show, compare and record profiles of browsers: how connections look to a server.
     Profile(crate::profile::ProfileArgs),
     /// Print an example config or the schema of the config file.
@@ -250,6 +254,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
+        Command::Probe(args) => crate::probe::main(&args),
+        Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),
         Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),

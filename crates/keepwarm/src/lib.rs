@@ -4,6 +4,7 @@
 //! what it tells about itself, [`pools`], [`cache`] and [`query`] ask for that from outside, [`profile`] shows and records how browsers connect, [`lab`] and [`demo`] need no network.
 //! What a query goes through is not here but in `keepwarm-dns`.
 
+pub mod bench;
 pub mod cache;
 pub mod check;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod import;
 pub mod lab;
 pub mod logging;
 pub mod pools;
+pub mod probe;
 pub mod profile;
 pub mod query;
 pub mod run;
