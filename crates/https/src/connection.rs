@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::uri::Authority;
+use http::{HeaderMap, uri::Authority};
 use keepwarm_pool::{Connected, Connector, Side as PoolSide, Slot};
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase, Side},
@@ -35,6 +35,8 @@ pub(crate) struct Target {
     port: u16,
     authority: Authority,
     profile: Arc<Profile>,
+    /// Those of the profile.
+    headers: Arc<HeaderMap>,
     label: Arc<str>,
     versions: HttpVersions,
     proxy: Option<Arc<Proxy>>,
@@ -74,7 +76,8 @@ impl Target {
         let mut hasher = DefaultHasher::new();
         (&host, port, &label, versions, &proxy).hash(&mut hasher);
         let hash = hasher.finish();
-        Target { host, port, authority, profile, label, versions, proxy, hash, dialer, resolver, origin }
+        let headers = crate::exchange::headers_of(&profile);
+        Target { host, port, authority, profile, headers, label, versions, proxy, hash, dialer, resolver, origin }
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -92,6 +95,10 @@ impl Target {
 
     pub(crate) fn profile(&self) -> &Arc<Profile> {
         &self.profile
+    }
+
+    pub(crate) fn headers(&self) -> &Arc<HeaderMap> {
+        &self.headers
     }
 
     pub(crate) fn versions(&self) -> HttpVersions {

@@ -110,7 +110,7 @@ pub(crate) async fn run(
         (None, None) => origin.main().clone(),
         (profile, http) => origin.target(profile.as_ref(), http)?,
     };
-    let profile = origin.config.profile_headers.then(|| &**target.profile());
+    let profile = origin.config.profile_headers.then(|| target.headers());
     let head = Head::new(parts, profile, &body);
     let deadline = options.deadline.unwrap_or(start + origin.config.timeout);
     let mut run = Run {
