@@ -24,7 +24,7 @@ use report::{Kind, Report, Row};
 /// Arguments of `keepwarm probe`.
 #[derive(Debug, Clone, Args)]
 pub struct ProbeArgs {
-    /// What to ask for, such as https://www.example.com/path; without a scheme, https.
+    /// URL to ask for, such as www.example.com/path; without a scheme, https.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Ask each address of the name once, over a connection of its own, instead of one address three times.
@@ -103,8 +103,17 @@ pub(crate) fn open(url: &Url, args: &OriginArgs) -> anyhow::Result<Result<Origin
     }
 }
 
+/// Does ahead what a process pays once, so that no phase of the first request shows it: the TLS library collects randomness for some
+/// 50 ms, and certificates are read.
+fn get_ready(origin: &Origin) -> anyhow::Result<()> {
+    // It only has to have happened; a library without randomness fails the handshake, and says so there.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 32]);
+    origin.client(&[], 1).map(drop)
+}
+
 /// Rounds of requests, up to the first that failed.
 async fn probe(origin: &Origin, method: &hyper::Method, rounds: u16) -> anyhow::Result<Report> {
+    get_ready(origin)?;
     let mut report = Report::new(origin, method);
     for round in 1..=rounds {
         let found = match origin.find().await {

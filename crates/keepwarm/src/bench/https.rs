@@ -30,7 +30,7 @@ use report::{Kind, Report, RunResult};
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = POLITE)]
 pub struct HttpsArgs {
-    /// What to ask for, such as https://127.0.0.1:8443/tile; without a scheme, https.
+    /// URL to ask for, such as 127.0.0.1:8443/tile; without a scheme, https.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests over warm connections; by default 10,000 to this machine and 500 to others.

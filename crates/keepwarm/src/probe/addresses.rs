@@ -48,6 +48,7 @@ struct AddressRow {
 /// # Errors
 /// When the name has no address, or the profile cannot be used here.
 pub(super) async fn probe(origin: &Origin, method: &hyper::Method) -> anyhow::Result<AllReport> {
+    super::get_ready(origin)?;
     let Found { mut addresses, dns } = origin.find().await?;
     let left_out = addresses.len().saturating_sub(ADDRESSES_MAX);
     addresses.truncate(ADDRESSES_MAX);

@@ -235,7 +235,7 @@ impl Row {
         let mut cells = vec![self.kind.as_str().to_owned()];
         cells.extend([dns, tcp, tls, h2, first_byte, self.total].map(or_none));
         cells.push(self.answer.as_ref().map_or_else(|| "failed".to_owned(), |answer| answer.status.to_string()));
-        cells.push(self.answer.as_ref().map_or_else(|| NONE.to_owned(), AnswerRow::connection));
+        cells.push(self.answer.as_ref().map_or(NONE, AnswerRow::connection).to_owned());
         cells
     }
 }
@@ -254,13 +254,12 @@ impl AnswerRow {
         }
     }
 
-    fn connection(&self) -> String {
-        let how = match (self.reused, self.resumed) {
+    fn connection(&self) -> &'static str {
+        match (self.reused, self.resumed) {
             (true, _) => "reused",
             (false, true) => "new, resumed",
             (false, false) => "new, full handshake",
-        };
-        format!("#{} {how}", self.connection)
+        }
     }
 }
 

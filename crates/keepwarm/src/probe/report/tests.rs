@@ -61,9 +61,9 @@ fn a_report_tells_each_request_and_what_is_saved() {
     h2 over TLS 1.3 to 192.0.2.1:443, profile plain
 
     REQUEST     DNS      TCP      TLS      H2  FIRST BYTE    TOTAL  STATUS  CONNECTION
-    cold     5.0 ms  10.0 ms  12.0 ms  9.0 ms     11.0 ms  38.0 ms     200  #1 new, full handshake
-    reused        -        -        -       -     11.0 ms  11.0 ms     200  #1 reused
-    resumed       -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  30.0 ms     200  #2 new, resumed
+    cold     5.0 ms  10.0 ms  12.0 ms  9.0 ms     11.0 ms  38.0 ms     200  new, full handshake
+    reused        -        -        -       -     11.0 ms  11.0 ms     200  reused
+    resumed       -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  30.0 ms     200  new, resumed
 
     Over a warm connection a request took 11.0 ms instead of 38.0 ms: keepwarm saves 27.0 ms of each, 71 %.
     ");
@@ -89,9 +89,9 @@ fn what_went_otherwise_is_told_and_never_counted_as_saved() {
     h2 over TLS 1.3 to 192.0.2.1:443, profile plain
 
     REQUEST     DNS      TCP      TLS      H2  FIRST BYTE    TOTAL  STATUS  CONNECTION
-    cold     5.0 ms  10.0 ms  12.0 ms  9.0 ms     11.0 ms  38.0 ms     200  #1 new, full handshake
-    reused        -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  36.0 ms     200  #1 new, resumed
-    resumed       -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  30.0 ms     200  #2 new, full handshake
+    cold     5.0 ms  10.0 ms  12.0 ms  9.0 ms     11.0 ms  38.0 ms     200  new, full handshake
+    reused        -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  36.0 ms     200  new, resumed
+    resumed       -  10.0 ms  12.0 ms  9.0 ms     11.0 ms  30.0 ms     200  new, full handshake
     cold          -        -        -       -           -        -  failed  -
 
     failed: connect to 192.0.2.1:443: tls handshake timed out after 5s
