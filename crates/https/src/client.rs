@@ -504,10 +504,18 @@ fn entry(
     if !crate::origin::is_host(&host) {
         return Err(StartError::Host(host));
     }
-    let origin = Origin::new(config, &all.roots, resolver.clone(), now);
+    let origin = Origin::new(config, &all.roots, resolver.clone(), focus(all), now);
     let origin = origin.map_err(|error| StartError::Tls { host, error })?;
     Ok(Arc::new(Entry { origin, is_configured, keeper: Mutex::default() }))
 }
+
+/// How many addresses of an origin get its requests: as many as can have an idle connection, so that those are hot.
+fn focus(config: &HttpsConfig) -> usize {
+    (config.pool.max_idle / config.origins.len().max(1)).max(FOCUS_MIN)
+}
+
+/// Addresses in focus, however many origins share the idle connections.
+const FOCUS_MIN: usize = 2;
 
 fn bare(method: Method, url: &str, body: RequestBody) -> Result<Request<RequestBody>, Error> {
     let uri: Uri = url.parse().map_err(|error| Error::request(format!("{url:?} is not a url: {error}")))?;

@@ -15,13 +15,14 @@ use crate::profile::{HeadersPriority, Http2Profile, read::WINDOW_DEFAULT};
 /// A builder of connections whose preface, priorities and pseudo-headers are those of `profile`: settings in their order
 /// (RFC 9113 section 6.5), the connection's window, PRIORITY frames, the first stream.
 ///
-/// Without a profile: no server push, 2 MiB of window for each stream and 8 MiB for the connection.
+/// Without a profile: no server push, 1 MiB of window for each stream and 32 MiB for the connection, so that
+/// it takes 32 readers that have stopped to hold up the others on a connection.
 pub fn http2_builder(profile: Option<&Http2Profile>) -> Builder {
     let mut builder = Builder::new();
     match profile {
         Some(profile) => apply(profile, &mut builder),
         None => {
-            builder.enable_push(false).initial_window_size(2 << 20).initial_connection_window_size(8 << 20);
+            builder.enable_push(false).initial_window_size(1 << 20).initial_connection_window_size(32 << 20);
         }
     }
     builder

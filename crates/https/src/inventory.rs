@@ -193,7 +193,7 @@ impl Inventory {
     /// `None`: all were `tried`, are banned, or wait for validation. Does not allocate; looks at 64 addresses at most, of more at a sample.
     pub fn choose(&mut self, tried: &[AddressId], now: Instant, random: u64) -> Option<Choice> {
         self.book.wake(now);
-        let slot = select::choose(&self.book, tried, now, &mut Dice::new(random))?;
+        let slot = select::choose(&self.book, tried, self.settings.focus, now, &mut Dice::new(random))?;
         Some(self.book.reserve(slot, now))
     }
 
@@ -241,6 +241,28 @@ impl Inventory {
                 address.set_state(State::Validated);
             }
         });
+        self.promote(slot, now);
+    }
+
+    /// An address in reserve that is clearly quicker than one in focus, drawn at random, changes places with it.
+    fn promote(&mut self, slot: u32, now: Instant) {
+        if self.book.ready_index(slot).is_none_or(|index| index < self.settings.focus) {
+            return;
+        }
+        let index = self.dice.below(self.settings.focus);
+        let score = |slot: u32| self.book.address(slot).latency.score(0, now);
+        if let Some(other) = self.book.list(book::List::Ready).get(index).copied()
+            && score(slot) < score(other) * QUICKER
+        {
+            self.book.swap_ready(slot, index);
+        }
+    }
+
+    /// The addresses that requests go to first: known good ones in focus; none of them, where none is known.
+    pub fn focus(&self) -> Vec<IpAddr> {
+        let ready = self.book.list(book::List::Ready);
+        let focus = ready.get(..self.settings.focus).unwrap_or(ready);
+        focus.iter().map(|slot| self.book.address(*slot).ip).collect()
     }
 
     /// An answer's status, after [`succeeded`](Self::succeeded). `retry_after` is what the header of that name says (see
@@ -438,6 +460,9 @@ impl Inventory {
 
 /// Pauses are shorter by up to this share, so that addresses that failed together are not probed together.
 const JITTER: f64 = 0.1;
+
+/// How much quicker one in reserve must be.
+const QUICKER: f32 = 0.7;
 
 /// For how long a probe waits that could not be made.
 const GIVEN_UP_PAUSE: Duration = Duration::from_secs(10);

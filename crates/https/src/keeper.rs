@@ -336,7 +336,9 @@ fn below(
     round: usize,
 ) -> Vec<keepwarm_pool::Host<crate::connection::Dialer>> {
     let mut good: Vec<_> = rows.iter().filter(|row| is_good(origin, row)).collect();
-    good.sort_by(|a, b| a.latency_s.unwrap_or(f64::MAX).total_cmp(&b.latency_s.unwrap_or(f64::MAX)));
+    let focus = origin.focus();
+    let order = |row: &AddressRow| (!focus.contains(&row.ip), row.latency_s.unwrap_or(f64::MAX));
+    good.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
     let hosts = good.into_iter().map(|row| origin.host(pool, origin.main(), row.ip));
     hosts.filter(|host| host.stats().gauges.open < round).collect()
 }

@@ -76,11 +76,12 @@ impl Origin {
         config: OriginConfig,
         roots: &TlsRoots,
         resolver: Arc<dyn Resolve>,
+        focus: usize,
         now: Instant,
     ) -> Result<Arc<Origin>, TlsSetupError> {
         let dialer = TlsDialer::new(&config.profile, config.http, roots)?;
         let authority = authority(&config.host, config.port);
-        let inventory = Inventory::new(Settings::new(&config, rand::rng().next_u64()));
+        let inventory = Inventory::new(Settings { focus, ..Settings::new(&config, rand::rng().next_u64()) });
         Ok(Arc::new_cyclic(|origin: &Weak<Origin>| {
             let main = Arc::new(Target::new(TargetParts {
                 host: config.host.clone().into(),
@@ -214,6 +215,10 @@ impl Origin {
 
     pub(crate) fn rows(&self, now: Instant) -> Vec<AddressRow> {
         self.state.lock().inventory.rows(now)
+    }
+
+    pub(crate) fn focus(&self) -> Vec<IpAddr> {
+        self.state.lock().inventory.focus()
     }
 
     pub(crate) fn counts(&self) -> Counts {

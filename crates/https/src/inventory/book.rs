@@ -114,6 +114,23 @@ impl Book {
         &self.lists[list as usize]
     }
 
+    /// Where one that is known good is in the list of those; `None` for others.
+    pub(super) fn ready_index(&self, slot: u32) -> Option<usize> {
+        let place = self.address(slot).place;
+        (place.list == Some(List::Ready)).then_some(place.index)
+    }
+
+    /// Gives one that is known good the place of another in the list.
+    pub(super) fn swap_ready(&mut self, slot: u32, place: usize) {
+        let index = self.address(slot).place.index;
+        let list = &mut self.lists[List::Ready as usize];
+        if let Some(other) = list.get(place).copied() {
+            list.swap(index, place);
+            self.slots[slot as usize].address.place.index = place;
+            self.slots[other as usize].address.place.index = index;
+        }
+    }
+
     /// Those that rest or will be listed as such, the shortest rest first.
     pub(super) fn rests(&self) -> impl Iterator<Item = u32> {
         let is_listed = |slot: &u32| self.address(*slot).place.list == Some(List::Resting);

@@ -9,21 +9,21 @@ use super::{
 };
 
 /// See [`Inventory::choose`](super::Inventory::choose).
-pub(super) fn choose(book: &Book, tried: &[AddressId], now: Instant, dice: &mut Dice) -> Option<u32> {
+pub(super) fn choose(book: &Book, tried: &[AddressId], focus: usize, now: Instant, dice: &mut Dice) -> Option<u32> {
     let is_untried = |slot: u32| tried.is_empty() || !tried.contains(&book.id(slot));
     if tried.is_empty()
-        && let Some(slot) = explore(book, dice)
+        && let Some(slot) = explore(book, focus, dice)
     {
         return Some(slot);
     }
-    best(book, is_untried, now, dice)
+    best(book, is_untried, focus, now, dice)
         .or_else(|| least(some(book.list(List::Fresh), tried, dice), is_untried, |slot| book.address(slot).in_flight))
         .or_else(|| book.rests().find(|slot| is_untried(*slot)))
         .or_else(|| least(some(book.list(List::Out), tried, dice), is_untried, |slot| badness(book, slot)))
 }
 
 /// Now and then one that would not be the best.
-fn explore(book: &Book, dice: &mut Dice) -> Option<u32> {
+fn explore(book: &Book, focus: usize, dice: &mut Dice) -> Option<u32> {
     let (ready, fresh) = (book.list(List::Ready), book.list(List::Fresh));
     let odds = if ready.len() < ENOUGH { OFTEN } else { SELDOM };
     if !ready.is_empty() && !fresh.is_empty() && dice.one_in(odds) {
@@ -31,15 +31,20 @@ fn explore(book: &Book, dice: &mut Dice) -> Option<u32> {
         let is_untouched = |slot: u32| book.address(slot).in_flight == 0;
         return some(fresh, &[], dice).find(|slot| is_untouched(*slot));
     }
-    if ready.len() > 1 && dice.one_in(SELDOM) {
-        return ready.get(dice.below(ready.len())).copied();
+    let (focus, reserve) = ready.split_at(focus.min(ready.len()));
+    if focus.len() > 1 && dice.one_in(SELDOM) {
+        return focus.get(dice.below(focus.len())).copied();
+    }
+    if !reserve.is_empty() && dice.one_in(RARELY) {
+        return reserve.get(dice.below(reserve.len())).copied();
     }
     None
 }
 
 /// The least loaded of the known good ones; of many, of a sample.
-fn best(book: &Book, is_untried: impl Fn(u32) -> bool, now: Instant, dice: &mut Dice) -> Option<u32> {
-    let ready = book.list(List::Ready);
+fn best(book: &Book, is_untried: impl Fn(u32) -> bool, focus: usize, now: Instant, dice: &mut Dice) -> Option<u32> {
+    let all = book.list(List::Ready);
+    let ready = all.get(..focus).unwrap_or(all);
     let mut field = Field::new();
     let mut enter = |slot: u32| {
         let address = book.address(slot);
@@ -53,8 +58,8 @@ fn best(book: &Book, is_untried: impl Fn(u32) -> bool, now: Instant, dice: &mut 
         (0..SAMPLE).for_each(|_| enter(ready[dice.below(ready.len())]));
     }
     let sampled = field.draw(dice);
-    // All of a sample may have been tried.
-    sampled.or_else(|| ready.iter().copied().find(|slot| ready.len() > FIELD && is_untried(*slot)))
+    // All of a sample, or of those in focus, may have been tried.
+    sampled.or_else(|| all.iter().copied().find(|slot| all.len() > field.len && is_untried(*slot)))
 }
 
 /// Those who may win, with their scores.
@@ -127,3 +132,6 @@ const OFTEN: usize = 4;
 
 /// And once in so many requests otherwise; so is any known good one.
 const SELDOM: usize = 100;
+
+/// One in reserve gets one request in so many: it costs a handshake, mostly.
+const RARELY: usize = 1000;

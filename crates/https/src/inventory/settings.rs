@@ -27,6 +27,9 @@ pub struct Settings {
     pub needs_validation: bool,
     /// Whether candidates are probed; otherwise their first request finds out. As `needs_validation`, unless changed.
     pub probes_candidates: bool,
+    /// How many known good addresses get the requests while they can carry them; the others are in reserve, and one that turns out
+    /// quicker takes a place. More than there may be idle connections would be cold ones by turns. Default: all.
+    pub focus: usize,
     /// What the jitter of pauses is drawn from; a random number.
     pub seed: u64,
 }
@@ -44,6 +47,7 @@ impl Settings {
             addresses_max: origin.addresses_max,
             needs_validation: origin.validate.is_some(),
             probes_candidates: origin.validate.is_some(),
+            focus: usize::MAX,
             seed,
         }
     }

@@ -88,3 +88,25 @@ async fn without_validation_bad_addresses_cost_tries_and_no_request() {
         .await;
     assert_eq!(failures, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn requests_stay_with_as_many_addresses_as_can_have_a_hot_connection() {
+    let lab = lab(50).await;
+    let client =
+        client_of(&lab, OriginConfig { validate: Some(Validate::default()), ..origin(&lab) }, PoolConfig::default());
+    eventually("all are validated", || {
+        let rows = client.inventory(&authority(&lab)).map(|rows| rows.len());
+        let _ = futures_util::FutureExt::now_or_never(client.find_addresses(&authority(&lab)));
+        rows.is_ok_and(|rows| rows == 50) && client.stats()[0].addresses.validated == 50
+    })
+    .await;
+    lab.reset_counters();
+    for _ in 0..3000 {
+        whole(client.get(&url(&lab, "/")).await.expect("an answer")).await;
+    }
+    let (handshakes, requests) = (lab.total().accepted, lab.total().requests);
+    assert_eq!(requests, 3000);
+    // One for each address in focus that had none, and for the few requests that go to one in reserve.
+    assert!(handshakes <= 60, "{handshakes} connections for {requests} requests");
+    assert!(client.pool_stats().gauges.idle <= 20);
+}

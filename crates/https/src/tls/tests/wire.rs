@@ -186,7 +186,7 @@ async fn prefaces_are_those_of_the_browsers() {
         ("chrome", "1:65536;2:0;4:6291456;6:262144|15663105|0|m,a,s,p", Some(vec![0x80, 0, 0, 0, 255]), 1),
         ("firefox", "1:65536;2:0;4:131072;5:16384|12517377|0|m,p,a,s", Some(vec![0, 0, 0, 0, 41]), 3),
         ("safari", "2:0;3:100;4:2097152;9:1|10420225|0|m,s,a,p", None, 1),
-        ("plain", "2:0;4:2097152|8323073|0|m,s,a,p", None, 1),
+        ("plain", "2:0;4:1048576|33488897|0|m,s,a,p", None, 1),
     ];
     for (name, string, priority, stream) in expected {
         let sent = preface(&Profile::builtin(name).unwrap()).await;
