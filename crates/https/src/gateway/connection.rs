@@ -1,0 +1,117 @@
+//! One client's connection: HTTP/1.1 by hyper, its limits, and how it ends.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, watch},
+};
+
+use super::{
+    Counters, Shared,
+    io_limits::{ClientIo, Stage, linger},
+};
+
+/// Counts a connection as open until it is dropped.
+struct Open<'a>(&'a Counters);
+
+impl<'a> Open<'a> {
+    fn new(counters: &'a Counters) -> Open<'a> {
+        Counters::count(&counters.accepted);
+        counters.clients.fetch_add(1, Ordering::Relaxed);
+        Open(counters)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a client until it goes, until a limit ends it, or until `closing` is true and its answer has ended.
+pub(super) async fn serve(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    mut closing: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+) {
+    let _open = Open::new(&shared.counters);
+    // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
+    let _ = stream.set_nodelay(true);
+    let stage = Stage::default();
+    let service = service_fn(|request| {
+        let answer = shared.clone().answer(request, stage.clone());
+        // Boxed, since hyper moves it.
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+    });
+    let io = TokioIo::new(ClientIo::new(stream, stage.clone()));
+    let mut connection = builder().serve_connection(io, service);
+    let ended = tokio::select! {
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
+        () = told(&mut closing) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None if stage.is_idle() => return,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    let io = connection.into_parts().io.into_inner();
+    match result {
+        Ok(()) => io.close(LINGER).await,
+        Err(error) => {
+            tracing::debug!(%error, "a connection of the gateway failed");
+            if stage.is_unframed() {
+                io.reset();
+            }
+        }
+    }
+}
+
+async fn told(closing: &mut watch::Receiver<bool>) {
+    // An error means that the gateway is gone.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// Says that there are too many.
+pub(super) async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let text = "the gateway serves as many clients as it may: try again, or raise \"max_clients\" in [https.gateway]\n";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
+         keepwarm-error: too_many_clients\r\nretry-after: 1\r\nconnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+        linger(&mut stream, LINGER).await;
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(BUFFER_MAX).max_headers(HEADERS_MAX);
+    builder
+}
+
+/// Longest time from an answer, or from the start, to the end of the next head: for how long a connection is kept for its client.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of a request's head; and of what is read and written at a time.
+const BUFFER_MAX: usize = 64 * 1024;
+
+/// Header lines of a request.
+const HEADERS_MAX: usize = 128;
+
+/// For how long a client may take to close after the last answer.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,86 @@
+//! What the gateway bounds, and how it stops.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use keepwarm_https::config::GatewayConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::setup::{Settings, eventually, rig, start};
+
+#[tokio::test]
+async fn one_client_too_many_is_told_so_and_served_later() {
+    let gateway = GatewayConfig { max_clients: 2, ..Settings::default().gateway };
+    let rig = start(Settings { gateway, ..Settings::default() }).await;
+    let (first, second) = (rig.connect().await, rig.connect().await);
+    eventually("both are served", || rig.watch.stats().clients == 2).await;
+    for _ in 0..3 {
+        let answer = rig.get("/").await;
+        assert_eq!(answer.error(), (503, "too_many_clients"));
+    }
+    drop(first);
+    eventually("one is gone", || rig.watch.stats().clients == 1).await;
+    assert_eq!(rig.get("/").await.status, 200);
+    drop(second);
+    let stats = rig.watch.stats();
+    assert_eq!((stats.accepted, stats.turned_away, stats.requests), (3, 3, 1));
+}
+
+#[tokio::test]
+async fn a_head_above_the_limits_is_refused() {
+    let rig = rig().await;
+    let long = "x".repeat(70 * 1024);
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for headers in [format!("x-long: {long}\r\n"), many] {
+        let answer = rig.raw(&format!("GET {} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n", rig.path("/"))).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    assert_eq!(rig.lab.total().requests, 0);
+}
+
+#[tokio::test]
+async fn one_connection_serves_one_request_after_the_other() {
+    let rig = rig().await;
+    let mut stream = rig.connect().await;
+    let ask = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", rig.path("/bytes/0"));
+    for _ in 0..100 {
+        stream.write_all(ask.as_bytes()).await.expect("written");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+    let stats = rig.watch.stats();
+    assert_eq!((stats.accepted, stats.requests, rig.lab.total().accepted), (1, 100, 1));
+}
+
+#[tokio::test]
+async fn a_stop_closes_who_waits_and_lets_an_answer_end() {
+    let rig = rig().await;
+    let (mut idle, mut fresh) = (rig.connect().await, rig.connect().await);
+    let ask = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", rig.path("/status/204"));
+    idle.write_all(ask.as_bytes()).await.expect("written");
+    idle.read_u8().await.expect("an answer");
+    let answer = rig.send(rig.request("GET", &rig.path("/stream/30"), &[])).await;
+    eventually("all are served", || rig.watch.stats().clients == 3).await;
+    let (gateway, watch) = (rig.gateway, rig.watch.clone());
+    let running = rig.stop();
+    fresh.read_to_end(&mut Vec::new()).await.expect("closed");
+    idle.read_to_end(&mut Vec::new()).await.expect("closed");
+    assert_eq!(answer.into_body().collect().await.expect("to its end").to_bytes().len(), 30 * 64);
+    assert_eq!(running.await.expect("no panic"), 0);
+    assert_eq!(watch.stats().clients, 0);
+    assert!(tokio::net::TcpStream::connect(gateway).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_stop_cuts_off_what_takes_longer_than_its_patience() {
+    let rig = start(Settings { patience: Duration::from_millis(50), ..Settings::default() }).await;
+    let mut answer = rig.send(rig.request("GET", &rig.path("/stream"), &[])).await;
+    answer.body_mut().frame().await.expect("a piece").expect("data");
+    let watch = rig.watch.clone();
+    assert_eq!(rig.stop().await.expect("no panic"), 1);
+    assert_eq!(watch.stats().clients, 0);
+    assert!(answer.into_body().collect().await.is_err(), "it is not taken for whole");
+}
