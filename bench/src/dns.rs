@@ -6,18 +6,14 @@ use clap::{Args, Parser, Subcommand};
 
 mod blast;
 mod compare;
-mod cpu;
 mod figures;
 mod floor;
-mod histogram;
-mod machine;
 mod measure;
 mod memory;
 mod net;
 mod peers;
-mod pin;
 mod plan;
-mod process;
+mod ready;
 mod report;
 mod scaling;
 mod stream;
@@ -25,11 +21,9 @@ mod stub;
 mod tools;
 mod wire;
 
-pub(crate) use machine::Machine;
+use crate::{faults, https, pin};
 
-use crate::faults;
-
-/// Measures keepwarm beside other DNS forwarders.
+/// Measures keepwarm beside other DNS forwarders and HTTPS clients.
 #[derive(Parser)]
 #[command(name = "dns-bench", version, about)]
 struct Cli {
@@ -44,6 +38,9 @@ enum Command {
     Dns(DnsArgs),
     /// Put keepwarm before upstreams that misbehave, and count the failures that clients see. Takes about ten minutes.
     Faults(faults::FaultsArgs),
+    /// Compare keepwarm's HTTPS client with its peers and write docs/https-bench.md.
+    #[command(after_help = https::HELP)]
+    Https(https::HttpsArgs),
     /// Answer DNS queries over UDP, TCP, DoT and DoH, as the upstream of a comparison.
     #[command(hide = true)]
     Stub(stub::StubArgs),
@@ -56,6 +53,12 @@ enum Command {
     /// Answer datagrams and nothing else: the least that a cache hit can cost.
     #[command(hide = true)]
     Echo(floor::EchoArgs),
+    /// Be keepwarm's HTTPS client, and print what it measured of itself as JSON.
+    #[command(hide = true)]
+    HttpsClient(https::KeepwarmArgs),
+    /// Pass on TCP connections after a pause: the way to a server far away.
+    #[command(hide = true)]
+    Delay(https::DelayArgs),
     /// Run a program on some cores only, and end it when this one ends.
     #[command(hide = true)]
     Pin(pin::PinArgs),
@@ -119,6 +122,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Blast(args) => blast::run(&args),
         Command::Relay(args) => floor::relay(&args),
         Command::Echo(args) => floor::echo(&args),
+        Command::Https(args) => https::run(&args),
+        Command::HttpsClient(args) => https::keepwarm(&args),
+        Command::Delay(args) => https::delay(&args),
         Command::Pin(args) => pin::run(&args),
     };
     match result {

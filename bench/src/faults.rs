@@ -23,7 +23,7 @@ use self::{
     load::{Load, Record},
     scenario::{SCENARIOS, Scenario},
 };
-use crate::dns::Machine;
+use crate::machine::Machine;
 
 mod load;
 mod scenario;

@@ -1,5 +1,5 @@
 //! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run; `dns-bench faults`: keepwarm before
-//! upstreams that misbehave.
+//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others.
 //!
 //! The upstream, the load generator and the floors are commands of the same program, so that each is a process of its own on
 //! a core of its own. Nothing here is part of the daemon.
@@ -11,9 +11,25 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod cpu;
+#[cfg(target_os = "linux")]
 mod dns;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod figures;
+#[cfg(target_os = "linux")]
+mod histogram;
+#[cfg(target_os = "linux")]
+mod https;
+#[cfg(target_os = "linux")]
+mod machine;
+#[cfg(target_os = "linux")]
+mod pin;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod programs;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

@@ -13,11 +13,11 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cpu,
     net::{BATCH, Clock, LOOPBACK, Poller, Ready, Receiver, Sender, nanos, udp_socket},
     stream::{Progress, Stream, messages, push_message},
     wire::{self, Name},
 };
+use crate::cpu;
 use flights::Flights;
 use pace::Pace;
 

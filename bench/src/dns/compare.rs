@@ -10,15 +10,19 @@ use anyhow::{Context as _, bail};
 
 use super::{
     DnsArgs,
-    figures::{Line, Rep, tenths, whole},
-    machine::Machine,
+    figures::{Line, Rep},
     measure, memory,
     peers::{self, Kind, Peer},
     plan::{Contender, Plan, Row},
-    process::{catch_interrupts, check_interrupt},
     report::{Report, Table},
     scaling,
-    tools::{Cores, Workshop},
+    tools::Workshop,
+};
+use crate::{
+    figures::{tenths, whole},
+    machine::Machine,
+    pin::Cores,
+    process::{catch_interrupts, check_interrupt},
 };
 
 /// Compares, or soaks.

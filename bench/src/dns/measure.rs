@@ -7,12 +7,15 @@ use std::{
 
 use super::{
     blast::{BlastArgs, Client},
-    cpu,
     figures::{Reading, Rep},
     peers::{Cache, Peer, Setup, Task, Transport},
     plan::{Contender, Row},
-    process::{Launch, Process},
+    ready,
     tools::{Workshop, free_address},
+};
+use crate::{
+    cpu,
+    process::{Launch, Process},
 };
 
 /// A server under test.
@@ -43,7 +46,7 @@ impl Server {
         let argv = peer.prepare(&setup)?;
         let launch = Launch { name: peer.kind.name(), argv, cores: &workshop.cores.server, dir: &dir, ca: &ca };
         let mut process = launch.server()?;
-        process.wait_ready(listen)?;
+        ready::wait(&mut process, listen)?;
         Ok(Server { process, listen })
     }
 

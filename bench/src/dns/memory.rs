@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::{
     blast::BlastArgs,
-    figures::{Percent, mebibytes, whole},
     measure::Server,
     peers::{Cache, Kind, Peer, Task, Transport},
     plan::Contender,
-    process::pause,
     tools::Workshop,
+};
+use crate::{
+    figures::{Percent, mebibytes, whole},
+    process::pause,
 };
 
 /// What a server holds.

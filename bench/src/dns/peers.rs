@@ -9,10 +9,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use super::{
-    DnsArgs,
-    tools::{is_program, on_path, own},
-};
+use super::DnsArgs;
+use crate::programs::{cargo, is_program, on_path, own, target_dir};
 
 mod config;
 
@@ -177,20 +175,6 @@ fn install(package: &str, version: &str, features: Option<&str>) -> anyhow::Resu
     }
     cargo(&arguments).with_context(|| format!("install {package}"))?;
     checked(&installed)
-}
-
-/// Where Cargo put this program.
-fn target_dir() -> anyhow::Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    me.ancestors().nth(2).map(Path::to_owned).context("this program is not in a target directory of Cargo")
-}
-
-fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // A path of this workspace, so that it works from anywhere.
-    let status = Command::new(cargo).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    let status = status.context("run cargo")?;
-    if status.success() { Ok(()) } else { bail!("`cargo {}` failed", arguments.join(" ")) }
 }
 
 fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {

@@ -3,12 +3,15 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    figures::{Line, Percent, Reading, Rep, Spread, mebibytes, tenths, whole},
-    machine::Machine,
+    figures::{Line, Reading, Rep},
     memory::Held,
     peers::{Kind, Peer},
     plan::Row,
     scaling::Scaled,
+};
+use crate::{
+    figures::{Percent, Spread, mebibytes, tenths, whole},
+    machine::Machine,
 };
 
 mod chart;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{
     blast::BlastArgs,
-    figures::{Reading, Spread},
+    figures::Reading,
     measure::{HOT_CACHE, HOT_NAMES, Server},
     peers::{Cache, Peer, Task, Transport},
-    process::check_interrupt,
-    tools::{Cores, Workshop},
+    tools::Workshop,
 };
+use crate::{figures::Spread, pin::Cores, process::check_interrupt};
 
 /// One load on so many workers.
 #[derive(Debug, Clone)]

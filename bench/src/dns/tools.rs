@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ChildStdin, ChildStdout},
     thread,
     time::Duration,
@@ -15,42 +15,15 @@ use tempfile::TempDir;
 
 use super::{
     blast::{BlastArgs, Client, Outcome},
-    cpu::Usage,
     net::LOOPBACK,
-    pin,
-    process::{Launch, Process, STEP, check_interrupt},
     stub::{Listening, Seen},
 };
-
-/// Which cores do what.
-#[derive(Debug, Clone)]
-pub(super) struct Cores {
-    /// Upstream and load generator. Empty: anywhere.
-    pub(super) load: Vec<usize>,
-    /// The server under test. Empty: anywhere.
-    pub(super) server: Vec<usize>,
-}
-
-impl Cores {
-    /// The first core for the load and the second for the server; with a single core nothing is pinned.
-    pub(super) fn split() -> Cores {
-        match pin::cores().as_slice() {
-            [load, server, ..] => Cores { load: vec![*load], server: vec![*server] },
-            _ => Cores { load: Vec::new(), server: Vec::new() },
-        }
-    }
-
-    /// Two cores that everybody shares.
-    pub(super) fn shared() -> Cores {
-        let Cores { load, server } = Cores::split();
-        let both = [load, server].concat();
-        Cores { load: both.clone(), server: both }
-    }
-
-    pub(super) fn are_split(&self) -> bool {
-        !self.load.is_empty() && self.load != self.server
-    }
-}
+use crate::{
+    cpu::Usage,
+    pin::Cores,
+    process::{Launch, Process, STEP, check_interrupt},
+    programs::own,
+};
 
 /// The place where a run works: its upstream, its files, and its names.
 pub(super) struct Workshop {
@@ -187,12 +160,6 @@ impl BlastArgs {
     }
 }
 
-/// A command of this program.
-pub(super) fn own(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Vec<OsString>> {
-    let me = std::env::current_exe().context("find this program")?;
-    Ok(std::iter::once(me.into_os_string()).chain(arguments).collect())
-}
-
 /// An address that is free for UDP and TCP now. Servers that cannot choose for themselves are told to listen there.
 pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
     for _ in 0..20 {
@@ -202,17 +169,4 @@ pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
         }
     }
     bail!("no port of 127.0.0.1 is free for both UDP and TCP")
-}
-
-/// Finds a program as a shell would, and where distributions put servers.
-pub(super) fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    places.map(|place| place.join(program)).find(|file| is_program(file))
-}
-
-/// Whether a file can be run.
-pub(super) fn is_program(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }

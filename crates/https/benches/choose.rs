@@ -58,7 +58,8 @@ fn whole_request(bencher: Bencher<'_, '_>, addresses: u32) {
 /// All validated, with latencies from 10 ms on.
 fn inventory(addresses: u32) -> (Inventory, Instant) {
     let now = Instant::now();
-    let mut inventory = Inventory::new(Settings::new(&OriginConfig::new("tiles.example"), 1));
+    let mut inventory =
+        Inventory::new(Settings { probes_candidates: true, ..Settings::new(&OriginConfig::new("tiles.example"), 1) });
     let first = u32::from(Ipv4Addr::new(192, 0, 2, 0));
     inventory.found(SourceId::Config, (0..addresses).map(|index| IpAddr::from(Ipv4Addr::from(first + index))), now);
     for (index, probe) in (0..).zip(inventory.to_validate(usize::MAX, now)) {

@@ -69,7 +69,6 @@ impl RequestBody {
             Kind::Stream(_) => None,
         }
     }
-
 }
 
 impl Default for RequestBody {

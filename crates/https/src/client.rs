@@ -36,8 +36,8 @@ use crate::{
 
 mod run;
 
-pub(crate) use run::{Counters, run};
 pub use run::Requests;
+pub(crate) use run::{Counters, run};
 
 /// The pool of all connections.
 pub(crate) type Pool = keepwarm_pool::Pool<Dialer>;
@@ -298,7 +298,10 @@ impl Client {
         let banned = entry.origin.with_inventory(|inventory| inventory.ban(net, now));
         banned.map_err(|full| Error::request(full.to_string()))?;
         for (key, _) in self.inner.pool.host_stats() {
-            if key.host() == entry.origin.config.host && key.port() == entry.origin.config.port && net.contains(&key.ip()) {
+            if key.host() == entry.origin.config.host
+                && key.port() == entry.origin.config.port
+                && net.contains(&key.ip())
+            {
                 self.inner.pool.flush(&key);
             }
         }
@@ -417,7 +420,8 @@ impl Inner {
             return Err(Error::request(format!("{host} is not an origin that is configured")));
         };
         let config = OriginConfig { host, port, ..(**template).clone() };
-        let entry = entry(config, &self.config, &self.resolver, false, now).map_err(|error| Error::request(error.to_string()))?;
+        let entry = entry(config, &self.config, &self.resolver, false, now)
+            .map_err(|error| Error::request(error.to_string()))?;
         let mut origins = self.origins.write();
         let authority: Box<str> = entry.origin.authority().as_str().into();
         // Another request may have been first.

@@ -20,12 +20,7 @@ use keepwarm_transport::{
     tls::TlsInfo,
 };
 
-use crate::{
-    config::HttpVersions,
-    profile::Profile,
-    served::Protocol,
-    tls::TlsDialer,
-};
+use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDialer};
 
 pub(crate) mod h1;
 pub(crate) mod h2;
@@ -236,8 +231,9 @@ impl Dialer {
             (Some(b"h2"), _) => {
                 let builder = crate::http2_profile::http2_builder(target.profile.http2.as_ref());
                 let (handle, capacity) = h2::connect(stream, &builder, slot, self.check_interval, address).await?;
-                return Ok(Connected::new(Connection { wire: Wire::Http2(handle), address, tls, connect })
-                    .capacity(capacity));
+                return Ok(
+                    Connected::new(Connection { wire: Wire::Http2(handle), address, tls, connect }).capacity(capacity)
+                );
             }
             (_, HttpVersions::Http2) => {
                 let happened = "the server does not speak h2, the only protocol that is asked for";

@@ -117,7 +117,7 @@ impl Inventory {
     pub fn new(settings: Settings) -> Inventory {
         Inventory {
             access: Access::new(&settings.allow, &settings.deny),
-            book: Book::new(settings.needs_validation),
+            book: Book::new(settings.needs_validation, settings.probes_candidates),
             dice: Dice::new(settings.seed),
             round: 0,
             settings,
@@ -287,7 +287,7 @@ impl Inventory {
         }
     }
 
-    /// What is to be probed now, `max` at most: candidates, where validation is asked for, and addresses in quarantine whose pause has ended. They are `Probing` from
+    /// What is to be probed now, `max` at most: candidates (see [`Settings::probes_candidates`]) and addresses in quarantine whose pause has ended. They are `Probing` from
     /// here on and not named again until the outcome is told by [`validated`](Self::validated) or [`given_up`](Self::given_up), or ten
     /// minutes have passed. Probes are no requests in flight: do not release them.
     pub fn to_validate(&mut self, max: usize, now: Instant) -> Vec<Choice> {

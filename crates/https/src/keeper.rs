@@ -171,8 +171,12 @@ async fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) {
     let latency = now.saturating_duration_since(began);
     match &outcome {
         Ok(()) => tracing::debug!(origin = %origin.authority(), ip = %choice.ip, "address is good"),
-        Err(Bad::Address(error)) => tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside"),
-        Err(Bad::Local(error)) => tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed"),
+        Err(Bad::Address(error)) => {
+            tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside")
+        }
+        Err(Bad::Local(error)) => {
+            tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed")
+        }
     }
     origin.with_inventory(|inventory| match &outcome {
         Ok(()) => inventory.validated(choice.id, Ok(latency), now.into_std()),
@@ -251,7 +255,9 @@ async fn stay_ready(pool: &Pool, origin: &Weak<Origin>) {
         if count_open(pool, &strong, &strong.rows(tokio::time::Instant::now().into_std())) < wanted {
             let result = warm_up(pool, &strong, wanted, |_| {}).await;
             match result {
-                Ok(WarmUp { open, .. }) => tracing::debug!(origin = %strong.authority(), open, wanted, "connections ready"),
+                Ok(WarmUp { open, .. }) => {
+                    tracing::debug!(origin = %strong.authority(), open, wanted, "connections ready")
+                }
                 Err(error) => tracing::debug!(origin = %strong.authority(), %error, wanted, "connections not ready"),
             }
         }
@@ -315,11 +321,7 @@ pub(crate) async fn warm_up(
     }
 }
 
-fn ended(
-    report: WarmUp,
-    last: Option<AcquireError<TransportError>>,
-    trouble: Option<&str>,
-) -> Result<WarmUp, Error> {
+fn ended(report: WarmUp, last: Option<AcquireError<TransportError>>, trouble: Option<&str>) -> Result<WarmUp, Error> {
     match (report.open, last) {
         (0, Some(error)) => Err(Error::acquire(&error)),
         (0, None) => Err(Error::no_address(trouble.unwrap_or("none of its addresses can be used now"))),

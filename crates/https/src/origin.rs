@@ -133,7 +133,8 @@ impl Origin {
         if let Some(target) = state.others.iter().find(|target| same(target)) {
             return Ok(target.clone());
         }
-        let dialer = TlsDialer::new(profile, versions, &self.roots).map_err(|error| Error::request(error.to_string()))?;
+        let dialer =
+            TlsDialer::new(profile, versions, &self.roots).map_err(|error| Error::request(error.to_string()))?;
         let target = Arc::new(Target::new(TargetParts {
             host: self.config.host.clone().into(),
             port: self.config.port,
@@ -283,7 +284,9 @@ impl Origin {
     pub(crate) async fn look_up(&self) -> Result<Resolved, TransportError> {
         match tokio::time::timeout(LOOKUP_MAX, self.resolver.lookup(&self.config.host)).await {
             Ok(result) => result,
-            Err(_) => Err(TransportError::timed_out(Phase::Resolve, format!("resolve {}", self.config.host), LOOKUP_MAX)),
+            Err(_) => {
+                Err(TransportError::timed_out(Phase::Resolve, format!("resolve {}", self.config.host), LOOKUP_MAX))
+            }
         }
     }
 
@@ -347,7 +350,8 @@ impl Budget {
 pub(crate) fn is_host(host: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_letter);
-    host.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label))
+    host.parse::<IpAddr>().is_ok()
+        || (host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label))
 }
 
 /// Host and port as a request names them (RFC 3986 section 3.2).
@@ -372,9 +376,11 @@ mod tests {
 
     #[test]
     fn an_authority_names_the_port_where_it_is_not_the_usual_one() {
-        for (host, port, expected) in
-            [("a.example", 443, "a.example"), ("a.example", 8443, "a.example:8443"), ("2001:db8::1", 443, "[2001:db8::1]")]
-        {
+        for (host, port, expected) in [
+            ("a.example", 443, "a.example"),
+            ("a.example", 8443, "a.example:8443"),
+            ("2001:db8::1", 443, "[2001:db8::1]"),
+        ] {
             assert_eq!(authority(host, port).as_str(), expected);
         }
     }

@@ -1,4 +1,5 @@
 //! The recorder, with clients whose hellos are known: rustls over HTTP/2 and HTTP/1.1, and Chromium where it is installed.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{
     net::SocketAddr,

@@ -4,12 +4,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     super::{
-        histogram::Histogram,
         net::nanos,
         wire::{self, Name, Verdict},
     },
     Outcome,
 };
+use crate::histogram::Histogram;
 
 /// Every query of a load.
 pub(super) struct Flights {

@@ -11,7 +11,8 @@ use plotters::{
     },
 };
 
-use super::super::figures::{Line, tenths};
+use super::super::figures::Line;
+use crate::figures::tenths;
 
 /// The servers of a path.
 pub(super) struct Group<'a> {

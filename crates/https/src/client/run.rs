@@ -222,7 +222,9 @@ impl Run<'_> {
             return match self.origin.reserve(ip, now()) {
                 Ok((choice, _)) if self.tried.contains(&choice.id) => Ok(None),
                 Ok(chosen) => Ok(Some(chosen)),
-                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => self.await_named(ip).await,
+                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => {
+                    self.await_named(ip).await
+                }
                 Err(Unusable::Unknown) => {
                     Err(Error::request(format!("{ip} is none of the addresses of {}", self.origin.authority())))
                 }
@@ -564,4 +566,3 @@ const PATIENT: u32 = 4;
 
 /// ... and after so many the request fails.
 const UNSENT_MAX: u32 = 32;
-

@@ -15,11 +15,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, response};
+use http_body::{Body as _, Frame};
 use http2::{
     Ping, PingPong, Reason, RecvStream, SendStream,
     client::{self, ResponseFuture, SendRequest},
 };
-use http_body::{Body as _, Frame};
 use keepwarm_pool::{CloseReason, Slot};
 use keepwarm_transport::error::{Error, ErrorKind, Phase};
 use parking_lot::Mutex;
@@ -30,7 +30,10 @@ use tokio::{
 };
 
 use super::Dialer;
-use crate::{body::{BoxError, RequestBody}, exchange::Failure};
+use crate::{
+    body::{BoxError, RequestBody},
+    exchange::Failure,
+};
 
 /// Sends requests on one connection.
 pub(crate) struct Handle {
@@ -56,8 +59,7 @@ where
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .reset_stream_duration(RESET_STREAM_MEMORY)
         .max_local_error_reset_streams(Some(FORGOTTEN_MAX));
-    let (sender, mut connection) =
-        builder.handshake(stream).await.map_err(|error| explain(&error, address))?;
+    let (sender, mut connection) = builder.handshake(stream).await.map_err(|error| explain(&error, address))?;
     let ping = connection.ping_pong();
     let sender = Arc::new(Mutex::new(sender));
     let (pings, orders) = mpsc::channel(PINGS_MAX);
@@ -409,7 +411,12 @@ async fn upload(body: RequestBody, stream: &mut SendStream<Bytes>, patience: Dur
 }
 
 /// Sends one piece as the peer's window allows. `false`: the server wants no more.
-async fn send(mut data: Bytes, ends: bool, stream: &mut SendStream<Bytes>, patience: Duration) -> Result<bool, BoxError> {
+async fn send(
+    mut data: Bytes,
+    ends: bool,
+    stream: &mut SendStream<Bytes>,
+    patience: Duration,
+) -> Result<bool, BoxError> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let capacity = tokio::time::timeout(patience, poll_fn(|cx| stream.poll_capacity(cx))).await;

@@ -68,7 +68,7 @@ fn within(nets: &[IpNet], ip: IpAddr) -> bool {
 
 fn add(nets: &mut Vec<IpNet>, net: IpNet) -> Result<(), ListFull> {
     let net = canonical(net);
-    if nets.iter().any(|listed| *listed == net) {
+    if nets.contains(&net) {
         return Ok(());
     }
     if nets.len() >= LIST_MAX {

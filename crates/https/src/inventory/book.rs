@@ -28,6 +28,7 @@ pub(super) struct Book {
     rests: BTreeSet<(Instant, u32)>,
     counts: Counts,
     needs_validation: bool,
+    probes_candidates: bool,
 }
 
 /// A slot's address stays in it after it was forgotten, until the next one comes; its generation is another one by then.
@@ -74,7 +75,7 @@ struct Counted {
 }
 
 impl Book {
-    pub(super) fn new(needs_validation: bool) -> Book {
+    pub(super) fn new(needs_validation: bool, probes_candidates: bool) -> Book {
         Book {
             slots: Vec::new(),
             free: Vec::new(),
@@ -84,6 +85,7 @@ impl Book {
             rests: BTreeSet::new(),
             counts: Counts::default(),
             needs_validation,
+            probes_candidates,
         }
     }
 
@@ -162,7 +164,7 @@ impl Book {
         let address = &mut self.slots[slot as usize].address;
         change(address);
         let old = address.place;
-        let new = Place::of(address, self.needs_validation);
+        let new = Place::of(address, self.needs_validation, self.probes_candidates);
         if new.list != old.list {
             self.unlist(old);
             let index = new.list.map_or(0, |list| self.lists[list as usize].len());
@@ -242,7 +244,7 @@ impl Book {
 }
 
 impl Place {
-    fn of(address: &Address, needs_validation: bool) -> Place {
+    fn of(address: &Address, needs_validation: bool, probes_candidates: bool) -> Place {
         if address.is_leaving() {
             return Place { rest_until: address.rest_until, ..Place::default() };
         }
@@ -258,7 +260,7 @@ impl Place {
         let due = match address.state {
             _ if address.is_banned => None,
             // A request finds out.
-            State::Candidate { .. } if !needs_validation => None,
+            State::Candidate { .. } if !probes_candidates => None,
             State::Candidate { due } | State::Quarantined { until: due } => Some(due),
             State::Probing { since, .. } => Some(later(since, PROBE_MAX)),
             State::Validated => None,

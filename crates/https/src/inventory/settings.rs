@@ -25,6 +25,8 @@ pub struct Settings {
     pub addresses_max: usize,
     /// Whether [`OriginConfig::validate`] is set: no address is used before its probe was good.
     pub needs_validation: bool,
+    /// Whether candidates are probed; otherwise their first request finds out. As `needs_validation`, unless changed.
+    pub probes_candidates: bool,
     /// What the jitter of pauses is drawn from; a random number.
     pub seed: u64,
 }
@@ -41,6 +43,7 @@ impl Settings {
             verdicts: origin.verdicts.clone(),
             addresses_max: origin.addresses_max,
             needs_validation: origin.validate.is_some(),
+            probes_candidates: origin.validate.is_some(),
             seed,
         }
     }

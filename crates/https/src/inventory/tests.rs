@@ -35,7 +35,7 @@ fn net(text: &str) -> IpNet {
 fn settings(change: impl FnOnce(&mut OriginConfig)) -> Settings {
     let mut origin = OriginConfig::new("tiles.example");
     change(&mut origin);
-    Settings::new(&origin, 7)
+    Settings { probes_candidates: true, ..Settings::new(&origin, 7) }
 }
 
 /// Addresses 192.0.2.1 to `count`, without validation, known good at 10 ms.
@@ -73,6 +73,19 @@ fn shares(inventory: &mut Inventory, count: u64, now: Instant) -> BTreeMap<IpAdd
         inventory.release(choice.id);
     }
     shares
+}
+
+#[test]
+fn without_validation_the_first_request_finds_out_about_a_candidate() {
+    let now = start();
+    let mut inventory = Inventory::new(Settings::new(&OriginConfig::new("tiles.example"), 7));
+    inventory.found(SourceId::Config, ["192.0.2.1".parse().expect("valid")], now);
+    assert!(inventory.to_validate(1, now).is_empty());
+    assert_eq!(inventory.next_event(now), None);
+    let choice = inventory.choose(&[], now, 0).expect("a candidate");
+    inventory.failed(choice.id, "refused", now);
+    let due = inventory.next_event(now).expect("a quarantine ends");
+    assert_eq!(inventory.to_validate(1, due).len(), 1);
 }
 
 #[test]
@@ -483,6 +496,7 @@ fn a_request_that_was_tried_elsewhere_goes_to_another_address_and_takes_no_chanc
     let mut inventory = validated(2, |_| (), now);
     inventory.found(SourceId::Dns, ips(100..150), now);
     let first = inventory.reserve(ip(1), now).unwrap();
+    inventory.release(first.id);
     for random in 0..2000 {
         let choice = inventory.choose(&[first.id], now, random).unwrap();
         assert_eq!(choice.ip, ip(2));
@@ -508,7 +522,7 @@ fn a_probe_that_was_given_up_or_lost_is_made_again() {
     assert_eq!(inventory.to_validate(9, later + S * 10).len(), 1);
     assert_eq!(inventory.to_validate(9, later + MIN * 10), []);
     assert_eq!(inventory.to_validate(9, later + MIN * 11).len(), 2, "nothing was heard of them");
-    assert_eq!(row(&inventory, ip(1), now).probes, 3);
+    assert_eq!(row(&inventory, ip(1), now).probes, 4, "the one that it became known good by, and three");
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl Hello {
     /// JA3 before it is hashed: version, ciphers, extensions, groups and formats of points, in decimal and in order, without
     /// reserved values (github.com/salesforce/ja3).
     pub fn ja3(&self) -> String {
-        self.ja3_of(self.extension_values())
+        self.ja3_of(&self.extension_values())
     }
 
     /// MD5 of [`ja3`](Self::ja3) as hexadecimal. It differs from connection to connection where extensions are permuted.
@@ -29,7 +29,7 @@ impl Hello {
     pub fn ja3n_hash(&self) -> String {
         let mut extensions = self.extension_values();
         extensions.sort_unstable();
-        hex(&Md5::digest(self.ja3_of(extensions)))
+        hex(&Md5::digest(self.ja3_of(&extensions)))
     }
 
     /// JA4 over TCP (github.com/FoxIO-LLC/ja4, technical_details/JA4.md), such as `t13d1517h2_8daaf6152771_cb7bf5808d99`.
@@ -43,10 +43,10 @@ impl Hello {
         format!("{}_{}_{}", self.ja4_counts(), self.ja4_ciphers(), self.ja4_extensions())
     }
 
-    fn ja3_of(&self, extensions: Vec<u16>) -> String {
+    fn ja3_of(&self, extensions: &[u16]) -> String {
         let version = self.legacy_version.value().unwrap_or_default();
         let formats = self.point_formats().iter().map(u8::to_string).collect::<Vec<String>>().join("-");
-        let [ciphers, groups] = [&self.ciphers, self.groups()].map(values).map(decimal);
+        let [ciphers, groups] = [&self.ciphers, self.groups()].map(|codes| decimal(&values(codes)));
         format!("{version},{ciphers},{},{groups},{formats}", decimal(extensions))
     }
 
@@ -71,7 +71,7 @@ impl Hello {
     fn ja4_ciphers(&self) -> String {
         let mut ciphers = values(&self.ciphers);
         ciphers.sort_unstable();
-        hexadecimal(ciphers)
+        hexadecimal(&ciphers)
     }
 
     /// Extensions sorted, without those whose presence depends on the site, then signature algorithms in order.
@@ -80,8 +80,8 @@ impl Hello {
         extensions.retain(|value| ![Extension::SERVER_NAME, Extension::ALPN].contains(&Code::Value(*value)));
         extensions.sort_unstable();
         let algorithms = values(self.signature_algorithms());
-        let extensions = hexadecimal(extensions);
-        if algorithms.is_empty() { extensions } else { format!("{extensions}_{}", hexadecimal(algorithms)) }
+        let extensions = hexadecimal(&extensions);
+        if algorithms.is_empty() { extensions } else { format!("{extensions}_{}", hexadecimal(&algorithms)) }
     }
 
     fn extension_values(&self) -> Vec<u16> {
@@ -139,11 +139,11 @@ fn values(codes: &[Code]) -> Vec<u16> {
     codes.iter().filter_map(|code| code.value()).collect()
 }
 
-fn decimal(values: Vec<u16>) -> String {
+fn decimal(values: &[u16]) -> String {
     values.iter().map(u16::to_string).collect::<Vec<String>>().join("-")
 }
 
-fn hexadecimal(values: Vec<u16>) -> String {
+fn hexadecimal(values: &[u16]) -> String {
     values.iter().map(|value| format!("{value:04x}")).collect::<Vec<String>>().join(",")
 }
 

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use keepwarm_https::profile::{
     Profile,
     capture::{Capture, Captures, Recorder},
+    preface::Preface,
 };
 use keepwarm_lab::Ca;
 use keepwarm_transport::tls::TlsServer;
@@ -82,7 +83,7 @@ fn introduction(args: &CaptureArgs, port: u16) -> String {
 fn line(capture: &Capture) -> String {
     let kind = if capture.is_resuming() { "resumed" } else { "full" };
     let preface = capture.preface.as_ref();
-    let http2 = preface.map_or_else(|| "no HTTP/2 request".to_owned(), |preface| preface.akamai());
+    let http2 = preface.map_or_else(|| "no HTTP/2 request".to_owned(), Preface::akamai);
     format!("{kind:<8}{}  {http2}\n", capture.hello.ja4())
 }
 

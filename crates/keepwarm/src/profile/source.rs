@@ -7,6 +7,8 @@ use keepwarm_https::profile::{
     Fields, Profile,
     capture::Captures,
     diff::{self, FieldDiff},
+    hello::Hello,
+    preface::Preface,
 };
 use serde_json::{Map, Value, json};
 
@@ -83,20 +85,25 @@ impl Source {
 
     pub(super) fn prints(&self) -> Prints {
         match self {
-            Source::Profile(profile) => {
-                Prints { ja3n: profile.ja3n_hash(), ja4: profile.ja4(), ja4_resumed: None, akamai: profile.akamai() }
-            }
+            Source::Profile(profile) => Prints {
+                ja3: profile.ja3_hash(),
+                ja3n: profile.ja3n_hash(),
+                ja4: profile.ja4(),
+                ja4_r: profile.ja4_r(),
+                ja4_resumed: None,
+                akamai: profile.akamai(),
+            },
             Source::Captures(captures) => {
                 let full = captures.full().next().map(|capture| &capture.hello);
                 let mut prefaces = captures.captures.iter().filter_map(|capture| capture.preface.as_ref());
                 let is_permuted = captures.fields().is_some_and(|fields| fields.permutes == Some(true));
                 Prints {
-                    ja3: full.filter(|_| !is_permuted).map(|hello| hello.ja3_hash()),
-                    ja3n: full.map(|hello| hello.ja3n_hash()),
-                    ja4: full.map(|hello| hello.ja4()),
-                    ja4_r: full.map(|hello| hello.ja4_r()),
+                    ja3: full.filter(|_| !is_permuted).map(Hello::ja3_hash),
+                    ja3n: full.map(Hello::ja3n_hash),
+                    ja4: full.map(Hello::ja4),
+                    ja4_r: full.map(Hello::ja4_r),
                     ja4_resumed: captures.resuming().next().map(|capture| capture.hello.ja4()),
-                    akamai: prefaces.next().map(|preface| preface.akamai()),
+                    akamai: prefaces.next().map(Preface::akamai),
                 }
             }
         }

@@ -194,7 +194,7 @@ impl World {
                 self.of(ticket).unwrap().in_flight -= 1;
                 self.forget();
             }
-            Call::ToValidate { max } => self.to_validate(*max),
+            Call::ToValidate { max } => self.begin_probes(*max),
             Call::Ban { last } => {
                 self.inventory.ban(ip(*last).into(), now).unwrap();
                 self.banned.insert(ip(*last));
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    fn to_validate(&mut self, max: usize) {
+    fn begin_probes(&mut self, max: usize) {
         let now = self.now;
         let probes = self.inventory.to_validate(max, now);
         assert!(probes.len() <= max);

@@ -5,6 +5,7 @@ use http::{Response, StatusCode, header};
 use serde_json::json;
 
 use super::Capture;
+use crate::profile::preface::Preface;
 
 /// The answer to a request for `path`, when `left` connections are still wanted.
 pub(super) fn to(path: &str, captures: &[Capture], left: usize) -> Response<Bytes> {
@@ -26,7 +27,7 @@ pub(super) fn to(path: &str, captures: &[Capture], left: usize) -> Response<Byte
 /// `full t13d1517h2_8daaf6152771_cb7bf5808d99 1:65536;2:0;4:6291456;6:262144|15663105|0|m,a,s,p`
 fn line(capture: &Capture) -> String {
     let kind = if capture.is_resuming() { "resumed" } else { "full" };
-    let http2 = capture.preface.as_ref().map_or_else(|| "-".to_owned(), |preface| preface.akamai());
+    let http2 = capture.preface.as_ref().map_or_else(|| "-".to_owned(), Preface::akamai);
     format!("{kind} {} {http2}", capture.hello.ja4())
 }
 

@@ -6,6 +6,7 @@ use crate::profile::{
     capture::Capture,
     code::Code,
     hello::{Content, Extension},
+    preface::Preface,
 };
 
 fn reference(name: &str) -> Captures {
@@ -119,7 +120,7 @@ fn a_profile_made_of_captures_looks_like_them() {
         assert!(diffs.len() > 30, "{name}: {}", diffs.len());
         assert_eq!(profile.ja4(), Some(captures.captures[0].hello.ja4()));
         assert_eq!(profile.ja3n_hash(), Some(captures.captures[0].hello.ja3n_hash()));
-        assert_eq!(profile.akamai(), captures.captures[0].preface.as_ref().map(|preface| preface.akamai()));
+        assert_eq!(profile.akamai(), captures.captures[0].preface.as_ref().map(Preface::akamai));
         let json = serde_json::to_string(&profile).unwrap();
         assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
     }

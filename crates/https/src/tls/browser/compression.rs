@@ -1,6 +1,6 @@
 //! Compressed certificates (RFC 8879).
 //!
-//! BoringSSL refuses a length above its limit of certificates (100 KiB) before anything is decompressed, and the output is a
+//! BoringSSL refuses a length above the limit of certificates before anything is decompressed, and the output is a
 //! buffer of exactly that length.
 
 use std::io::{self, Read, Write};

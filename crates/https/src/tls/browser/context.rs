@@ -26,7 +26,7 @@ pub(super) fn build(
 ) -> Result<SslContext, (&'static str, ErrorStack)> {
     let at = |field: &'static str| move |error| (field, error);
     let mut context = ext::client_context().map_err(at("tls"))?;
-    // Without RELEASE_BUFFERS there would be nothing to release: BoringSSL frees buffers when they are empty.
+    // BoringSSL frees buffers as soon as they are empty, without a mode for it.
     context.set_mode(SslMode::AUTO_RETRY | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::ENABLE_PARTIAL_WRITE);
     set_versions(&mut context, profile).map_err(at("tls.versions"))?;
     set_ciphers(&mut context, profile).map_err(at("tls.ciphers"))?;
@@ -35,6 +35,7 @@ pub(super) fn build(
     set_signature_algorithms(&mut context, profile).map_err(at("tls.signature_algorithms"))?;
     set_extensions(&mut context, profile).map_err(at("tls.trust_anchors"))?;
     compression::add(&mut context, &profile.certificate_compression).map_err(at("tls.certificate_compression"))?;
+    ext::set_certificates_max(&mut context, CERTIFICATES_MAX);
     context.set_alpn_protos(&wire_format(alpn)).map_err(at("tls.alpn"))?;
     // Resumed sessions are verified as well: a certificate that has expired since then is refused.
     ext::set_reverify_on_resume(&mut context, true);
@@ -108,3 +109,6 @@ fn wire_format(protocols: &[&str]) -> Vec<u8> {
     }
     bytes
 }
+
+/// Bytes of certificates, decompressed; what rustls takes.
+const CERTIFICATES_MAX: usize = 64 << 10;

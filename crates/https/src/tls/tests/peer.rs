@@ -69,6 +69,7 @@ impl Ca {
 
 /// What a client sent before and below TLS, and what in it.
 #[derive(Debug, Default)]
+#[cfg_attr(not(feature = "browser"), expect(dead_code, reason = "read by tests of the wire, which need BoringSSL"))]
 pub(super) struct Visit {
     pub(super) raw: Vec<u8>,
     pub(super) plain: Vec<u8>,

@@ -259,5 +259,28 @@ async fn compressed_certificates_are_decompressed_and_verified() {
     }
 }
 
+struct Bomb;
+
+impl CertificateCompressor for Bomb {
+    const ALGORITHM: CertificateCompressionAlgorithm = CertificateCompressionAlgorithm::ZLIB;
+    const CAN_COMPRESS: bool = true;
+    const CAN_DECOMPRESS: bool = false;
+
+    fn compress<W: io::Write>(&self, _: &[u8], output: &mut W) -> io::Result<()> {
+        let mut zip = flate2::write::ZlibEncoder::new(output, flate2::Compression::best());
+        io::Write::write_all(&mut zip, &vec![0; 1 << 24])?;
+        zip.finish().map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_decompresses_to_more_than_it_says_is_refused() {
+    let ca = Ca::new();
+    let addr = compressing(&ca, Bomb).await;
+    let error = dial(&dialer(&Profile::builtin("safari").unwrap(), &ca), addr, "a.example").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(error.to_string().ends_with("tls handshake failed: [cert_decompression_failed]"), "{error}");
+}
+
 const FULL: &str = "t13d1517h2_8daaf6152771_cb7bf5808d99";
 const RESUMED: &str = "t13d1518h2_8daaf6152771_e2d80978ab2e";

@@ -4,15 +4,15 @@ use std::{fs, time::Duration};
 
 /// What a process and its children used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// User and system time.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Resident octets, shared pages included.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
 }
 
 /// Reads a process and all below it. What has ended meanwhile counts as nothing.
-pub(super) fn usage(pid: u32) -> Usage {
+pub(crate) fn usage(pid: u32) -> Usage {
     family(pid).into_iter().fold(Usage::default(), |sum, pid| {
         let one = of_process(pid).unwrap_or_default();
         Usage { cpu: sum.cpu + one.cpu, rss: sum.rss + one.rss }
@@ -20,7 +20,7 @@ pub(super) fn usage(pid: u32) -> Usage {
 }
 
 /// A process and all below it.
-pub(super) fn family(pid: u32) -> Vec<u32> {
+pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
@@ -34,7 +34,7 @@ pub(super) fn family(pid: u32) -> Vec<u32> {
 }
 
 /// Busy time of all cores since the machine started, of everybody.
-pub(super) fn machine_busy() -> Duration {
+pub(crate) fn machine_busy() -> Duration {
     fs::read_to_string("/proc/stat").ok().and_then(|stat| busy_ticks(&stat)).map_or(Duration::ZERO, from_ticks)
 }
 

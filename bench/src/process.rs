@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -17,28 +16,25 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    cpu::{self, Usage},
-    wire::{self, Name, Verdict},
-};
+use crate::cpu::{self, Usage};
 
 /// A running program.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
     log: PathBuf,
 }
 
 /// What to start.
-pub(super) struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     /// For messages and the log's name.
-    pub(super) name: &'a str,
-    pub(super) argv: Vec<OsString>,
-    pub(super) cores: &'a [usize],
+    pub(crate) name: &'a str,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) cores: &'a [usize],
     /// Working directory; the log goes there too.
-    pub(super) dir: &'a Path,
+    pub(crate) dir: &'a Path,
     /// Trusted by programs that have no setting for it.
-    pub(super) ca: &'a Path,
+    pub(crate) ca: &'a Path,
 }
 
 impl Launch<'_> {
@@ -55,7 +51,7 @@ impl Launch<'_> {
     }
 
     /// Starts it with its output in a log.
-    pub(super) fn server(&self) -> anyhow::Result<Process> {
+    pub(crate) fn server(&self) -> anyhow::Result<Process> {
         let log = self.dir.join("log");
         let out = File::create(&log).with_context(|| format!("write {}", log.display()))?;
         let mut command = self.command()?;
@@ -64,7 +60,7 @@ impl Launch<'_> {
     }
 
     /// Starts it with pipes to talk through.
-    pub(super) fn tool(&self) -> anyhow::Result<Process> {
+    pub(crate) fn tool(&self) -> anyhow::Result<Process> {
         let mut command = self.command()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         Process::spawn(&mut command, self.name, PathBuf::new())
@@ -78,21 +74,18 @@ impl Process {
         Ok(Process { child, name: name.to_owned(), log })
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         cpu::usage(self.child.id())
     }
 
-    pub(super) fn child(&mut self) -> &mut Child {
+    pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Waits until the server answers rightly, three times.
-    pub(super) fn wait_ready(&mut self, server: SocketAddr) -> anyhow::Result<()> {
-        let socket = UdpSocket::bind(super::net::LOOPBACK)?;
-        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    /// Looks until the server is ready. `ready` is called again and again, and takes its time.
+    pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let start = Instant::now();
-        let (mut right, mut number) = (0, 0);
-        while right < 3 {
+        while !ready()? {
             check_interrupt()?;
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended at its start ({status}): {}", self.name, self.last_words());
@@ -100,19 +93,12 @@ impl Process {
             if start.elapsed() > START_MAX {
                 bail!("{} gave no answer for {START_MAX:?}: {}", self.name, self.last_words());
             }
-            number += 1;
-            match asked(&socket, server, number) {
-                Some(Verdict::Right) => right += 1,
-                // An error at once: the server is up and its upstream is not yet.
-                Some(_) => thread::sleep(Duration::from_millis(50)),
-                None => {}
-            }
         }
         Ok(())
     }
 
     /// The end of the log, on one line.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
@@ -147,27 +133,10 @@ impl Drop for Process {
     }
 }
 
-fn asked(socket: &UdpSocket, server: SocketAddr, number: u16) -> Option<Verdict> {
-    let query =
-        wire::query(number, Name { number: u64::from(number) + u64::from(std::process::id()), salt: READY_SALT });
-    let mut answer = [0; 1500];
-    socket.send_to(&query, server).ok()?;
-    let pause = Duration::from_millis(50);
-    match socket.recv(&mut answer) {
-        Ok(len) => Some(wire::verify(&query, &answer[..len])),
-        // Nobody listens yet.
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            thread::sleep(pause);
-            None
-        }
-        Err(_) => None,
-    }
-}
-
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From here on Ctrl-C and SIGTERM end the run in order: the next wait fails, and all that was started is stopped.
-pub(super) fn catch_interrupts() -> anyhow::Result<()> {
+pub(crate) fn catch_interrupts() -> anyhow::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().context("take over Ctrl-C")?;
     thread::spawn(move || {
@@ -178,7 +147,7 @@ pub(super) fn catch_interrupts() -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn check_interrupt() -> anyhow::Result<()> {
+pub(crate) fn check_interrupt() -> anyhow::Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("interrupted: everything that was started is stopped")
     } else {
@@ -187,7 +156,7 @@ pub(super) fn check_interrupt() -> anyhow::Result<()> {
 }
 
 /// Waits in steps, and fails soon after an interrupt. `each` is called at every step.
-pub(super) fn pause(total: Duration, mut each: impl FnMut()) -> anyhow::Result<()> {
+pub(crate) fn pause(total: Duration, mut each: impl FnMut()) -> anyhow::Result<()> {
     let start = Instant::now();
     while let Some(left) = total.checked_sub(start.elapsed()) {
         thread::sleep(left.min(STEP));
@@ -202,6 +171,4 @@ const START_MAX: Duration = Duration::from_secs(15);
 /// How long a server may take to end.
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How often a wait looks up.
-pub(super) const STEP: Duration = Duration::from_millis(20);
-/// Names that no load asks for: loads count their salts from 0.
-const READY_SALT: u32 = 0xf_ffff;
+pub(crate) const STEP: Duration = Duration::from_millis(20);

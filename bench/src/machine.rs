@@ -2,18 +2,18 @@
 
 use std::{fs, time::SystemTime};
 
-use super::pin;
+use crate::pin;
 
 /// The machine and the moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
-    pub(super) processor: String,
-    pub(super) cores: usize,
-    pub(super) kernel: String,
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
     /// Load average of the last minute, before the run.
-    pub(super) load: String,
+    pub(crate) load: String,
     /// UTC.
-    pub(super) date: String,
+    pub(crate) date: String,
 }
 
 impl Machine {

@@ -15,7 +15,7 @@ use nix::{
 
 /// What to run, and where.
 #[derive(Args)]
-pub(super) struct PinArgs {
+pub(crate) struct PinArgs {
     /// Cores; none leaves the program where it is.
     #[arg(long, value_delimiter = ',')]
     cpu: Vec<usize>,
@@ -24,7 +24,7 @@ pub(super) struct PinArgs {
 }
 
 /// Becomes the program. It ends with the process that started it, whatever happens to that.
-pub(super) fn run(args: &PinArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &PinArgs) -> anyhow::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the parent")?;
     // The parent may block signals that it waits for; its children are to hear them.
     SigSet::all().thread_unblock().context("let signals through")?;
@@ -41,7 +41,37 @@ pub(super) fn run(args: &PinArgs) -> anyhow::Result<()> {
 }
 
 /// The cores that this process may use.
-pub(super) fn cores() -> Vec<usize> {
+pub(crate) fn cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
+}
+
+/// Which cores do what.
+#[derive(Debug, Clone)]
+pub(crate) struct Cores {
+    /// Upstream and load generator. Empty: anywhere.
+    pub(crate) load: Vec<usize>,
+    /// The server under test. Empty: anywhere.
+    pub(crate) server: Vec<usize>,
+}
+
+impl Cores {
+    /// The first core for the load and the second for the server; with a single core nothing is pinned.
+    pub(crate) fn split() -> Cores {
+        match cores().as_slice() {
+            [load, server, ..] => Cores { load: vec![*load], server: vec![*server] },
+            _ => Cores { load: Vec::new(), server: Vec::new() },
+        }
+    }
+
+    /// Two cores that everybody shares.
+    pub(crate) fn shared() -> Cores {
+        let Cores { load, server } = Cores::split();
+        let both = [load, server].concat();
+        Cores { load: both.clone(), server: both }
+    }
+
+    pub(crate) fn are_split(&self) -> bool {
+        !self.load.is_empty() && self.load != self.server
+    }
 }

@@ -1,0 +1,100 @@
+//! keepwarm's client, as one process of the comparison.
+
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use keepwarm_https::{
+    config::{AddressSource, HttpsConfig, OriginConfig, PoolConfig},
+    profile::Profile,
+};
+use keepwarm_https_driver::{Mode, Task};
+use keepwarm_transport::tls::TlsRoots;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+/// Which keepwarm, and what it is to do.
+#[derive(Args)]
+pub(crate) struct KeepwarmArgs {
+    /// The profile that its connections have.
+    #[arg(long)]
+    profile: String,
+    #[command(flatten)]
+    task: Task,
+}
+
+/// Whether there is a client to measure.
+pub(super) fn check() -> anyhow::Result<()> {
+    bail!("keepwarm-https has no client yet")
+}
+
+/// Does the task.
+pub(in crate::https) fn run(args: &KeepwarmArgs) -> anyhow::Result<()> {
+    let _config = config(&args.task, &profile(&args.profile)?)?;
+    check()
+}
+
+fn profile(name: &str) -> anyhow::Result<Arc<Profile>> {
+    match name {
+        "plain" => Ok(Profile::plain()),
+        name => bail!("there is no profile {name}"),
+    }
+}
+
+/// Default settings, but for what the task makes different: where the origin is, and how many connections are kept.
+fn config(task: &Task, profile: &Arc<Profile>) -> anyhow::Result<HttpsConfig> {
+    let root = CertificateDer::from_pem_file(&task.ca).context("read the certificate")?;
+    let many = task.requests + 100;
+    let (origins, pool) = match task.mode {
+        Mode::Hot | Mode::Cold => (vec![origin(task, &task.url, profile)?], PoolConfig::default()),
+        Mode::Idle => {
+            let urls = (0..many).map(|number| task.url_of(number));
+            let origins = urls.map(|url| origin(task, &url?, profile)).collect::<anyhow::Result<_>>()?;
+            (origins, PoolConfig { max_total: many, max_idle: many, ..PoolConfig::default() })
+        }
+        Mode::Resumed => {
+            let pool = PoolConfig { max_total: many, max_idle: many, max_per_host: many, ..PoolConfig::default() };
+            (vec![origin(task, &task.url, profile)?], pool)
+        }
+    };
+    Ok(HttpsConfig { origins, pool, roots: TlsRoots::only([root]), ..HttpsConfig::default() })
+}
+
+fn origin(task: &Task, url: &str, profile: &Arc<Profile>) -> anyhow::Result<OriginConfig> {
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split([':', '/']).next());
+    let host = host.with_context(|| format!("{url} has no host"))?;
+    let ip: IpAddr = task.address.ip();
+    Ok(OriginConfig {
+        port: task.address.port(),
+        profile: Arc::clone(profile),
+        addresses: vec![AddressSource::Net(ip.into())],
+        ..OriginConfig::new(host)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_have_an_origin_each_and_room_for_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, keepwarm_lab::Ca::new().pem()).unwrap();
+        let task = |mode| Task {
+            url: "https://hot.lab.test:8443/1k".to_owned(),
+            address: ([127, 0, 0, 1], 8443).into(),
+            ca: ca.clone(),
+            mode,
+            concurrency: 1,
+            requests: 50,
+            octets: 1024,
+        };
+        let made = |mode| config(&task(mode), &Profile::plain()).unwrap();
+        let idle = made(Mode::Idle);
+        assert_eq!((idle.origins.len(), idle.pool.max_total), (150, 150));
+        assert_eq!((idle.origins[7].host.as_str(), idle.origins[7].port), ("c7.lab.test", 8443));
+        let hot = made(Mode::Hot);
+        assert_eq!((hot.origins.len(), &hot.pool), (1, &PoolConfig::default()));
+        assert_eq!(made(Mode::Resumed).pool.max_per_host, 150);
+    }
+}
