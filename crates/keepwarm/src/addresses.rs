@@ -173,7 +173,7 @@ fn wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(wait) if (MIN..=MAX).contains(&wait) => Ok(wait),
         Ok(_) => Err("accepted: 1s to 1h".into()),
-        Err(error) => Err(format!("{}; accepted: {}", error.problem, error.accepted)),
+        Err(error) => Err(format!("{}; {}", error.problem, error.accepted)),
     }
 }
 

@@ -88,11 +88,16 @@ fn rough(left: Duration) -> String {
 
 /// The beginning of an error, on one line.
 fn bounded(error: &str) -> String {
-    let line: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR_MAX + 1).collect();
-    match line.chars().count() > ERROR_MAX {
-        true => format!("{}...", line.chars().take(ERROR_MAX).collect::<String>()),
-        false => line,
+    let line = one_line(error);
+    match line.char_indices().nth(ERROR_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
     }
+}
+
+/// Without what would steer a terminal.
+fn one_line(error: &str) -> String {
+    error.replace(char::is_control, " ")
 }
 
 /// The addresses as RFC 4180 has it, but with the line ends of the system's other tools.
@@ -117,7 +122,7 @@ pub(super) fn csv(rows: &[AddressRow]) -> String {
             row.in_flight.to_string(),
             seconds(row.latency),
             row.last_status.map_or_else(String::new, |status| status.to_string()),
-            quoted(row.last_error.as_deref().unwrap_or_default()),
+            quoted(&one_line(row.last_error.as_deref().unwrap_or_default())),
         ];
         text += &fields.join(",");
         text.push('\n');
@@ -126,7 +131,7 @@ pub(super) fn csv(rows: &[AddressRow]) -> String {
 }
 
 fn quoted(field: &str) -> String {
-    match field.contains([',', '"', '\n', '\r']) {
+    match field.contains([',', '"']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
         false => field.to_owned(),
     }

@@ -169,7 +169,7 @@ pub struct AddressRow {
     /// What its answers took lately; none before the first.
     #[serde(with = "crate::status::seconds::option")]
     pub latency: Option<Duration>,
-    /// The status of its last answer.
+    /// The last status that was none of 200 to 299; none so far.
     pub last_status: Option<u16>,
     /// The text of its last failure.
     pub last_error: Option<String>,

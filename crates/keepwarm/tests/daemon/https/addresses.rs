@@ -58,19 +58,20 @@ async fn requests_through_the_gateway_are_counted_where_they_went() {
         let echo: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((status, &echo["path"], &echo["authority"]), (200, &"/echo".into(), &daemon.bench.origin().into()));
     }
+    assert_eq!(daemon.fetch("/status/404").await.0, 404);
     let rows = daemon.addresses().await;
-    assert_eq!((&rows[0]["successes"], &rows[0]["last_status"]), (&5.into(), &200.into()), "{rows:?}");
+    assert_eq!((&rows[0]["successes"], &rows[0]["last_status"]), (&6.into(), &404.into()), "{rows:?}");
     assert!(rows[0]["latency"].as_f64().is_some_and(|latency| latency > 0.0), "{rows:?}");
     let requests = daemon.page("/api/v1/https").await["origins"][0]["requests"].clone();
-    assert_eq!((&requests["came"], &requests["answered"], &requests["reused"]), (&5.into(), &5.into(), &4.into()));
+    assert_eq!((&requests["came"], &requests["answered"], &requests["reused"]), (&6.into(), &6.into(), &5.into()));
     let pools = daemon.json(&["pools", "--json", "--https"]).await;
     assert_eq!((&pools[0]["origin"], &pools[0]["open"]), (&daemon.bench.origin().into(), &1.into()), "{pools}");
     assert_eq!(pools[0]["ip"], daemon.bench.ip(0).to_string());
     assert_eq!(daemon.json(&["pools", "--json"]).await, Value::Array(Vec::new()), "there is no dns");
     let (_, table, _) = daemon.run(&["pools"]).await;
-    assert!(table.starts_with("ORIGIN") && table.contains("1/10") && table.contains("80.0 %"), "{table}");
+    assert!(table.starts_with("ORIGIN") && table.contains("1/10") && table.contains("83.3 %"), "{table}");
     let stats = daemon.page("/api/v1/stats").await;
-    assert_eq!((&stats["counters"]["https_requests"], &stats["counters"]["gateway_requests"]), (&5.into(), &5.into()));
+    assert_eq!((&stats["counters"]["https_requests"], &stats["counters"]["gateway_requests"]), (&6.into(), &6.into()));
     assert_eq!(stats["listen"][0], format!("http://{}", daemon.bench.gateway));
 }
 

@@ -98,6 +98,8 @@ impl Bench {
                 panic!("the daemon ended: {status}");
             }
             if tokio::net::TcpStream::connect(daemon.bench.control).await.is_ok() {
+                // The listener is there first; what is behind it answers once everything has started.
+                assert_eq!(get(daemon.bench.control, "/livez").await.status(), 200);
                 return daemon;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
