@@ -40,7 +40,8 @@ pub(crate) struct HttpsArgs {
 
 pub(crate) const HELP: &str = "\
 Rows: hot, hot32 (one connection, one request and 32 at a time), cold (a new connection each), cold-tickets (the same where
-the server gives tickets), far-hot, far-cold (the server 10 ms away), idle (memory of 500 connections), resumed (of 500 resumed ones).
+the server gives tickets), far-hot, far-cold (the server 10 ms away), idle
+(memory of 500 connections to a host each), one-host (of 500 to one host), resumed (of 500 resumed ones).
 The peers are built, and the Python ones installed from PyPI, on first use, which takes minutes. Build with `--features browser`
 to measure keepwarm's chrome profile too. Ctrl-C stops everything.";
 

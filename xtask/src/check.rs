@@ -3,7 +3,7 @@
 
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::instructions;
+use crate::{browser::Tools, instructions};
 
 /// One step: its name and how it is run.
 struct Step {
@@ -38,6 +38,7 @@ pub(crate) fn main() -> ExitCode {
             println!("== tests: {proof} SKIPPED, {program} is missing here");
         }
     }
+    let tools = Tools::get().inspect_err(|lack| println!("== profiles of browsers: SKIPPED, {lack}")).ok();
     let nextest = succeeds(&["nextest", "--version"]);
     let tests = if nextest { NEXTEST } else { TEST };
     let mut failed = Vec::new();
@@ -54,7 +55,17 @@ pub(crate) fn main() -> ExitCode {
         }
         println!("== {}", step.name);
         let mut command = Command::new(step.program);
-        command.args(step.arguments);
+        let (before, after) = step
+            .arguments
+            .split_at(step.arguments.iter().position(|word| *word == "--").unwrap_or(step.arguments.len()));
+        command.args(before);
+        if before.contains(&"--workspace") {
+            command.args(if tools.is_some() { WITH_BROWSERS } else { WITHOUT_BROWSERS });
+        }
+        command.args(after);
+        if let Some(tools) = &tools {
+            tools.lend(&mut command);
+        }
         if step.name == "documentation" {
             command.env("RUSTDOCFLAGS", "-D warnings");
         }
@@ -79,6 +90,10 @@ pub(crate) fn main() -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+/// Profiles of browsers everywhere, or nowhere.
+const WITH_BROWSERS: &[&str] = &["--features", "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser"];
+const WITHOUT_BROWSERS: &[&str] = &["--exclude", "keepwarm-boring-ext"];
 
 /// Programs that single tests need; without them these tests pass without a proof, which is said here.
 const PEERS: [(&str, &str); 5] = [

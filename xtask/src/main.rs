@@ -1,6 +1,7 @@
 //! The project's own commands, `cargo xtask ...`.
 #![expect(clippy::print_stdout, reason = "a command for a terminal")]
 
+mod browser;
 mod check;
 mod instructions;
 
@@ -11,12 +12,13 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["check"] => check::main(),
+        ["build"] => browser::build(),
         ["instructions", rest @ ..] if let Some(options) = instructions::Options::parse(rest) => {
             if instructions::pass(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         _ => {
             println!(
-                "usage: cargo xtask check                              format, lint, tests, documentation, licences, instructions\n       cargo xtask instructions [--accept] [PATH]...  instructions per query of the DNS paths: {}",
+                "usage: cargo xtask check                              format, lint, tests, documentation, licences, instructions\n       cargo xtask build                              the daemon as it is released, with profiles of browsers\n       cargo xtask instructions [--accept] [PATH]...  instructions per query of the DNS paths: {}",
                 instructions::names(),
             );
             ExitCode::from(2)

@@ -34,7 +34,7 @@ pub struct Task {
     /// Requests at a time.
     #[arg(long, default_value_t = 1)]
     pub concurrency: usize,
-    /// Requests that count; with `idle` and `resumed`, the connections.
+    /// Requests that count; with `idle` and `same`, the connections.
     #[arg(long)]
     pub requests: usize,
     /// Octets of a right answer.
@@ -52,7 +52,7 @@ pub enum Mode {
     /// Each over a new connection to another host, which is kept.
     Idle,
     /// Each over a new connection to the same host, resumed where the server allows it, which is kept.
-    Resumed,
+    Same,
 }
 
 /// An answer, its body read to the end.
@@ -94,7 +94,7 @@ pub trait Client: Send + Sync + 'static {
     /// Asks for the task's URL over a new connection that nobody uses again.
     fn cold(&self) -> impl Future<Output = anyhow::Result<Answer>> + Send;
 
-    /// Asks over a new connection and keeps it: [`url_of`](Task::url_of) this number, or with [`Mode::Resumed`] the task's URL.
+    /// Asks over a new connection and keeps it: [`url_of`](Task::url_of) this number, or with [`Mode::Same`] the task's URL.
     fn hold(&self, number: usize) -> impl Future<Output = anyhow::Result<Answer>> + Send;
 }
 

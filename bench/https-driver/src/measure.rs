@@ -43,7 +43,7 @@ fn ahead(task: &Task) -> usize {
     match task.mode {
         Mode::Hot => (task.requests / 10).clamp(task.concurrency, 1_000) + 1,
         Mode::Cold => 5,
-        Mode::Idle | Mode::Resumed => 10,
+        Mode::Idle | Mode::Same => 10,
     }
 }
 
@@ -86,7 +86,7 @@ async fn one<C: Client>(task: &Task, client: &C, number: usize) -> anyhow::Resul
     let Answer { status, octets } = match task.mode {
         Mode::Hot => client.hot().await?,
         Mode::Cold => client.cold().await?,
-        Mode::Idle | Mode::Resumed => client.hold(number).await?,
+        Mode::Idle | Mode::Same => client.hold(number).await?,
     };
     ensure!(status == 200 && octets == task.octets, "status {status} with {octets} octets, wanted {}", task.octets);
     Ok(())
@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_request_is_made_once_and_as_many_at_a_time_as_wanted() {
-        for (mode, how, concurrency) in [(Mode::Hot, "hot", 8), (Mode::Cold, "cold", 1), (Mode::Resumed, "hold", 1)] {
+        for (mode, how, concurrency) in [(Mode::Hot, "hot", 8), (Mode::Cold, "cold", 1), (Mode::Same, "hold", 1)] {
             let fake = Arc::new(Fake::default());
             let outcome = drive(&task(mode, concurrency, 100), Arc::clone(&fake)).await.unwrap();
             let seen = fake.seen.lock().unwrap();

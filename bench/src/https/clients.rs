@@ -75,10 +75,10 @@ impl Kind {
     /// Whether it can do what a row asks for.
     pub(super) fn can(self, row: Row) -> bool {
         match row.mode() {
-            // Peers open a second connection to a host only when the first is gone.
-            Mode::Resumed => self.is_ours(),
             // The floor keeps no tickets.
-            Mode::Cold if row.has_tickets() => self != Kind::ByHand,
+            Mode::Cold | Mode::Same if row.has_tickets() && self == Kind::ByHand => false,
+            // The others open a second connection to a host only when the first is gone.
+            Mode::Same => self.is_ours() || self == Kind::ByHand,
             _ => true,
         }
     }
@@ -126,10 +126,7 @@ pub(super) fn find(names: &[Kind]) -> (Vec<Peer>, Vec<String>) {
 
 fn argv(kind: Kind) -> anyhow::Result<Vec<OsString>> {
     match kind.source() {
-        Source::Ours(profile) => {
-            keepwarm::check()?;
-            own(["https-client", "--profile", profile].map(OsString::from))
-        }
+        Source::Ours(profile) => own(["https-client", "--profile", profile].map(OsString::from)),
         Source::Crate(directory, name) => Ok(vec![build(directory, name)?.into()]),
         Source::Python => {
             let script = peers_directory().join("client.py");

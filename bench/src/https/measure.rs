@@ -140,7 +140,7 @@ impl Workshop {
             Mode::Hot => "hot",
             Mode::Cold => "cold",
             Mode::Idle => "idle",
-            Mode::Resumed => "resumed",
+            Mode::Same => "same",
         };
         let url = format!("https://hot.lab.test:{}/1k", address.port());
         let mut argv: Vec<OsString> = Vec::new();
@@ -173,10 +173,10 @@ impl Far {
 fn check(row: Row, requests: usize, seen: &Seen) -> anyhow::Result<()> {
     let wanted = match row.mode() {
         Mode::Hot => 1,
-        Mode::Cold | Mode::Idle | Mode::Resumed => requests as u64,
+        Mode::Cold | Mode::Idle | Mode::Same => requests as u64,
     };
     ensure!(seen.connections >= wanted, "{} connections instead of {wanted}", seen.connections);
-    if row.mode() == Mode::Resumed {
+    if row == Row::Resumed {
         ensure!(seen.resumed >= wanted, "{} of {} connections were resumed", seen.resumed, seen.connections);
     }
     Ok(())

@@ -13,6 +13,7 @@ pub(super) enum Row {
     FarHot,
     FarCold,
     Idle,
+    OneHost,
     Resumed,
 }
 
@@ -28,8 +29,17 @@ pub(super) enum Figure {
 }
 
 impl Row {
-    pub(super) const ALL: [Row; 8] =
-        [Row::Hot, Row::Hot32, Row::Cold, Row::ColdTickets, Row::FarHot, Row::FarCold, Row::Idle, Row::Resumed];
+    pub(super) const ALL: [Row; 9] = [
+        Row::Hot,
+        Row::Hot32,
+        Row::Cold,
+        Row::ColdTickets,
+        Row::FarHot,
+        Row::FarCold,
+        Row::Idle,
+        Row::OneHost,
+        Row::Resumed,
+    ];
 
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -39,8 +49,9 @@ impl Row {
             Row::ColdTickets => "Cold, where the server gives tickets",
             Row::FarHot => "Hot, the server 10 ms away",
             Row::FarCold => "Cold, the server 10 ms away",
-            Row::Idle => "Memory of an idle connection",
-            Row::Resumed => "Memory of an idle connection that was resumed",
+            Row::Idle => "Memory of an idle connection, each to another host",
+            Row::OneHost => "Memory of an idle connection, all to one host",
+            Row::Resumed => "Memory of an idle connection, all to one host and resumed",
         }
     }
 
@@ -49,7 +60,7 @@ impl Row {
             Row::Hot | Row::Hot32 | Row::FarHot => Mode::Hot,
             Row::Cold | Row::ColdTickets | Row::FarCold => Mode::Cold,
             Row::Idle => Mode::Idle,
-            Row::Resumed => Mode::Resumed,
+            Row::OneHost | Row::Resumed => Mode::Same,
         }
     }
 
@@ -63,7 +74,7 @@ impl Row {
             Row::Hot | Row::Hot32 => (10_000, 2_000),
             Row::Cold | Row::ColdTickets => (1_000, 100),
             Row::FarHot | Row::FarCold => (100, 20),
-            Row::Idle | Row::Resumed => (500, 100),
+            Row::Idle | Row::OneHost | Row::Resumed => (500, 100),
         };
         if quick { quick_one } else { usual }
     }
@@ -82,7 +93,7 @@ impl Row {
         match self {
             Row::Hot | Row::Hot32 | Row::Cold | Row::ColdTickets => Figure::Cpu,
             Row::FarHot | Row::FarCold => Figure::Latency,
-            Row::Idle | Row::Resumed => Figure::Memory,
+            Row::Idle | Row::OneHost | Row::Resumed => Figure::Memory,
         }
     }
 
@@ -91,7 +102,7 @@ impl Row {
         match self {
             Row::Hot => Some(0.16),
             Row::Hot32 => Some(0.08),
-            Row::Idle | Row::Resumed => Some(45.0),
+            Row::Idle | Row::OneHost | Row::Resumed => Some(45.0),
             _ => None,
         }
     }

@@ -156,9 +156,29 @@ impl fmt::Debug for RequestBody {
 /// It holds its place on the connection until it ends. Read to its end, it gives the connection back; dropped before, it resets its
 /// stream (HTTP/2) or closes the connection (HTTP/1.1). Nothing is read ahead of what flow control allows: a reader that is slow slows
 /// the server down.
+///
+/// Where a profile asked for a compressed answer and the caller did not, it is decoded on its way.
 pub struct Body {
-    incoming: Incoming,
+    source: Source,
     served: Served,
+}
+
+#[cfg_attr(
+    feature = "browser",
+    expect(
+        clippy::large_enum_variant,
+        reason = "the large one is the usual one, and boxing it would cost each answer an allocation"
+    )
+)]
+enum Source {
+    Plain(Plain),
+    #[cfg(feature = "browser")]
+    Decoded(Box<crate::decode::Decoded>),
+}
+
+/// The body as it comes over the connection.
+pub(crate) struct Plain {
+    incoming: Incoming,
     /// Longest pause between two pieces.
     patience: Duration,
     /// Runs while a piece is awaited.
@@ -167,7 +187,22 @@ pub struct Body {
 
 impl Body {
     pub(crate) fn new(incoming: Incoming, served: Served, patience: Duration) -> Body {
-        Body { incoming, served, patience, pause: None }
+        Body { source: Source::Plain(Plain { incoming, patience, pause: None }), served }
+    }
+
+    /// The same body, decoded as Content-Encoding says; unchanged where that is not known, or there is nothing to decode.
+    #[cfg(feature = "browser")]
+    pub(crate) fn decoded(self, headers: &mut http::HeaderMap) -> Body {
+        let Source::Plain(plain) = self.source else { return self };
+        let source = if plain.incoming.is_end_stream() {
+            Source::Plain(plain)
+        } else {
+            match crate::decode::Coding::of(headers) {
+                Some(coding) => Source::Decoded(Box::new(crate::decode::Decoded::new(plain, coding, headers))),
+                None => Source::Plain(plain),
+            }
+        };
+        Body { source, ..self }
     }
 
     /// Which connection served the request, and what its time went to.
@@ -206,7 +241,9 @@ impl Body {
         }
         Ok(None)
     }
+}
 
+impl Plain {
     /// The answer to a request that waited too long for a piece.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let patience = self.patience;
@@ -216,11 +253,8 @@ impl Body {
     }
 }
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+impl Plain {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.incoming.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.pause = None;
@@ -233,13 +267,34 @@ impl HttpBody for Body {
             }
         }
     }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.source {
+            Source::Plain(plain) => plain.poll_frame(cx),
+            #[cfg(feature = "browser")]
+            Source::Decoded(decoded) => decoded.poll_frame(cx),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Source::Plain(plain) => plain.incoming.is_end_stream(),
+            #[cfg(feature = "browser")]
+            Source::Decoded(decoded) => decoded.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Plain(plain) => plain.incoming.size_hint(),
+            #[cfg(feature = "browser")]
+            Source::Decoded(_) => SizeHint::default(),
+        }
     }
 }
 

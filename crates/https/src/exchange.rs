@@ -30,6 +30,9 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     path: PathAndQuery,
     headers: HeaderMap,
+    /// The profile asks for a compressed answer, and the caller did not.
+    #[cfg(feature = "browser")]
+    pub(crate) decodes: bool,
 }
 
 /// Why there is no answer.
@@ -64,6 +67,8 @@ impl Head {
         if !headers.is_empty() {
             strip(&mut headers);
         }
+        #[cfg(feature = "browser")]
+        let decodes = profile.is_some() && !headers.contains_key(header::ACCEPT_ENCODING);
         let mut headers = match profile {
             Some(profile) if !profile.headers.is_empty() => dress(headers, profile),
             _ => headers,
@@ -71,7 +76,13 @@ impl Head {
         if let Some(length) = http_body::Body::size_hint(body).exact().filter(|length| *length > 0) {
             headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
         }
-        Head { method: parts.method, path, headers }
+        Head {
+            method: parts.method,
+            path,
+            headers,
+            #[cfg(feature = "browser")]
+            decodes,
+        }
     }
 
     fn http2(&self, target: &Target) -> Request<()> {

@@ -172,10 +172,10 @@ async fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) {
     match &outcome {
         Ok(()) => tracing::debug!(origin = %origin.authority(), ip = %choice.ip, "address is good"),
         Err(Bad::Address(error)) => {
-            tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside")
+            tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside");
         }
         Err(Bad::Local(error)) => {
-            tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed")
+            tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed");
         }
     }
     origin.with_inventory(|inventory| match &outcome {
@@ -256,7 +256,7 @@ async fn stay_ready(pool: &Pool, origin: &Weak<Origin>) {
             let result = warm_up(pool, &strong, wanted, |_| {}).await;
             match result {
                 Ok(WarmUp { open, .. }) => {
-                    tracing::debug!(origin = %strong.authority(), open, wanted, "connections ready")
+                    tracing::debug!(origin = %strong.authority(), open, wanted, "connections ready");
                 }
                 Err(error) => tracing::debug!(origin = %strong.authority(), %error, wanted, "connections not ready"),
             }
@@ -291,9 +291,8 @@ pub(crate) async fn warm_up(
         if hosts.is_empty() {
             if seen.lookups == 0 || origin.is_hopeful() {
                 // More addresses may come, or turn out good.
-                match tokio::time::timeout_at(deadline, changes.changed()).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(_)) | Err(_) => {}
+                if let Ok(Ok(())) = tokio::time::timeout_at(deadline, changes.changed()).await {
+                    continue;
                 }
             } else if round < pool.limits().max_per_host && report.addresses > 0 {
                 round += 1;

@@ -12,6 +12,8 @@ pub mod tls;
 mod body;
 mod client;
 mod connection;
+#[cfg(feature = "browser")]
+mod decode;
 mod error;
 mod exchange;
 mod gateway;

@@ -137,7 +137,9 @@ fn list(output: Output) -> anyhow::Result<Exit> {
     }
     let rows = sources.iter().map(|(name, source)| {
         let Prints { ja4, akamai, .. } = source.prints();
-        [name.clone(), or_none(ja4), or_none(akamai), source.origin().to_owned()]
+        // What is after a colon is for those who look at one of them.
+        let origin = source.origin().split(':').next().unwrap_or_default();
+        [name.clone(), or_none(ja4), or_none(akamai), origin.to_owned()]
     });
     print(&table::render(&LIST, rows))
 }
@@ -174,6 +176,7 @@ fn show(source: &Source, output: Output) -> anyhow::Result<Exit> {
             rows.push([name, shown(&values)]);
         }
     }
+    rows.extend(source.differs().iter().map(|line| ["differs in".to_owned(), line.clone()]));
     print(&table::render(&SHOW, rows))
 }
 

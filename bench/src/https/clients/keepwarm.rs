@@ -2,14 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
+use http::{Request, Response};
 use keepwarm_https::{
+    Body, Client, RequestBody, RequestOptions,
     config::{AddressSource, HttpsConfig, OriginConfig, PoolConfig},
     profile::Profile,
 };
-use keepwarm_https_driver::{Mode, Task};
-use keepwarm_transport::tls::TlsRoots;
+use keepwarm_https_driver::{Answer, Mode, Task};
+use keepwarm_transport::{resolve::SystemResolver, tls::TlsRoots};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Which keepwarm, and what it is to do.
@@ -22,21 +24,53 @@ pub(crate) struct KeepwarmArgs {
     task: Task,
 }
 
-/// Whether there is a client to measure.
-pub(super) fn check() -> anyhow::Result<()> {
-    bail!("keepwarm-https has no client yet")
-}
-
 /// Does the task.
 pub(in crate::https) fn run(args: &KeepwarmArgs) -> anyhow::Result<()> {
-    let _config = config(&args.task, &profile(&args.profile)?)?;
-    check()
+    keepwarm_https_driver::run(&args.task, async |task| Peer::new(task, &args.profile))
 }
 
-fn profile(name: &str) -> anyhow::Result<Arc<Profile>> {
-    match name {
-        "plain" => Ok(Profile::plain()),
-        name => bail!("there is no profile {name}"),
+struct Peer {
+    client: Client,
+    task: Task,
+}
+
+impl Peer {
+    /// Must be called in a runtime.
+    fn new(task: &Task, profile: &str) -> anyhow::Result<Peer> {
+        let profile = Profile::named(profile)?;
+        // Nothing is looked up: every origin has its address.
+        let client = Client::new(config(task, &profile)?, Arc::new(SystemResolver::default()))?;
+        Ok(Peer { client, task: task.clone() })
+    }
+
+    /// Over a new connection.
+    async fn fresh(&self) -> anyhow::Result<Answer> {
+        let request = Request::get(&self.task.url).body(RequestBody::empty())?;
+        let options = RequestOptions { fresh: true, ..RequestOptions::default() };
+        self.answer(self.client.request_with(request, options).await?).await
+    }
+
+    async fn answer(&self, response: Response<Body>) -> anyhow::Result<Answer> {
+        let status = response.status().as_u16();
+        let body = response.into_body().collect(2 * self.task.octets).await?;
+        Ok(Answer { status, octets: body.len() })
+    }
+}
+
+impl keepwarm_https_driver::Client for Peer {
+    async fn hot(&self) -> anyhow::Result<Answer> {
+        self.answer(self.client.get(&self.task.url).await?).await
+    }
+
+    async fn cold(&self) -> anyhow::Result<Answer> {
+        self.fresh().await
+    }
+
+    async fn hold(&self, number: usize) -> anyhow::Result<Answer> {
+        match self.task.mode {
+            Mode::Same => self.fresh().await,
+            _ => self.answer(self.client.get(&self.task.url_of(number)?).await?).await,
+        }
     }
 }
 
@@ -51,7 +85,7 @@ fn config(task: &Task, profile: &Arc<Profile>) -> anyhow::Result<HttpsConfig> {
             let origins = urls.map(|url| origin(task, &url?, profile)).collect::<anyhow::Result<_>>()?;
             (origins, PoolConfig { max_total: many, max_idle: many, ..PoolConfig::default() })
         }
-        Mode::Resumed => {
+        Mode::Same => {
             let pool = PoolConfig { max_total: many, max_idle: many, max_per_host: many, ..PoolConfig::default() };
             (vec![origin(task, &task.url, profile)?], pool)
         }
@@ -95,6 +129,6 @@ mod tests {
         assert_eq!((idle.origins[7].host.as_str(), idle.origins[7].port), ("c7.lab.test", 8443));
         let hot = made(Mode::Hot);
         assert_eq!((hot.origins.len(), &hot.pool), (1, &PoolConfig::default()));
-        assert_eq!(made(Mode::Resumed).pool.max_per_host, 150);
+        assert_eq!(made(Mode::Same).pool.max_per_host, 150);
     }
 }

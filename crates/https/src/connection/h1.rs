@@ -43,10 +43,13 @@ use crate::{
 /// Sends requests on one connection.
 pub(crate) struct Handle {
     /// Taken out for an exchange; not put back unless its answer was read to the end.
-    sender: Arc<Mutex<Option<SendRequest<Sent>>>>,
+    sender: Place,
     slot: Slot<Dialer>,
     address: SocketAddr,
 }
+
+/// Where the sender is while no exchange has it.
+type Place = Arc<Mutex<Option<SendRequest<Sent>>>>;
 
 pub(crate) async fn connect<S>(stream: S, slot: Slot<Dialer>, address: SocketAddr) -> Result<Handle, Error>
 where
@@ -148,7 +151,7 @@ impl fmt::Debug for Handle {
 pub(crate) struct Incoming {
     body: hyper::body::Incoming,
     /// Where the sender goes when the body was read to its end; `None` when the server closes after it.
-    back: Option<(SendRequest<Sent>, Arc<Mutex<Option<SendRequest<Sent>>>>)>,
+    back: Option<(SendRequest<Sent>, Place)>,
     is_sent: Arc<AtomicBool>,
     address: SocketAddr,
 }

@@ -35,7 +35,8 @@ impl Profile {
     /// A profile that looks like what was captured. `name` and `version` are what the profile is to be called, such as `chrome` and
     /// `156`; `source` says what was captured.
     ///
-    /// Headers are those of the first navigation, without what belongs to that one request.
+    /// Headers are those of the first navigation, without what belongs to that one request. `differs` gets what cannot be sent
+    /// ([`unsent`](Self::unsent)).
     ///
     /// # Errors
     /// When no capture has a full hello, or the full hellos are not of one client.
@@ -48,7 +49,7 @@ impl Profile {
         let orders: BTreeSet<Vec<Code>> = captures.iter().map(|capture| order(&capture.hello)).collect();
         let is_resuming = captures.iter().any(Capture::is_resuming);
         let first_request = first_request(captures);
-        Ok(Profile {
+        let mut profile = Profile {
             name: name.to_owned(),
             version: version.to_owned(),
             source: source.to_owned(),
@@ -56,7 +57,9 @@ impl Profile {
             http2: first_request.map(http2),
             headers: first_request.map(headers).unwrap_or_default(),
             differs: Vec::new(),
-        })
+        };
+        profile.differs = profile.unsent();
+        Ok(profile)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `keepwarm profile capture`: the recorder with words around it.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use keepwarm_https::profile::{
     Profile,
@@ -25,14 +27,27 @@ pub(super) fn main(args: &CaptureArgs) -> anyhow::Result<Exit> {
         write(path, &captures.to_json().context("write json")?)?;
     }
     if let Some(path) = &args.profile {
-        let name = path.file_stem().map_or_else(|| "captured".into(), |stem| stem.to_string_lossy());
-        let profile = Profile::from_captures(&name, "", &args.label, &captures.captures)?;
-        write(path, &format!("{}\n", serde_json::to_string_pretty(&profile).context("write json")?))?;
+        write(path, &profile(&name(path), args, &captures)?)?;
     }
     match args.output {
         Output::Json => print_json(&json!(captures)),
         Output::Table => print(&ending(args, &captures)),
     }
+}
+
+/// The profile that the captures make, as a file of it.
+fn profile(name: &str, args: &CaptureArgs, captures: &Captures) -> anyhow::Result<String> {
+    let profile = Profile::from_captures(name, "", &args.label, &captures.captures)?;
+    let text = format!("{}\n", serde_json::to_string_pretty(&profile).context("write json")?);
+    // What was captured may be nothing that can be sent, such as a header that is not text.
+    Profile::from_json(&text).context("make a profile of the captures")?;
+    Ok(text)
+}
+
+/// What a profile is called after its file.
+fn name(path: &Path) -> String {
+    let stem = path.file_stem().map_or_else(|| "captured".into(), |stem| stem.to_string_lossy());
+    stem.replace(['@', ' '], "-")
 }
 
 async fn record(args: &CaptureArgs) -> anyhow::Result<Captures> {

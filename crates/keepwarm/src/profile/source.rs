@@ -25,7 +25,7 @@ pub(super) enum Source {
 
 /// All that have a name.
 pub(super) fn built_in() -> Vec<(String, Source)> {
-    let profiles = [Profile::plain()].into_iter().map(|profile| (profile.label(), Source::Profile(profile)));
+    let profiles = Profile::builtins().iter().map(|profile| (profile.label(), Source::Profile(profile.clone())));
     let references =
         Captures::references().map(|(name, captures)| (format!("{REFERENCE}{name}"), Source::Captures(captures)));
     profiles.chain(references).collect()
@@ -38,6 +38,9 @@ pub(super) fn built_in() -> Vec<(String, Source)> {
 pub(super) fn find(name: &str) -> anyhow::Result<Source> {
     if let Some((_, source)) = built_in().into_iter().find(|(known, _)| known == name) {
         return Ok(source);
+    }
+    if let Some(profile) = Profile::builtin(name) {
+        return Ok(Source::Profile(profile));
     }
     let path = Path::new(name.strip_prefix('@').unwrap_or(name));
     if !path.exists() {
@@ -57,7 +60,7 @@ fn read(path: &Path) -> anyhow::Result<Source> {
     if value.contains_key("captures") {
         return Ok(Source::Captures(Captures::from_json(&text)?));
     }
-    Ok(Source::Profile(Arc::new(serde_json::from_str(&text)?)))
+    Ok(Source::Profile(Arc::new(Profile::from_json(&text)?)))
 }
 
 /// Compares two sources.
@@ -80,6 +83,14 @@ impl Source {
         match self {
             Source::Profile(profile) => &profile.source,
             Source::Captures(captures) => &captures.label,
+        }
+    }
+
+    /// What connections are known to differ in from the browser.
+    pub(super) fn differs(&self) -> &[String] {
+        match self {
+            Source::Profile(profile) => &profile.differs,
+            Source::Captures(_) => &[],
         }
     }
 
@@ -140,10 +151,6 @@ impl Source {
     /// For programs: a line of the list.
     pub(super) fn summary(&self, name: &str) -> Value {
         let Prints { ja3, ja3n, ja4, ja4_r, ja4_resumed, akamai } = self.prints();
-        let differs = match self {
-            Source::Profile(profile) => profile.differs.as_slice(),
-            Source::Captures(_) => &[],
-        };
         json!({
             "name": name,
             "kind": match self { Source::Profile(_) => "profile", Source::Captures(_) => "captures" },
@@ -154,7 +161,7 @@ impl Source {
             "ja4_r": ja4_r,
             "ja4_resumed": ja4_resumed,
             "akamai": akamai,
-            "differs": differs,
+            "differs": self.differs(),
         })
     }
 

@@ -122,9 +122,30 @@ fn a_profile_made_of_captures_looks_like_them() {
         assert_eq!(profile.ja3n_hash(), Some(captures.captures[0].hello.ja3n_hash()));
         assert_eq!(profile.akamai(), captures.captures[0].preface.as_ref().map(Preface::akamai));
         let json = serde_json::to_string(&profile).unwrap();
-        assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
+        assert_eq!(Profile::from_json(&json).unwrap(), profile, "it is accepted as any other");
+        assert_eq!(profile.differs.is_empty(), name == "chrome@156", "{:?}", profile.differs);
     }
     assert_eq!(Fields::of_profile(&Profile::plain()), None);
+}
+
+#[test]
+fn built_in_profiles_say_what_their_browsers_were_seen_to_send() {
+    for name in ["chrome@156", "firefox@153"] {
+        let rule = Fields::of_profile(&Profile::named(name).unwrap()).unwrap();
+        let diffs = diff_fields(&reference(name).fields().unwrap(), &rule);
+        let differing: Vec<&FieldDiff> = diffs.iter().filter(|diff| !diff.equal).collect();
+        assert!(differing.is_empty(), "{name}: {differing:#?}");
+        assert!(diffs.len() > 30, "{name}: {}", diffs.len());
+    }
+}
+
+#[test]
+fn safaris_profile_has_the_fingerprints_that_are_published_of_it() {
+    let safari = Profile::named("safari@26").unwrap();
+    assert_eq!(safari.ja3_hash().as_deref(), Some("ecdf4f49dd59effc439639da29186671"));
+    assert_eq!(safari.ja4().as_deref(), Some("t13d2013h2_a09f3c656075_7f0f34a4126d"));
+    assert_eq!(safari.akamai().as_deref(), Some("2:0;3:100;4:2097152;9:1|10420225|0|m,s,a,p"));
+    assert_eq!(Profile::named("chrome").unwrap().ja3_hash(), None, "each of its connections has another");
 }
 
 #[test]

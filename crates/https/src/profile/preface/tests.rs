@@ -22,15 +22,15 @@ fn block() -> Vec<u8> {
 }
 
 /// As Chromium begins.
-fn chromium(headers: Vec<u8>) -> Vec<u8> {
+fn chromium(headers: &[u8]) -> Vec<u8> {
     let settings = settings(&[(1, 65536), (2, 0), (4, 6_291_456), (6, 262_144)]);
-    [MAGIC, &settings, &frame(8, 0, 0, &15_663_105_u32.to_be_bytes()), &headers].concat()
+    [MAGIC, &settings, &frame(8, 0, 0, &15_663_105_u32.to_be_bytes()), headers].concat()
 }
 
 #[test]
 fn a_preface_is_read_up_to_the_first_headers_and_not_before_they_are_whole() {
     let headers = [&[0x80, 0, 0, 0, 255][..], &block()].concat();
-    let stream = chromium(frame(1, 0x25, 1, &headers));
+    let stream = chromium(&frame(1, 0x25, 1, &headers));
     for end in 0..stream.len() {
         assert_eq!(Preface::read(&stream[..end]), Ok(None), "{end}");
     }
@@ -50,7 +50,7 @@ fn headers_may_be_padded_and_continued() {
     let block = block();
     let (first, second) = block.split_at(5);
     let padded = [&[3][..], first, &[0; 3]].concat();
-    let stream = chromium([frame(1, 0x08, 1, &padded), frame(9, 4, 1, second)].concat());
+    let stream = chromium(&[frame(1, 0x08, 1, &padded), frame(9, 4, 1, second)].concat());
     let preface = Preface::read(&stream).unwrap().unwrap();
     assert_eq!((preface.pseudo_order().as_str(), preface.headers.len()), ("m,a,s,p", 5));
     assert_eq!(preface.frames.len(), 3);
@@ -94,8 +94,8 @@ fn what_never_comes_to_a_request_is_given_up() {
     let error = Preface::read(&[MAGIC, &settings(&[]), &pings].concat()).unwrap_err();
     assert!(error.to_string().ends_with("is one too many before a request"), "{error}");
     let endless = [frame(1, 0, 1, &[0x82]), frame(9, 0, 1, &[0x82; 16384]).repeat(5)].concat();
-    let error = Preface::read(&chromium(endless)).unwrap_err();
+    let error = Preface::read(&chromium(&endless)).unwrap_err();
     assert!(error.to_string().ends_with("its headers are none or too many"), "{error}");
     let empty = [frame(1, 0, 1, &[0x82]), frame(9, 0, 1, &[]).repeat(5)].concat();
-    assert!(Preface::read(&chromium(empty)).is_err(), "CONTINUATION without end and without bytes");
+    assert!(Preface::read(&chromium(&empty)).is_err(), "CONTINUATION without end and without bytes");
 }
