@@ -248,7 +248,10 @@ fn check(config: &GatewayConfig) -> io::Result<()> {
         ));
     }
     if let Some(user) = config.users.iter().find(|user| user.name.contains(':')) {
-        return wrong(format!("user {:?} of the gateway has a colon in the name, which Basic cannot express", user.name));
+        return wrong(format!(
+            "user {:?} of the gateway has a colon in the name, which Basic cannot express",
+            user.name
+        ));
     }
     Ok(())
 }

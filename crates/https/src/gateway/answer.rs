@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -27,8 +27,14 @@ pub(super) struct Out {
     stage: Stage,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all answers are an origin's: a box for each would cost more")]
 enum Kind {
-    Upstream { body: Body, shared: Arc<Shared> },
+    Upstream {
+        body: Body,
+        shared: Arc<Shared>,
+        /// What ended the body early, while what came before it is sent.
+        failed: Option<Error>,
+    },
     /// `None` once it was sent.
     Text(Option<Bytes>),
 }
@@ -46,18 +52,26 @@ impl HttpBody for Out {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.kind {
             Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Kind::Upstream { body, shared } => Pin::new(body).poll_frame(cx).map_err(|error| {
+            Kind::Upstream { body, shared, failed } => {
+                if let Some(error) = failed.take() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                let Some(Err(error)) = frame else { return Poll::Ready(frame) };
                 Counters::count(&shared.counters.broken);
                 tracing::debug!(%error, "an answer of the gateway ends early");
-                error
-            }),
+                // hyper throws away what it has not sent when a body fails, and sends it when a body has nothing for now.
+                *failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Text(text) => text.is_none(),
-            Kind::Upstream { body, .. } => body.is_end_stream(),
+            Kind::Upstream { body, failed, .. } => failed.is_none() && body.is_end_stream(),
         }
     }
 
@@ -87,7 +101,7 @@ pub(super) fn pass_on(
     explain(&mut head.headers, body.served());
     let is_framed = head.headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some();
     stage.body_comes(is_framed);
-    Response::from_parts(head, Out { kind: Kind::Upstream { body, shared }, stage })
+    Response::from_parts(head, Out { kind: Kind::Upstream { body, shared, failed: None }, stage })
 }
 
 /// The gateway's own answer.
@@ -101,7 +115,10 @@ pub(super) fn refuse(refusal: &Refusal, stage: Stage) -> Response<Out> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ERROR, HeaderValue::from_static(refusal.kind));
     if refusal.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"keepwarm\", charset=\"UTF-8\""));
+        headers.insert(
+            header::PROXY_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"keepwarm\", charset=\"UTF-8\""),
+        );
     }
     response
 }
@@ -186,7 +203,8 @@ mod tests {
     #[test]
     fn timing_names_the_phases_that_there_were() {
         let millis = Duration::from_millis;
-        let mut phases = Phases { wait: Duration::from_micros(120), head: millis(3), total: millis(4), ..Phases::default() };
+        let mut phases =
+            Phases { wait: Duration::from_micros(120), head: millis(3), total: millis(4), ..Phases::default() };
         assert_eq!(timing(&phases), "wait;dur=0.12, head;dur=3.00, total;dur=4.00");
         (phases.connect, phases.tls) = (Some(millis(1)), Some(millis(2)));
         assert_eq!(timing(&phases), "wait;dur=0.12, connect;dur=1.00, tls;dur=2.00, head;dur=3.00, total;dur=4.00");

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Version};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -49,7 +50,9 @@ pub(super) async fn serve(
     // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
     let _ = stream.set_nodelay(true);
     let stage = Stage::default();
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
+        // Not in the future, which hyper may poll only after it has read on.
+        stage.began(request.version() < Version::HTTP_11);
         let answer = shared.clone().answer(request, stage.clone());
         // Boxed, since hyper moves it.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
@@ -68,15 +71,9 @@ pub(super) async fn serve(
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
-    let io = connection.into_parts().io.into_inner();
     match result {
-        Ok(()) => io.close(LINGER).await,
-        Err(error) => {
-            tracing::debug!(%error, "a connection of the gateway failed");
-            if stage.is_unframed() {
-                io.reset();
-            }
-        }
+        Ok(()) => connection.into_parts().io.into_inner().close(LINGER).await,
+        Err(error) => tracing::debug!(%error, "a connection of the gateway failed"),
     }
 }
 
@@ -100,15 +97,19 @@ pub(super) async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermi
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(BUFFER_MAX).max_headers(HEADERS_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).max_buf_size(BUFFER_MAX);
+    builder.max_headers(HEADERS_MAX).max_header_size(HEAD_MAX);
     builder
 }
 
 /// Longest time from an answer, or from the start, to the end of the next head: for how long a connection is kept for its client.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of a request's head; and of what is read and written at a time.
+/// Bytes that are read, or kept to be written, at a time.
 const BUFFER_MAX: usize = 64 * 1024;
+
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 64 * 1024;
 
 /// Header lines of a request.
 const HEADERS_MAX: usize = 128;

@@ -41,7 +41,8 @@ impl Guard {
         let names = [header::PROXY_AUTHORIZATION, HeaderName::from_static(AUTHORIZATION)];
         let given = names.iter().filter_map(|name| headers.get(name)).filter_map(basic).map(hash);
         given.fold(false, |known, given| {
-            let is = |user: &digest::Digest| constant_time::verify_slices_are_equal(user.as_ref(), given.as_ref()).is_ok();
+            let is =
+                |user: &digest::Digest| constant_time::verify_slices_are_equal(user.as_ref(), given.as_ref()).is_ok();
             self.users.iter().fold(known, |known, user| known | is(user))
         })
     }
@@ -121,10 +122,13 @@ mod tests {
     #[test]
     fn a_name_that_was_pointed_to_loopback_is_misdirected() {
         let guard = Guard::new(&[]);
-        for host in ["127.0.0.1:8180", "127.8.8.8", "[::1]:8180", "localhost:8180", "LOCALHOST", "[::ffff:127.0.0.1]:1"] {
+        for host in ["127.0.0.1:8180", "127.8.8.8", "[::1]:8180", "localhost:8180", "LOCALHOST", "[::ffff:127.0.0.1]:1"]
+        {
             assert_eq!(status(&guard, &[("host", host)], true), 200, "{host}");
         }
-        for host in ["attacker.example:8180", "192.0.2.1", "localhost.attacker.example", "[2001:db8::1]", "127.0.0.1.example"] {
+        for host in
+            ["attacker.example:8180", "192.0.2.1", "localhost.attacker.example", "[2001:db8::1]", "127.0.0.1.example"]
+        {
             assert_eq!(status(&guard, &[("host", host)], true), 421, "{host}");
             assert_eq!(status(&guard, &[("host", host)], false), 200, "{host}");
         }

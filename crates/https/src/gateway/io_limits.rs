@@ -47,6 +47,7 @@ impl Stage {
     pub(super) fn began(&self, is_old: bool) {
         self.0.at.store(EXCHANGE, Ordering::Relaxed);
         self.0.is_old.store(is_old, Ordering::Relaxed);
+        self.0.is_unframed.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn ended(&self) {
@@ -60,7 +61,7 @@ impl Stage {
     }
 
     /// Whether the end of the connection is the end of the answer (RFC 9112 section 6.3): HTTP/1.0 has no chunks.
-    pub(super) fn is_unframed(&self) -> bool {
+    fn is_unframed(&self) -> bool {
         self.0.is_unframed.load(Ordering::Relaxed)
     }
 
@@ -77,23 +78,20 @@ pub(super) struct ClientIo {
     head: Option<Pin<Box<Sleep>>>,
     /// Runs while the client takes nothing.
     write: Option<Pin<Box<Sleep>>>,
+    /// The last answer was sent to its end.
+    is_over: bool,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, stage: Stage) -> ClientIo {
-        ClientIo { stream, stage, head: None, write: None }
+        ClientIo { stream, stage, head: None, write: None, is_over: false }
     }
 
     /// Closes after the last answer was sent. What the client still sends is thrown away for a while: a socket that is closed over unread
     /// bytes resets the connection, and the answer may be lost with it (RFC 9112 section 9.6).
     pub(super) async fn close(mut self, patience: Duration) {
+        self.is_over = true;
         linger(&mut self.stream, patience).await;
-    }
-
-    /// Ends the connection in such a way that the client cannot take it for the end of an answer.
-    pub(super) fn reset(self) {
-        // When this fails the connection has ended already.
-        let _ = self.stream.set_zero_linger();
     }
 
     fn limit_write<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -104,6 +102,16 @@ impl ClientIo {
         let write = self.write.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_MAX)));
         ready!(write.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+    }
+}
+
+impl Drop for ClientIo {
+    /// Resets the connection where its end would be taken for the end of an answer that has not ended.
+    fn drop(&mut self) {
+        if self.stage.is_unframed() && !self.is_over {
+            // When this fails the connection has ended already.
+            let _ = self.stream.set_zero_linger();
+        }
     }
 }
 
@@ -171,8 +179,9 @@ impl AsyncWrite for ClientIo {
 /// Longest time from the first byte of a head to its last.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
-/// For how long a client may take nothing of what is ready for it.
-const WRITE_MAX: Duration = Duration::from_secs(300);
+/// For how long a client may take nothing of what is ready for it. Less than origins' `body_timeout` (60 s): what waits for such a client
+/// fills the window of its HTTP/2 connection, and others on the same one must go on before they are given up.
+const WRITE_MAX: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {

@@ -117,7 +117,15 @@ mod tests {
 
     #[test]
     fn others_are_passed_on() {
-        let others = ["https://b.example/z", "http://a.example/z", "https://a.example:8443/z", "mailto:ann@a.example", "?q", "#f", ""];
+        let others = [
+            "https://b.example/z",
+            "http://a.example/z",
+            "https://a.example:8443/z",
+            "mailto:ann@a.example",
+            "?q",
+            "#f",
+            "",
+        ];
         for location in others {
             assert_eq!(ask(Form::Prefixed, location), location);
         }

@@ -40,13 +40,15 @@ fn set(options: &mut RequestOptions, name: &str, value: &str, now: Instant) -> R
         "keepwarm-fresh" => options.fresh = read(name, value, "true or false")?,
         "keepwarm-profile" => options.profile = Some(profile(value)?),
         "keepwarm-timeout" => {
-            let timeout = duration(value).ok_or_else(|| wrong(name, value, "a time from 1ms to 1h, such as 500ms, 5s or 2m"))?;
+            let timeout =
+                duration(value).ok_or_else(|| wrong(name, value, "a time from 1ms to 1h, such as 500ms, 5s or 2m"))?;
             options.deadline = Some(now + timeout);
         }
         // The guard has read it.
         AUTHORIZATION => {}
         _ => {
-            let known = "keepwarm-address, keepwarm-authorization, keepwarm-fresh, keepwarm-profile and keepwarm-timeout";
+            let known =
+                "keepwarm-address, keepwarm-authorization, keepwarm-fresh, keepwarm-profile and keepwarm-timeout";
             return Err(Refusal::request(format!("{name} is not known, which {known} are")));
         }
     }

@@ -38,10 +38,11 @@ impl Refusal {
 fn status(kind: ErrorKind, side: Side) -> StatusCode {
     match (kind, side) {
         (ErrorKind::Request | ErrorKind::RequestBody, _) => StatusCode::BAD_REQUEST,
-        (ErrorKind::Exhausted | ErrorKind::Closed, _) => StatusCode::SERVICE_UNAVAILABLE,
-        (ErrorKind::TimedOut, _) => StatusCode::GATEWAY_TIMEOUT,
         // This machine is short of something: not the origin's fault.
-        (ErrorKind::Transport(_), Side::Local) => StatusCode::SERVICE_UNAVAILABLE,
+        (ErrorKind::Exhausted | ErrorKind::Closed, _) | (ErrorKind::Transport(_), Side::Local) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        (ErrorKind::TimedOut, _) => StatusCode::GATEWAY_TIMEOUT,
         (ErrorKind::NoAddress | ErrorKind::Transport(_), _) => StatusCode::BAD_GATEWAY,
     }
 }
@@ -56,7 +57,8 @@ mod tests {
 
     #[test]
     fn each_error_has_the_status_of_its_side() {
-        let transport = |kind| Error::transport(TransportError::new(kind, Phase::Connect, "connect to 192.0.2.1:443", "no"));
+        let transport =
+            |kind| Error::transport(TransportError::new(kind, Phase::Connect, "connect to 192.0.2.1:443", "no"));
         for (error, known, status, kind) in [
             (Error::request("x"), true, 400, "request"),
             (Error::request("x"), false, 403, "not_configured"),

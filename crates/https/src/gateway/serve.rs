@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, Version, header, request::Parts};
+use http::{Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
     Counters, Shared,
     answer::{self, Out},
-    guard, io_limits::Stage, options,
+    guard,
+    io_limits::Stage,
+    options,
     refusal::Refusal,
     route::{self, Form, Route},
 };
@@ -20,7 +22,6 @@ impl Shared {
     /// # Cancel safety
     /// Dropping the future gives the request up, at the origin as well.
     pub(super) async fn answer(self: Arc<Shared>, request: Request<Incoming>, stage: Stage) -> Response<Out> {
-        stage.began(request.version() < Version::HTTP_11);
         Counters::count(&self.counters.requests);
         let (mut head, body) = request.into_parts();
         let is_browser = guard::is_browser(&head.headers);

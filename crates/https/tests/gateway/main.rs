@@ -3,6 +3,7 @@
 mod bodies;
 mod forms;
 mod limits;
+mod passed;
 mod peers;
 mod setup;
 mod users;

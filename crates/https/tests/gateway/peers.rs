@@ -14,7 +14,9 @@ const SIZE: usize = 10 << 20;
 async fn run(program: &str, args: &[&str]) -> Option<(bool, Vec<u8>)> {
     let mut command = Command::new(program);
     // What the machine's user has set must not choose another way.
-    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+    for name in
+        ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+    {
         command.env_remove(name);
     }
     let output = command.args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output();
@@ -59,7 +61,8 @@ async fn curl_downloads_and_uploads() {
     check_bytes(&answer);
     // With a length and 100-continue, and in chunks.
     for extra in ["Expect: 100-continue", "Transfer-Encoding: chunked"] {
-        let (_, answer) = run("curl", &["-sS", "-T", &path, "-H", extra, &rig.url("/upload")]).await.expect("installed");
+        let (_, answer) =
+            run("curl", &["-sS", "-T", &path, "-H", extra, &rig.url("/upload")]).await.expect("installed");
         check_upload(&answer, &bytes);
     }
     let (ok, answer) = run("curl", &["-sS", "-I", &rig.url(&bytes_path())]).await.expect("installed");
@@ -74,8 +77,8 @@ async fn curl_downloads_and_uploads() {
 #[tokio::test]
 async fn curl_notices_a_body_that_was_cut() {
     let rig = rig().await;
-    rig.lab.update_faults(rig.lab.addresses()[0], |faults| faults.reset_mid_body = Some(100_000));
-    for path in [bytes_path(), "/stream/3000".to_owned()] {
+    rig.lab.update_faults(rig.lab.addresses()[0], |faults| faults.reset_mid_body = Some(5000));
+    for path in [bytes_path(), "/stream/200".to_owned()] {
         for version in ["--http1.1", "--http1.0"] {
             let Some((ok, _)) = run("curl", &["-sS", version, "-o", "-", &rig.url(&path)]).await else { return };
             assert!(!ok, "{path} {version}");
@@ -110,7 +113,9 @@ async fn curl_says_who_asks() {
     let rig = at_443(vec![User { name: "ann".to_owned(), password: "p w".to_owned() }]).await;
     let (proxy, url) = (format!("http://{}", rig.gateway), "http://tiles.test/bytes/5");
     let status = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--proxy", &proxy, url];
-    for (extra, expected) in [(vec![], "407"), (vec!["--proxy-user", "ann:p w"], "200"), (vec!["--proxy-user", "ann:x"], "407")] {
+    for (extra, expected) in
+        [(vec![], "407"), (vec!["--proxy-user", "ann:p w"], "200"), (vec!["--proxy-user", "ann:x"], "407")]
+    {
         let Some((_, answer)) = run("curl", &[&status[..], &extra].concat()).await else { return };
         assert_eq!(String::from_utf8_lossy(&answer), expected);
     }

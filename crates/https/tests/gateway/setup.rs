@@ -190,18 +190,18 @@ impl Rig {
     }
 
     /// Writes bytes and reads until the gateway closes.
-    pub(crate) async fn raw(&self, bytes: &str) -> String {
+    pub(crate) async fn raw(&self, bytes: &str) -> Vec<u8> {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_bytes()).await.expect("written");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("read");
-        String::from_utf8(answer).expect("text")
+        answer
     }
 
-    /// Tells the gateway to stop.
-    pub(crate) fn stop(self) -> JoinHandle<usize> {
+    /// Tells the gateway to stop. The lab goes on.
+    pub(crate) fn stop(self) -> (OriginLab, JoinHandle<usize>) {
         self.stop.send(()).expect("it runs");
-        self.running
+        (self.lab, self.running)
     }
 }
 
