@@ -113,3 +113,16 @@ async fn what_keeps_it_from_starting_is_named_with_its_exit_code() {
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("did you mean \"plain\"?"), "{said}");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn https_has_the_threads_that_the_config_gives_it() {
+    let sections = "[limits]\nworkers = 3".to_owned();
+    let daemon = Bench::new(1, &Keys { sections, ..Keys::default() }).await.start().await;
+    let mut names = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap() {
+        names.push(std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned());
+    }
+    // Beside them is the main thread, which waits for signals.
+    assert_eq!(names.iter().filter(|name| *name == "https").count(), 3, "{names:?}");
+}
