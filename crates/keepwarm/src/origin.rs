@@ -22,14 +22,15 @@ pub(crate) fn parse_origin(text: &str) -> Result<String, String> {
     let parsed: Authority = authority.parse().map_err(|_| ACCEPTED.to_owned())?;
     let has_port = parsed.host().len() < authority.len();
     if authority.contains('@')
-        || parsed.host().is_empty()
+        || matches!(parsed.host(), "" | ".")
         || (has_port && parsed.port_u16().is_none_or(|port| port == 0))
     {
         return Err(ACCEPTED.to_owned());
     }
+    let host = parsed.host().strip_suffix('.').unwrap_or(parsed.host());
     Ok(match parsed.port_u16() {
-        None | Some(443) => parsed.host().to_owned(),
-        Some(port) => format!("{}:{port}", parsed.host()),
+        None | Some(443) => host.to_owned(),
+        Some(port) => format!("{host}:{port}"),
     })
 }
 
@@ -42,6 +43,7 @@ mod tests {
         for (text, shown) in [
             ("tiles.example.com", "tiles.example.com"),
             ("Tiles.Example.com:443", "tiles.example.com"),
+            ("tiles.example.com.:8443", "tiles.example.com:8443"),
             ("tiles.example.com:8443", "tiles.example.com:8443"),
             ("https://tiles.example.com", "tiles.example.com"),
             ("HTTPS://tiles.example.com:8443/0/0?x#y", "tiles.example.com:8443"),
@@ -52,7 +54,7 @@ mod tests {
         ] {
             assert_eq!(parse_origin(text).as_deref(), Ok(shown), "{text}");
         }
-        for text in ["", "http://a", "ann@a", "https://", "a:0", "a:70000", "a:", "a b", "[::1", "a/b", ":443"] {
+        for text in ["", "http://a", "ann@a", "https://", "a:0", "a:70000", "a:", "a b", ".", "[::1", "a/b", ":443"] {
             assert!(parse_origin(text).is_err(), "{text}: {:?}", parse_origin(text));
         }
     }

@@ -33,7 +33,7 @@ use https::Https;
 
 pub use https::{HttpsView, OwnClient, Validation};
 pub use snapshots::{Daemon, ask, report};
-pub(crate) use snapshots::{address, step, warmable};
+pub(crate) use snapshots::{WARM_UP_MAX, address, late, step, warmable};
 
 /// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
@@ -51,11 +51,11 @@ pub fn main(config: Config) -> anyhow::Result<Exit> {
 }
 
 fn runtime(config: &Config) -> std::io::Result<Runtime> {
-    let mut builder = match &config.https {
-        None => Builder::new_current_thread(),
-        Some(_) => Builder::new_multi_thread(),
-    };
-    if config.https.is_some() && config.workers > 0 {
+    if config.https.is_none() {
+        return Builder::new_current_thread().enable_all().build();
+    }
+    let mut builder = Builder::new_multi_thread();
+    if config.workers > 0 {
         builder.worker_threads(config.workers);
     }
     builder.thread_name("https").enable_all().build()

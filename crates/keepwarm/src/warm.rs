@@ -95,9 +95,11 @@ async fn from_here(
                 last = run::step(now);
                 progress.show(&last);
             };
-            Ok(match own.client.warm_up(&args.origin, wanted, each).await {
-                Ok(now) => WarmRow { done: true, ..run::step(&now) },
-                Err(error) => WarmRow { done: true, error: Some(error.to_string()), ..last },
+            let warmed = own.client.warm_up(&args.origin, wanted, each);
+            Ok(match tokio::time::timeout(run::WARM_UP_MAX, warmed).await {
+                Ok(Ok(now)) => WarmRow { done: true, ..run::step(&now) },
+                Ok(Err(error)) => WarmRow { done: true, error: Some(error.to_string()), ..last },
+                Err(_) => WarmRow { done: true, error: Some(run::late()), ..last },
             })
         }
     };
@@ -164,8 +166,8 @@ fn of_addresses(row: &WarmRow) -> String {
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Beyond the minute that a warm-up waits for addresses, and the dials after it.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// Beyond what a warm-up may take in the daemon, so that its own words come first.
+const PATIENCE: Duration = Duration::from_secs(130);
 
 #[cfg(test)]
 mod tests {

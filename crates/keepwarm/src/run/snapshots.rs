@@ -20,7 +20,7 @@ use crate::status::{
 };
 use https::Hot;
 
-pub(crate) use https::{address, step, warmable};
+pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};
 
 use super::HttpsView;
 

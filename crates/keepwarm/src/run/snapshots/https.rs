@@ -11,6 +11,7 @@ use keepwarm_pool::{CloseReason, HostStats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
+    config::words::duration_words,
     run::{HttpsView, https::authority},
     status::{
         Stats,
@@ -158,6 +159,7 @@ async fn warm_up(
     let ended = tokio::select! {
         ended = client.warm_up(&origin, wanted, progress) => ended.map_err(|error| error.to_string()),
         () = steps.closed() => return,
+        () = tokio::time::sleep(WARM_UP_MAX) => Err(late()),
         _ = stopped.changed() => Err("the daemon is stopping".to_owned()),
     };
     let row = match ended {
@@ -165,6 +167,11 @@ async fn warm_up(
         Err(error) => WarmRow { done: true, error: Some(error), ..last },
     };
     let _ = steps.send(row).await;
+}
+
+/// Why a warm-up that took too long was given up.
+pub(crate) fn late() -> String {
+    format!("not ready within {}", duration_words(WARM_UP_MAX))
 }
 
 /// How far a warm-up has come, as it is shown.
@@ -271,6 +278,9 @@ fn pool(key: &Key, stats: &HostStats, max: usize) -> HttpsPoolRow {
         idle_limit: stats.idle_limit,
     }
 }
+
+/// For how long a warm-up may go on: the minute that it waits for addresses, and the dials after it.
+pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(120);
 
 /// Warm-ups under way at a time.
 const WARM_UPS_MAX: usize = 4;
