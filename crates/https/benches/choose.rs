@@ -23,7 +23,7 @@ fn choose_and_release(bencher: Bencher<'_, '_>, addresses: u32) {
     let mut random = 1_u64;
     bencher.bench_local(|| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let choice = inventory.choose(black_box(&[]), now, random);
+        let choice = black_box(inventory.choose(black_box(&[]), now, random));
         choice.into_iter().for_each(|choice| inventory.release(choice.id));
     });
 }
@@ -35,7 +35,7 @@ fn choose_for_a_third_try(bencher: Bencher<'_, '_>, addresses: u32) {
     let mut random = 1_u64;
     bencher.bench_local(|| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let choice = inventory.choose(black_box(&tried), now, random);
+        let choice = black_box(inventory.choose(black_box(&tried), now, random));
         choice.into_iter().for_each(|choice| inventory.release(choice.id));
     });
 }
@@ -56,14 +56,21 @@ fn whole_request(bencher: Bencher<'_, '_>, addresses: u32) {
 }
 
 /// All validated, with latencies from 10 ms on.
+///
+/// # Panics
+/// When one of them is not: then something else would be measured.
 fn inventory(addresses: u32) -> (Inventory, Instant) {
     let now = Instant::now();
-    let mut inventory =
-        Inventory::new(Settings { probes_candidates: true, ..Settings::new(&OriginConfig::new("tiles.example"), 1) });
+    let mut inventory = Inventory::new(Settings::new(&OriginConfig::new("tiles.example"), 1));
     let first = u32::from(Ipv4Addr::new(192, 0, 2, 0));
-    inventory.found(SourceId::Config, (0..addresses).map(|index| IpAddr::from(Ipv4Addr::from(first + index))), now);
-    for (index, probe) in (0..).zip(inventory.to_validate(usize::MAX, now)) {
-        inventory.validated(probe.id, Ok(Duration::from_millis(10 + index % 20)), now);
+    let ips: Vec<IpAddr> = (0..addresses).map(|index| Ipv4Addr::from(first + index).into()).collect();
+    inventory.found(SourceId::Config, ips.iter().copied(), now);
+    for (index, ip) in (0..).zip(ips) {
+        if let Ok(choice) = inventory.reserve(ip, now) {
+            inventory.succeeded(choice.id, Duration::from_millis(10 + index % 20), now);
+            inventory.release(choice.id);
+        }
     }
+    assert_eq!(inventory.counts().validated, addresses as usize, "all are known good");
     (inventory, now + Duration::from_secs(1))
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::uri::Authority;
+use http::{HeaderMap, uri::Authority};
 use keepwarm_pool::{Connected, Connector, Side as PoolSide, Slot};
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase, Side},
@@ -24,6 +24,9 @@ use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDi
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+mod watch;
+
+use watch::{FirstBytes, Watched};
 
 /// Everything that makes connections to one origin the same: host, port, profile, protocols, proxy. Two targets are equal when all of
 /// these are, also across a change of the config.
@@ -32,6 +35,8 @@ pub(crate) struct Target {
     port: u16,
     authority: Authority,
     profile: Arc<Profile>,
+    /// Those of the profile.
+    headers: Arc<HeaderMap>,
     label: Arc<str>,
     versions: HttpVersions,
     proxy: Option<Arc<Proxy>>,
@@ -71,7 +76,8 @@ impl Target {
         let mut hasher = DefaultHasher::new();
         (&host, port, &label, versions, &proxy).hash(&mut hasher);
         let hash = hasher.finish();
-        Target { host, port, authority, profile, label, versions, proxy, hash, dialer, resolver, origin }
+        let headers = crate::exchange::headers_of(&profile);
+        Target { host, port, authority, profile, headers, label, versions, proxy, hash, dialer, resolver, origin }
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -89,6 +95,10 @@ impl Target {
 
     pub(crate) fn profile(&self) -> &Arc<Profile> {
         &self.profile
+    }
+
+    pub(crate) fn headers(&self) -> &Arc<HeaderMap> {
+        &self.headers
     }
 
     pub(crate) fn versions(&self) -> HttpVersions {
@@ -185,6 +195,8 @@ pub(crate) struct Connection {
     pub(crate) tls: TlsInfo,
     /// Time for TCP, and the proxy.
     pub(crate) connect: Duration,
+    /// When the server's SETTINGS came; `None` for HTTP/1.1.
+    pub(crate) settings: Option<FirstBytes>,
 }
 
 /// How requests go over it.
@@ -230,10 +242,11 @@ impl Dialer {
         let wire = match (tls.alpn.as_deref(), target.versions) {
             (Some(b"h2"), _) => {
                 let builder = crate::http2_profile::http2_builder(target.profile.http2.as_ref());
+                let (stream, first) = Watched::new(stream);
                 let (handle, capacity) = h2::connect(stream, &builder, slot, self.check_interval, address).await?;
-                return Ok(
-                    Connected::new(Connection { wire: Wire::Http2(handle), address, tls, connect }).capacity(capacity)
-                );
+                let (wire, settings) = (Wire::Http2(handle), Some(first));
+                let connection = Connection { wire, address, tls, connect, settings };
+                return Ok(Connected::new(connection).capacity(capacity));
             }
             (_, HttpVersions::Http2) => {
                 let happened = "the server does not speak h2, the only protocol that is asked for";
@@ -246,7 +259,7 @@ impl Dialer {
                 return Err(Error::new(ErrorKind::Alpn, Phase::Tls, tried(), happened));
             }
         };
-        Ok(Connected::new(Connection { wire, address, tls, connect }))
+        Ok(Connected::new(Connection { wire, address, tls, connect, settings: None }))
     }
 }
 

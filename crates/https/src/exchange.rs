@@ -4,6 +4,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -29,10 +30,29 @@ use crate::{
 pub(crate) struct Head {
     pub(crate) method: Method,
     path: PathAndQuery,
-    headers: HeaderMap,
+    headers: Headers,
     /// The profile asks for a compressed answer, and the caller did not.
     #[cfg(feature = "browser")]
     pub(crate) decodes: bool,
+}
+
+/// The headers of a request.
+#[derive(Debug, Clone)]
+enum Headers {
+    /// The profile's alone, which all requests without headers of their own share.
+    Shared(Arc<HeaderMap>),
+    Own(HeaderMap),
+}
+
+impl std::ops::Deref for Headers {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        match self {
+            Headers::Shared(headers) => headers,
+            Headers::Own(headers) => headers,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -59,23 +79,30 @@ impl Failure {
 }
 
 impl Head {
-    /// Takes what is sent of a request: no header that is only for one connection (RFC 9110 section 7.6.1), the profile's headers where
-    /// they are missing, in the profile's order.
-    pub(crate) fn new(parts: request::Parts, profile: Option<&Profile>, body: &RequestBody) -> Head {
+    /// Takes what is sent of a request: no header that is only for one connection (RFC 9110 section 7.6.1), and the profile's headers
+    /// where they are missing, in the profile's order.
+    pub(crate) fn new(parts: request::Parts, profile: Option<&Arc<HeaderMap>>, body: &RequestBody) -> Head {
         let path = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut headers = parts.headers;
-        if !headers.is_empty() {
-            strip(&mut headers);
+        let mut own = parts.headers;
+        if !own.is_empty() {
+            strip(&mut own);
         }
         #[cfg(feature = "browser")]
-        let decodes = profile.is_some() && !headers.contains_key(header::ACCEPT_ENCODING);
-        let mut headers = match profile {
-            Some(profile) if !profile.headers.is_empty() => dress(headers, profile),
-            _ => headers,
+        let decodes = profile.is_some() && !own.contains_key(header::ACCEPT_ENCODING);
+        let length = http_body::Body::size_hint(body).exact().filter(|length| *length > 0);
+        let headers = match profile {
+            Some(profile) if own.is_empty() && length.is_none() => Headers::Shared(profile.clone()),
+            _ => {
+                let mut headers = match profile {
+                    Some(profile) if !profile.is_empty() => dress(own, profile),
+                    _ => own,
+                };
+                if let Some(length) = length {
+                    headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+                }
+                Headers::Own(headers)
+            }
         };
-        if let Some(length) = http_body::Body::size_hint(body).exact().filter(|length| *length > 0) {
-            headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
-        }
         Head {
             method: parts.method,
             path,
@@ -94,7 +121,7 @@ impl Head {
         *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are there");
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = HeaderMap::clone(&self.headers);
         request
     }
 
@@ -130,10 +157,10 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn dress(mut own: HeaderMap, profile: &Profile) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(own.len() + profile.headers.len());
-    for (name, value) in &profile.headers {
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+/// The caller's headers with those of the profile, which come first and in their order.
+fn dress(mut own: HeaderMap, profile: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(own.len() + profile.len());
+    for (name, value) in profile {
         match own.entry(name.clone()) {
             header::Entry::Occupied(entry) => {
                 for value in entry.remove_entry_mult().1 {
@@ -141,14 +168,20 @@ fn dress(mut own: HeaderMap, profile: &Profile) -> HeaderMap {
                 }
             }
             header::Entry::Vacant(_) => {
-                if let Ok(value) = HeaderValue::from_str(value) {
-                    headers.insert(name, value);
-                }
+                headers.insert(name.clone(), value.clone());
             }
         }
     }
     headers.extend(own);
     headers
+}
+
+/// The headers of a profile; those that are none are left out, which the reader of profiles does not let happen.
+pub(crate) fn headers_of(profile: &Profile) -> Arc<HeaderMap> {
+    let header = |(name, value): &(String, String)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    };
+    Arc::new(profile.headers.iter().filter_map(header).collect())
 }
 
 /// Sends a request over a leased connection. On failure the lease comes back; it is not to be used for another request if it was spoilt.

@@ -219,8 +219,7 @@ impl Inventory {
     /// [`to_validate`](Self::to_validate).
     pub fn release(&mut self, id: AddressId) {
         if let Some(slot) = self.book.slot(id) {
-            self.book.update(slot, |address| address.in_flight = address.in_flight.saturating_sub(1));
-            self.book.forget_if_idle(slot);
+            self.book.release(slot);
         }
     }
 
@@ -287,9 +286,9 @@ impl Inventory {
         }
     }
 
-    /// What is to be probed now, `max` at most: candidates (see [`Settings::probes_candidates`]) and addresses in quarantine whose pause has ended. They are `Probing` from
-    /// here on and not named again until the outcome is told by [`validated`](Self::validated) or [`given_up`](Self::given_up), or ten
-    /// minutes have passed. Probes are no requests in flight: do not release them.
+    /// What is to be probed now, `max` at most: candidates (see [`Settings::probes_candidates`]), and addresses in quarantine whose pause
+    /// has ended. They are `Probing` from here on and not named again until the outcome is told by [`validated`](Self::validated) or
+    /// [`given_up`](Self::given_up), or ten minutes have passed. Probes are no requests in flight: do not release them.
     pub fn to_validate(&mut self, max: usize, now: Instant) -> Vec<Choice> {
         self.book.wake(now);
         let mut probes = Vec::new();

@@ -207,7 +207,7 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     *request.method_mut() = validate.method.clone();
     let path = validate.path.parse().map_err(|error| Bad::Local(format!("path of validate: {error}")))?;
     *request.uri_mut() = path;
-    let profile = origin.config.profile_headers.then(|| &**origin.main().profile());
+    let profile = origin.config.profile_headers.then(|| origin.main().headers());
     let mut body = RequestBody::empty();
     let head = Head::new(request.into_parts().0, profile, &body);
     match exchange::send(lease, origin.main(), &head, &mut body, timeout, deadline.into_std(), None).await {

@@ -25,6 +25,9 @@ pub struct Served {
     pub tries: u32,
     /// What the time went to.
     pub phases: Phases,
+    /// From the end of the handshake to the first bytes of HTTP/2, the server's SETTINGS (RFC 9113 section 3.4). The request is sent
+    /// meanwhile, so that this is part of [`Phases::head`]. Only on the first use of an HTTP/2 connection.
+    pub settings: Option<Duration>,
 }
 
 /// The protocol of a connection.

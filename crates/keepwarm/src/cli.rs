@@ -55,6 +55,10 @@ pub enum Command {
     Addresses(crate::addresses::AddressesArgs),
     /// Make connections of an origin of hot HTTPS ready.
     Warm(crate::warm::WarmArgs),
+    /// Ask for a URL three times, cold, over the warm connection and resumed, and show what each phase took.
+    Probe(crate::probe::ProbeArgs),
+    /// Measure what warm connections cost and save.
+    Bench(crate::bench::BenchArgs),
     /// Show, compare and record profiles of browsers: how connections look to a server.
     Profile(crate::profile::ProfileArgs),
     /// Print an example config or the schema of the config file.
@@ -259,6 +263,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cache(args) => crate::cache::main(&args),
         Command::Addresses(args) => crate::addresses::main(&args, log),
         Command::Warm(args) => crate::warm::main(&args, log),
+        Command::Probe(args) => crate::probe::main(&args),
+        Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),
         Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),

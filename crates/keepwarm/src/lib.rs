@@ -5,6 +5,7 @@
 //! What a query goes through is not here but in `keepwarm-dns`.
 
 pub mod addresses;
+pub mod bench;
 pub mod cache;
 pub mod check;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod lab;
 pub mod logging;
 mod origin;
 pub mod pools;
+pub mod probe;
 pub mod profile;
 pub mod query;
 pub mod run;

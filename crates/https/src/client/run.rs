@@ -110,7 +110,7 @@ pub(crate) async fn run(
         (None, None) => origin.main().clone(),
         (profile, http) => origin.target(profile.as_ref(), http)?,
     };
-    let profile = origin.config.profile_headers.then(|| &**target.profile());
+    let profile = origin.config.profile_headers.then(|| target.headers());
     let head = Head::new(parts, profile, &body);
     let deadline = options.deadline.unwrap_or(start + origin.config.timeout);
     let mut run = Run {
@@ -339,6 +339,7 @@ impl Run<'_> {
         let is_repeatable = again.is_some() && self.head.method.is_idempotent();
         let until = self.try_deadline(is_repeatable, sent_at);
         let mut served = self.served(&lease, sent_at);
+        let settings = if served.reused { None } else { lease.settings.clone() };
         self.tries += 1;
         served.tries = self.tries;
         let body_timeout = self.origin.config.body_timeout;
@@ -353,6 +354,7 @@ impl Run<'_> {
                 let head = ended.saturating_duration_since(sent_at);
                 served.phases.head = head;
                 served.phases.total = ended.saturating_duration_since(self.start);
+                served.settings = settings.and_then(|settings| settings.get().copied());
                 self.answered(Response::from_parts(parts, incoming), served, choice, is_repeatable, ended)
             }
             Err((Failure::RequestBody(error), ..)) => Step::Failed(Error::request_body(error)),
@@ -394,6 +396,7 @@ impl Run<'_> {
                 head: Duration::ZERO,
                 total: Duration::ZERO,
             },
+            settings: None,
         }
     }
 

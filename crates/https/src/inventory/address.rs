@@ -62,8 +62,8 @@ impl fmt::Display for SourceId {
 /// Where an address stands. What the application says of it (`rest_until`) and bans are apart from this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Found and never known good. -> `Probing` from `due` on, -> `Validated` when a request succeeds (without validation),
-    /// -> `Quarantined` after `failures` in a row.
+    /// Found and never known good. -> `Probing` from `due` on, if candidates are probed. -> `Validated` when a request succeeds (without
+    /// validation). -> `Quarantined` after `failures` in a row.
     Candidate { due: Instant },
     /// Being probed, `again` after a quarantine. -> `Validated` or `Quarantined` with the outcome; -> where it came from when the probe is
     /// given up; offered once more when nothing was heard of the probe for [`PROBE_MAX`].

@@ -232,6 +232,14 @@ impl Book {
         self.choice(slot, is_probe)
     }
 
+    /// A request ended.
+    pub(super) fn release(&mut self, slot: u32) {
+        // It does not decide where the address is listed either.
+        let address = &mut self.slots[slot as usize].address;
+        address.in_flight = address.in_flight.saturating_sub(1);
+        self.forget_if_idle(slot);
+    }
+
     pub(super) fn choice(&self, slot: u32, probe: bool) -> Choice {
         let Slot { generation, address } = &self.slots[slot as usize];
         let id = AddressId { slot, generation: *generation, turn: address.turn() };

@@ -35,18 +35,28 @@ fn net(text: &str) -> IpNet {
 fn settings(change: impl FnOnce(&mut OriginConfig)) -> Settings {
     let mut origin = OriginConfig::new("tiles.example");
     change(&mut origin);
-    Settings { probes_candidates: true, ..Settings::new(&origin, 7) }
+    Settings::new(&origin, 7)
 }
 
-/// Addresses 192.0.2.1 to `count`, without validation, known good at 10 ms.
+/// Addresses 192.0.2.1 to `count`, known good at 10 ms: by a probe where validation is asked for, by a request otherwise.
 fn validated(count: u8, change: impl FnOnce(&mut OriginConfig), now: Instant) -> Inventory {
     let mut inventory = Inventory::new(settings(change));
     inventory.found(SourceId::Config, ips(1..=count), now);
     for probe in inventory.to_validate(usize::MAX, now) {
         inventory.validated(probe.id, Ok(MS * 10), now);
     }
+    if !inventory.settings.needs_validation {
+        (1..=count).for_each(|last| succeed(&mut inventory, last, now));
+    }
     assert_eq!(inventory.counts().validated, usize::from(count));
     inventory
+}
+
+/// A request to one address that is answered after 10 ms.
+fn succeed(inventory: &mut Inventory, last: u8, now: Instant) {
+    let choice = inventory.reserve(ip(last), now).unwrap();
+    inventory.succeeded(choice.id, MS * 10, now);
+    inventory.release(choice.id);
 }
 
 fn row(inventory: &Inventory, ip: IpAddr, now: Instant) -> AddressRow {
@@ -226,6 +236,39 @@ fn without_validation_a_candidate_is_chosen_at_once_and_its_first_success_valida
 }
 
 #[test]
+fn a_candidate_that_is_probed_without_validation_can_be_chosen_meanwhile() {
+    let now = start();
+    let mut inventory = Inventory::new(Settings { probes_candidates: true, ..settings(|_| ()) });
+    inventory.found(SourceId::Dns, ips([1]), now);
+    let probe = inventory.to_validate(9, now)[0];
+    let choice = inventory.choose(&[], now, 1).unwrap();
+    assert_eq!((choice.id, choice.probe), (probe.id, false));
+    inventory.failed(choice.id, "connection refused", now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined);
+    inventory.validated(probe.id, Ok(MS), now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined, "the probe began before");
+}
+
+#[test]
+fn an_address_is_found_by_name_with_an_id_that_counts_now() {
+    let now = start();
+    let mut inventory = validated(1, |_| (), now);
+    assert_eq!(inventory.find(ip(9)), None);
+    let before = inventory.find(ip(1)).unwrap();
+    assert_eq!(row(&inventory, ip(1), now).in_flight, 0, "nothing is reserved");
+    inventory.failed(before, "closed while idle", now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined);
+    inventory.succeeded(before, MS, now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Quarantined, "an id from before the quarantine");
+    inventory.succeeded(inventory.find(ip(1)).unwrap(), MS, now);
+    assert_eq!(state(&inventory, 1, now), AddressState::Validated);
+    let held = inventory.choose(&[], now, 1).unwrap();
+    inventory.found(SourceId::Config, [], now);
+    assert_eq!(inventory.find(ip(1)), None, "it only waits for its last request");
+    inventory.release(held.id);
+}
+
+#[test]
 fn with_validation_nothing_is_used_before_its_probe_was_good() {
     let now = start();
     let mut inventory = Inventory::new(settings(|origin| origin.validate = Some(Validate::default())));
@@ -290,13 +333,11 @@ fn failures_in_a_row_lead_to_quarantine_and_a_success_between_them_does_not() {
         fail(&mut inventory, 1, now);
         fail(&mut inventory, 1, now);
         assert_eq!(state(&inventory, 1, now), AddressState::Validated);
-        let choice = inventory.reserve(ip(1), now).unwrap();
-        inventory.succeeded(choice.id, MS, now);
-        inventory.release(choice.id);
+        succeed(&mut inventory, 1, now);
     }
     (0..3).for_each(|_| fail(&mut inventory, 1, now));
     let row = row(&inventory, ip(1), now);
-    assert_eq!((row.state, row.failures, row.successes), (AddressState::Quarantined, 13, 5));
+    assert_eq!((row.state, row.failures, row.successes), (AddressState::Quarantined, 13, 6));
 }
 
 #[test]
@@ -507,7 +548,7 @@ fn a_request_that_was_tried_elsewhere_goes_to_another_address_and_takes_no_chanc
 #[test]
 fn a_probe_that_was_given_up_or_lost_is_made_again() {
     let now = start();
-    let mut inventory = validated(1, |_| (), now);
+    let mut inventory = validated(1, |origin| origin.validate = Some(Validate::default()), now);
     inventory.found(SourceId::Dns, ips([1, 2]), now);
     fail(&mut inventory, 1, now);
     let later = now + MIN * 5;

@@ -97,6 +97,7 @@ struct Ticket {
 struct World {
     inventory: Inventory,
     needs_validation: bool,
+    probes_candidates: bool,
     failures: u32,
     known: BTreeMap<IpAddr, Known>,
     banned: BTreeSet<IpAddr>,
@@ -111,14 +112,15 @@ const FIRST: u64 = 300;
 const LONGEST: u64 = 3600;
 
 impl World {
-    fn new(needs_validation: bool, failures: u32) -> World {
+    fn new(needs_validation: bool, probes_candidates: bool, failures: u32) -> World {
         let settings = settings(|origin| {
             origin.validate = needs_validation.then(Validate::default);
             origin.failures = failures;
         });
         World {
-            inventory: Inventory::new(settings),
+            inventory: Inventory::new(Settings { probes_candidates, ..settings }),
             needs_validation,
+            probes_candidates,
             failures,
             known: BTreeMap::new(),
             banned: BTreeSet::new(),
@@ -330,7 +332,8 @@ impl World {
             assert!(probe.probe && !self.banned.contains(&probe.ip));
             let known = self.known.get_mut(&probe.ip).unwrap();
             let is_due = match known.stand {
-                Stand::Candidate | Stand::Out => known.due <= now,
+                Stand::Candidate => self.probes_candidates && known.due <= now,
+                Stand::Out => known.due <= now,
                 Stand::Probing { since, .. } => since + MIN * 10 <= now,
                 Stand::Good => false,
             };
@@ -345,7 +348,7 @@ impl World {
             for (ip, known) in self.known.iter().filter(|(ip, it)| !it.sources.is_empty() && !self.banned.contains(ip))
             {
                 let full = known.due + Duration::from_secs(known.pause).mul_f64(0.1);
-                let waits = matches!(known.stand, Stand::Candidate | Stand::Out);
+                let waits = known.stand == Stand::Out || known.stand == Stand::Candidate && self.probes_candidates;
                 assert!(!waits || full + MS > now, "{ip}: {known:?}");
             }
         }
@@ -393,10 +396,11 @@ proptest! {
     #[test]
     fn any_calls_leave_it_as_the_model_says(
         needs_validation in any::<bool>(),
+        probes_candidates in any::<bool>(),
         failures in 1_u32..3,
         calls in vec(call(), 1..150),
     ) {
-        let mut world = World::new(needs_validation, failures);
+        let mut world = World::new(needs_validation, probes_candidates, failures);
         world.run(&Call::Found { source: 0, lasts: (1..9).collect() });
         for call in &calls {
             world.run(call);
