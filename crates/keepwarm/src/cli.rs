@@ -20,7 +20,7 @@ use crate::{
 /// Keeps outbound connections warm, bounded, correctly isolated and explainable.
 ///
 /// A DNS gateway over pooled plain and encrypted upstreams: at most a few connections to each upstream, one handshake
-/// per upstream and idle period.
+/// per upstream and idle period. Hot HTTPS: connections to the good addresses of a host, ready before they are needed.
 #[derive(Debug, Parser)]
 #[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
@@ -51,6 +51,10 @@ pub enum Command {
     Pools(PoolsArgs),
     /// Show the cache of the running daemon, or flush answers from it.
     Cache(CacheArgs),
+    /// Show the addresses of an origin of hot HTTPS: state, latency, failures; ban or allow some.
+    Addresses(crate::addresses::AddressesArgs),
+    /// Make connections of an origin of hot HTTPS ready.
+    Warm(crate::warm::WarmArgs),
     /// Ask for a URL three times, cold, over the warm connection and resumed, and show what each phase took.
     Probe(crate::probe::ProbeArgs),
     /// Measure what warm connections cost and save.
@@ -114,9 +118,12 @@ pub struct PoolsArgs {
     /// Address of the running daemon's status endpoint.
     #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
     pub control: SocketAddr,
-    /// Print JSON.
+    /// Print JSON: the pools of DNS, or with --https those of hot HTTPS.
     #[arg(long)]
     pub json: bool,
+    /// Show the connections of hot HTTPS alone.
+    #[arg(long)]
+    pub https: bool,
 }
 
 /// Arguments of `keepwarm cache`.
@@ -254,6 +261,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(args) => crate::query::main(&args, log),
         Command::Pools(args) => crate::pools::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
+        Command::Addresses(args) => crate::addresses::main(&args, log),
+        Command::Warm(args) => crate::warm::main(&args, log),
         Command::Probe(args) => crate::probe::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),

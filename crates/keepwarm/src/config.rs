@@ -50,6 +50,8 @@ pub struct Config {
     /// Hot HTTPS; none where the file has no `[https]`. Its connections and those of `dns` are together at most
     /// `limits.max_connections`.
     pub https: Option<HttpsConfig>,
+    /// Threads of hot HTTPS; 0: one per core. Those of `dns` are in its own settings, and as many.
+    pub workers: usize,
 }
 
 /// Settings of the status endpoint.

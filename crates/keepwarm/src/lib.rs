@@ -1,9 +1,10 @@
 //! The `keepwarm` daemon and its commands; a library so that tests can call what the binary does.
 //!
 //! [`cli`] is the way in. [`config`] turns a file into typed settings, [`check`] says what they come to, [`import`] writes one, [`run`] starts the daemon with them, [`status`] is
-//! what it tells about itself, [`pools`], [`cache`] and [`query`] ask for that from outside, [`profile`] shows and records how browsers connect, [`lab`] and [`demo`] need no network.
+//! what it tells about itself, [`pools`], [`cache`], [`query`], [`addresses`] and [`warm`] ask for that from outside, [`profile`] shows and records how browsers connect, [`lab`] and [`demo`] need no network.
 //! What a query goes through is not here but in `keepwarm-dns`.
 
+pub mod addresses;
 pub mod bench;
 pub mod cache;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod import;
 pub mod lab;
 pub mod logging;
+mod origin;
 pub mod pools;
 pub mod probe;
 pub mod profile;
@@ -20,3 +22,4 @@ pub mod query;
 pub mod run;
 pub mod status;
 mod table;
+pub mod warm;

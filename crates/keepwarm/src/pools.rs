@@ -1,4 +1,4 @@
-//! `keepwarm pools`: one row a pool of the running daemon.
+//! `keepwarm pools`: one row a pool of the running daemon; those of DNS here, those of hot HTTPS in `https`.
 //!
 //! The figures are the daemon's; here they only become a table.
 
@@ -13,9 +13,12 @@ use crate::{
     status::{
         DdrRow, PoolRow,
         client::{self, ClientError},
+        https::HttpsPoolRow,
     },
     table,
 };
+
+mod https;
 
 /// Asks the daemon and prints its pools.
 ///
@@ -23,11 +26,34 @@ use crate::{
 /// [`Unavailable`] when no daemon answers at the address.
 pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let rows: Vec<PoolRow> = runtime.block_on(client::get(args.control, "/api/v1/pools")).map_err(unavailable)?;
-    print(&match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&rows).context("write json")?),
-        false => table(&rows),
-    })
+    let dns = async || -> anyhow::Result<Vec<PoolRow>> {
+        client::get(args.control, "/api/v1/pools").await.map_err(unavailable)
+    };
+    let https = async || -> anyhow::Result<Vec<HttpsPoolRow>> {
+        client::get(args.control, "/api/v1/https/pools").await.map_err(unavailable)
+    };
+    let text = runtime.block_on(async {
+        Ok::<_, anyhow::Error>(match (args.json, args.https) {
+            (true, false) => json(&dns().await?)?,
+            (true, true) => json(&https().await?)?,
+            (false, true) => https::table(&https().await?),
+            (false, false) => both(&dns().await?, &https().await?),
+        })
+    })?;
+    print(&text)
+}
+
+fn json<T: serde::Serialize>(rows: &[T]) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(rows).context("write json")?))
+}
+
+/// A table for each of the two that has rows.
+fn both(dns: &[PoolRow], https: &[HttpsPoolRow]) -> String {
+    match (dns.is_empty(), https.is_empty()) {
+        (_, true) => table(dns),
+        (true, false) => https::table(https),
+        (false, false) => format!("{}\n{}", table(dns), https::table(https)),
+    }
 }
 
 /// Gives the errors of a daemon that is not there their exit code.

@@ -1,12 +1,27 @@
-//! `keepwarm run`: the daemon from its start to its last query.
+//! `keepwarm run`: the daemon from its start to its last query and request.
+//!
+//! DNS and hot HTTPS run side by side and share nothing but the process, its limits and the status endpoint. The DNS server has threads
+//! of its own. Hot HTTPS lives on the daemon's runtime, which has as many threads as there are workers where there is `[https]`: one
+//! core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without `[https]`
+//! the runtime has one thread, for the status endpoint alone.
 
+mod https;
 mod snapshots;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use keepwarm_dns::server::{ListenSocket, PoolEvent, PoolEvents, Server, StartError};
-use tokio::{net::TcpListener, sync::watch};
+use keepwarm_dns::{
+    config::DnsConfig,
+    server::{ListenSocket, PoolEvent, PoolEvents, Server, StartError},
+};
+use keepwarm_transport::resolve::{Resolve, SystemResolver};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::watch,
+    task::JoinHandle,
+};
 
 use crate::{
     cli::{Exit, Unavailable},
@@ -14,9 +29,13 @@ use crate::{
     status,
 };
 
-pub use snapshots::{Daemon, ask, report};
+use https::Https;
 
-/// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries in flight end. A second signal ends it at once.
+pub use https::{HttpsView, OwnClient, Validation};
+pub use snapshots::{Daemon, ask, report};
+pub(crate) use snapshots::{WARM_UP_MAX, address, late, step, warmable};
+
+/// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
 /// # Errors
 /// [`Unavailable`] when an address cannot be listened on.
@@ -24,13 +43,96 @@ pub fn main(config: Config) -> anyhow::Result<Exit> {
     raise_file_limit();
     // Before any thread starts: what is taken over is taken out of the environment.
     let sockets = passed_sockets()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    runtime.block_on(run(config, sockets))
+    let runtime = runtime(&config).context("start a runtime")?;
+    let exit = runtime.block_on(Box::pin(run(config, sockets)));
+    // The system's look-ups cannot be interrupted, and nobody waits for them any more.
+    runtime.shutdown_background();
+    exit
+}
+
+fn runtime(config: &Config) -> std::io::Result<Runtime> {
+    if config.https.is_none() {
+        return Builder::new_current_thread().enable_all().build();
+    }
+    let mut builder = Builder::new_multi_thread();
+    if config.workers > 0 {
+        builder.worker_threads(config.workers);
+    }
+    builder.thread_name("https").enable_all().build()
 }
 
 async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit> {
-    let dns = config.dns.context("the config has no [dns], and nothing else is served by `keepwarm run` so far")?;
     let mut signals = Signals::new().context("listen for signals")?;
+    let control = listen_for_status(&config).await?;
+    if !sockets.is_empty() {
+        tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
+    }
+    let (stop, stopped) = watch::channel(());
+    let mut daemon = Daemon::new();
+    let dns = match config.dns {
+        None if !sockets.is_empty() => return Err(Unavailable(NO_DNS_FOR_SOCKETS.into()).into()),
+        None => None,
+        Some(config) => {
+            let cache_size = config.cache.size;
+            let dns = Dns::start(config, sockets)?;
+            daemon = daemon.with_dns(&dns.server, cache_size);
+            Some(dns)
+        }
+    };
+    let https = match config.https {
+        None => None,
+        Some(config) => {
+            let resolver: Arc<dyn Resolve> = match &dns {
+                Some(dns) => Arc::new(dns.server.resolver()),
+                None => Arc::new(SystemResolver::default()),
+            };
+            let https = Https::start(config, resolver, &stopped)?;
+            daemon = daemon.with_https(https.view(stopped.clone()));
+            Some(https)
+        }
+    };
+    tracing::info!(address = %control.local_addr()?, "status endpoint listens");
+    let endpoint = tokio::spawn(status::serve(control, Arc::new(daemon), stopped));
+    if let Some(dns) = &dns {
+        dns.server.warm_up().await;
+    }
+
+    let signal = signals.next().await;
+    let told = tokio::time::Instant::now();
+    tracing::info!(signal, "stopping: what is in flight may end");
+    drop(stop);
+    let ended = async {
+        let https = async {
+            match https {
+                Some(https) => https.stop(DRAIN).await,
+                None => 0,
+            }
+        };
+        let dns = async {
+            let _ = endpoint.await;
+            match dns {
+                Some(dns) => dns.stop().await,
+                None => 0,
+            }
+        };
+        tokio::join!(dns, https)
+    };
+    tokio::select! {
+        (queries, requests) = ended => {
+            match (queries, requests) {
+                (0, 0) => tracing::info!("stopped"),
+                (queries, requests) => tracing::warn!(queries, requests, "stopped: some were cut off"),
+            }
+            Ok(Exit::Ok)
+        }
+        signal = signals.next_after(told + SAME_SIGNAL) => {
+            tracing::warn!(signal, "stopped at once");
+            Ok(Exit::Failure)
+        }
+    }
+}
+
+async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
@@ -39,51 +141,38 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
         let error = io_words(&error);
         Unavailable(format!("listen on {} (status endpoint): {error}{remedy}", config.control.listen))
     })?;
-    let cache_size = dns.cache.size;
-    if !sockets.is_empty() {
-        tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
-    }
-    let server = Server::start_with(dns, sockets).map_err(unavailable)?;
-    if let Some(certificate) = server.certificate() {
-        let (names, not_after) = (certificate.names().join(", "), certificate.not_after_date());
-        tracing::info!(names, not_after, "certificate of the encrypted listeners");
-    }
-    for listen in server.listening() {
-        tracing::info!(address = %listen.address, transport = listen.transport.as_str(), "dns listens");
-    }
-    tracing::info!(address = %control.local_addr()?, "status endpoint listens");
-    let server = Arc::new(server);
-    let (stop, stopped) = watch::channel(());
-    let endpoint = tokio::spawn(status::serve(control, Arc::new(Daemon::new(&server, cache_size)), stopped));
-    let events = tokio::spawn(log_events(server.events()));
-    server.warm_up().await;
+    Ok(control)
+}
 
-    let signal = signals.next().await;
-    let told = tokio::time::Instant::now();
-    tracing::info!(signal, "stopping: queries in flight may end");
-    drop(stop);
-    let ended = async {
-        let _ = endpoint.await;
-        let cut = match Arc::try_unwrap(server) {
+/// The DNS server while it runs.
+struct Dns {
+    server: Arc<Server>,
+    events: JoinHandle<()>,
+}
+
+impl Dns {
+    fn start(config: DnsConfig, sockets: Vec<ListenSocket>) -> anyhow::Result<Dns> {
+        let server = Server::start_with(config, sockets).map_err(unavailable)?;
+        if let Some(certificate) = server.certificate() {
+            let (names, not_after) = (certificate.names().join(", "), certificate.not_after_date());
+            tracing::info!(names, not_after, "certificate of the encrypted listeners");
+        }
+        for listen in server.listening() {
+            tracing::info!(address = %listen.address, transport = listen.transport.as_str(), "dns listens");
+        }
+        let events = tokio::spawn(log_events(server.events()));
+        Ok(Dns { server: Arc::new(server), events })
+    }
+
+    /// Returns how many queries were cut off.
+    async fn stop(self) -> usize {
+        let cut = match Arc::try_unwrap(self.server) {
             Ok(server) => server.stop(DRAIN).await,
             // A status query still holds it: its answer is lost with the process.
             Err(_) => 0,
         };
-        events.abort();
+        self.events.abort();
         cut
-    };
-    tokio::select! {
-        cut = ended => {
-            match cut {
-                0 => tracing::info!("stopped"),
-                cut => tracing::warn!(cut, "stopped: queries were cut off"),
-            }
-            Ok(Exit::Ok)
-        }
-        signal = signals.next_after(told + SAME_SIGNAL) => {
-            tracing::warn!(signal, "stopped at once");
-            Ok(Exit::Failure)
-        }
     }
 }
 
@@ -212,5 +301,8 @@ const FIRST_PASSED: usize = 3;
 /// Signals within this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// For how long queries in flight may go on after a signal.
+/// Sockets are passed for DNS listeners only.
+const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets, and the config has no [dns] that they could be for: take them out of the socket unit";
+
+/// For how long queries and requests in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! The status endpoint: what the daemon says about itself over HTTP on loopback.
 //!
 //! `GET /api/v1/pools`, `GET /api/v1/stats`, `GET /api/v1/cache`, `GET /livez`, `POST /api/v1/query`,
-//! `POST /api/v1/cache/flush`. It knows [`Snapshots`] and plain rows, not the DNS server. Deliberately not here: metrics, a
+//! `POST /api/v1/cache/flush`, and those of [`https`]. It knows [`Snapshots`] and plain rows, not the DNS server. Deliberately not here: metrics, a
 //! dashboard, and any way to change the daemon's settings; those come with a token, which this version does not have. What
-//! is flushed from the cache comes back with the next query.
+//! is flushed from the cache comes back with the next query, and what is banned or allowed is so until the daemon ends.
 //!
 //! Durations in JSON are seconds, as floating-point numbers.
 
@@ -27,8 +27,10 @@ use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinSet};
 
 pub mod client;
 pub mod explain;
+pub mod https;
 
 use explain::Explain;
+use https::HttpsSnapshots;
 
 /// What the endpoint shows; implemented by what runs.
 pub trait Snapshots: Send + Sync + 'static {
@@ -47,6 +49,11 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// Asks a name the way that a client's query would be asked. Bounded by the query deadline of the config.
     fn query(&self, request: QueryRequest) -> QueryFuture;
+
+    /// Hot HTTPS; none where the daemon has none.
+    fn https(&self) -> Option<&dyn HttpsSnapshots> {
+        None
+    }
 }
 
 /// The answer to come of [`Snapshots::query`].
@@ -428,6 +435,7 @@ pub fn router(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/api/v1/cache", get(async |State(shared): State<Shared>| Json(shared.snapshots.cache())))
         .route("/api/v1/cache/flush", post(flush))
         .route("/api/v1/query", post(query))
+        .merge(https::routes())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page"))
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -58,13 +58,13 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     let control = spec.control.map(|at| at.value).unwrap_or_default();
     let taken = Taken::by(&control, spec.dns.as_ref().map(|at| &at.value));
     let places = Places::of(spec.dns.as_ref().map(|at| &at.value), spec.https.as_ref().map(|at| &at.value));
+    let workers = count(limits.workers.as_ref(), defaults::WORKERS);
     let https = spec.https.map(|at| check.https(at, &taken, roots.clone(), base));
     let dns = spec.dns.map(|At { value: dns, span }| {
         if !dns.has("upstream") {
             check.no_upstream(span);
         }
         check.control_fits(&control, &dns);
-        let workers = count(limits.workers.as_ref(), defaults::WORKERS);
         DnsConfig { workers, roots, ..check.dns(dns, base) }
     });
     let mut config = Config {
@@ -72,6 +72,7 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
         control: control.listen.map_or_else(ControlConfig::default, |at| ControlConfig { listen: at.value.0 }),
         dns,
         https,
+        workers,
     };
     if !limits.refused("max_connections", limits.max_connections.as_ref()) {
         check.connections(&mut config, &places, limits.max_connections.as_ref());

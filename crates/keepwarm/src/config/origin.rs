@@ -1,4 +1,4 @@
-//! `[https]` as text: origins, where their addresses are from, the gateway's listeners and users, proxies.
+//! `[https]` as text: origins, where their addresses are from, the gateway's listeners and users.
 //!
 //! Pure text in, values out; nothing is resolved and no file is read here. No refusal repeats a password.
 
@@ -9,7 +9,6 @@ use std::{
 
 use hyper::http::uri::PathAndQuery;
 use keepwarm_https::config::AddressSource;
-use keepwarm_transport::proxy::{Credential, Proxy, ProxyProtocol};
 
 use super::{
     address::{host_problem, parse_network, parse_port, parse_socket},
@@ -139,63 +138,6 @@ pub(super) fn check_password(password: &str) -> Result<(), WordsError> {
         _ => return Ok(()),
     };
     Err(refuse(problem, format!("a password of 1 to {PASSWORD_MAX} bytes without control characters")))
-}
-
-/// Reads `socks5://HOST:PORT` or `http://HOST:PORT`, with `USER:PASSWORD@` before the host where the proxy asks for them.
-pub(super) fn parse_proxy(text: &str) -> Result<Proxy, WordsError> {
-    const FORMS: &str = "\"socks5://HOST:PORT\" or \"http://HOST:PORT\", with \"USER:PASSWORD@\" before the host where the proxy asks for them (special characters as %40)";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(refuse("does not say which protocol to speak", FORMS));
-    };
-    let protocol = match scheme {
-        "socks5" => ProxyProtocol::Socks5,
-        "http" => ProxyProtocol::Http,
-        _ => return Err(refuse("has a scheme that is not known", FORMS)),
-    };
-    let (credential, authority) = match rest.rsplit_once('@') {
-        Some((credential, authority)) => (Some(parse_credential(credential)?), authority),
-        None => (None, rest),
-    };
-    let (host, port) = parse_origin(authority).map_err(|error| refuse(error.problem, FORMS))?;
-    let port = port.ok_or_else(|| refuse("has no port", FORMS))?;
-    Ok(Proxy { protocol, host, port, credential })
-}
-
-fn parse_credential(text: &str) -> Result<Credential, WordsError> {
-    let (user, password) = text
-        .split_once(':')
-        .and_then(|(user, password)| Some((percent_decoded(user)?, percent_decoded(password)?)))
-        .ok_or_else(|| {
-            refuse("has a user name and password that cannot be read", "\"USER:PASSWORD@\", special characters as %40")
-        })?;
-    // RFC 1929 section 2: the length of each is one byte, and not zero.
-    if [&user, &password].iter().any(|part| !(1..=255).contains(&part.len()) || part.contains(char::is_control)) {
-        return Err(refuse(
-            "has a user name or password that no proxy takes",
-            "1 to 255 bytes each, without control characters",
-        ));
-    }
-    Ok(Credential { user, password })
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(match first {
-            b'%' => {
-                let (digits, after) = after.split_at_checked(2)?;
-                rest = after;
-                if !digits.iter().all(u8::is_ascii_hexdigit) {
-                    return None;
-                }
-                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
-            }
-            plain => plain,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn refuse(problem: impl Into<String>, accepted: impl Into<String>) -> WordsError {

@@ -54,7 +54,7 @@ section! {
     LimitsSpec {
         /// Outbound connections of all pools together. 1 to 1,000,000; each costs a file descriptor.
         max_connections: Count<1, 1_000_000>,
-        /// Worker threads, 0 to 1024. 0: one per core.
+        /// Worker threads of each gateway, 0 to 1024. 0: one per core.
         workers: Count<0, 1024>,
     }
 }

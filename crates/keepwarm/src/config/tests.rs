@@ -107,12 +107,12 @@ fn every_key_reaches_the_typed_config() {
         server_name = "other.example"
         case_randomization = true
     "#;
-    let Config { log, control, dns, https } = parse(text).unwrap().config;
+    let Config { log, control, dns, https, workers } = parse(text).unwrap().config;
     let dns = dns.unwrap();
     assert!(https.is_none());
     assert_eq!((log.filter.as_str(), log.format), ("debug,h2=warn", crate::logging::LogFormat::Json));
     assert_eq!(control.listen.to_string(), "[::1]:9999");
-    assert_eq!((dns.max_connections, dns.workers), (99, 3));
+    assert_eq!((dns.max_connections, dns.workers, workers), (99, 3, 3));
     let listen: Vec<_> = dns.listen.iter().map(|listen| (listen.address.to_string(), listen.transport)).collect();
     assert_eq!(
         listen,

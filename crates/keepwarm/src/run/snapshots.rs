@@ -1,9 +1,9 @@
-//! What the status endpoint shows of the running server.
+//! What the status endpoint shows of what runs: the DNS server here, hot HTTPS in `https`.
 
 mod explain;
+mod https;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Weak},
     time::{Duration, Instant, SystemTime},
 };
@@ -16,31 +16,55 @@ use keepwarm_dns::{
 
 use crate::status::{
     Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
-    QueryRequest, Snapshots, Stats,
+    QueryRequest, Snapshots, Stats, https::HttpsSnapshots,
 };
+use https::Hot;
+
+pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};
+
+use super::HttpsView;
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
 #[derive(Debug)]
 pub struct Daemon {
-    server: Weak<Server>,
-    cache_size: u64,
+    dns: Option<Dns>,
+    https: Option<Hot>,
     started: Instant,
 }
 
+#[derive(Debug)]
+struct Dns {
+    server: Weak<Server>,
+    cache_size: u64,
+}
+
 impl Daemon {
-    /// Shows this server, whose cache may take `cache_size` bytes.
-    pub fn new(server: &Arc<Server>, cache_size: usize) -> Daemon {
-        Daemon {
-            server: Arc::downgrade(server),
-            cache_size: cache_size as u64,
-            started: tokio::time::Instant::now().into_std(),
-        }
+    /// Shows nothing yet but itself.
+    #[expect(clippy::new_without_default, reason = "its age is counted from here on, so it is no value like another")]
+    pub fn new() -> Daemon {
+        Daemon { dns: None, https: None, started: tokio::time::Instant::now().into_std() }
+    }
+
+    /// Shows this server too, whose cache may take `cache_size` bytes.
+    #[must_use]
+    pub fn with_dns(self, server: &Arc<Server>, cache_size: usize) -> Daemon {
+        Daemon { dns: Some(Dns { server: Arc::downgrade(server), cache_size: cache_size as u64 }), ..self }
+    }
+
+    /// Shows this client too.
+    #[must_use]
+    pub fn with_https(self, view: HttpsView) -> Daemon {
+        Daemon { https: Some(Hot::new(view)), ..self }
+    }
+
+    fn server(&self) -> Option<Arc<Server>> {
+        self.dns.as_ref()?.server.upgrade()
     }
 }
 
 impl Snapshots for Daemon {
     fn pools(&self) -> Vec<PoolRow> {
-        let Some(server) = self.server.upgrade() else { return Vec::new() };
+        let Some(server) = self.server() else { return Vec::new() };
         let rows = server.pools().into_iter();
         let counts =
             |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
@@ -101,7 +125,13 @@ impl Snapshots for Daemon {
             uptime: tokio::time::Instant::now().into_std().saturating_duration_since(self.started),
             ..Stats::default()
         };
-        let Some(server) = self.server.upgrade() else { return stats };
+        if let Some(https) = &self.https {
+            https.count(&mut stats);
+        }
+        if let Some(cpu) = super::cpu_time() {
+            stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
+        }
+        let Some(server) = self.server() else { return stats };
         for listen in server.listening() {
             let schemes: &[&str] = match listen.transport {
                 ListenTransport::Plain => &["udp", "tcp"],
@@ -118,7 +148,7 @@ impl Snapshots for Daemon {
             issuer: certificate.issuer,
         });
         let totals = server.status();
-        stats.counters = BTreeMap::from(
+        stats.counters.extend(
             [
                 ("queries", totals.queries),
                 ("malformed", totals.malformed),
@@ -147,17 +177,14 @@ impl Snapshots for Daemon {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
-        if let Some(cpu) = super::cpu_time() {
-            stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
-        }
         stats
     }
 
     fn cache(&self) -> CacheStatus {
-        let totals = self.server.upgrade().map(|server| server.status()).unwrap_or_default();
+        let totals = self.server().map(|server| server.status()).unwrap_or_default();
         let lookups = totals.cache_hits + totals.cache_misses;
         CacheStatus {
-            size: self.cache_size,
+            size: self.dns.as_ref().map_or(0, |dns| dns.cache_size),
             entries: totals.cache_entries as u64,
             bytes: totals.cache_bytes as u64,
             hits: totals.cache_hits,
@@ -170,16 +197,24 @@ impl Snapshots for Daemon {
 
     fn flush_cache(&self, name: Option<&str>) -> Option<u64> {
         // A server that is gone has taken its cache along.
-        let Some(server) = self.server.upgrade() else { return Some(0) };
+        let Some(server) = self.server() else { return Some(0) };
         server.flush_cache(name).map(|flushed| flushed as u64)
     }
 
     fn query(&self, request: QueryRequest) -> QueryFuture {
-        let server = self.server.upgrade();
+        if self.dns.is_none() {
+            let error = QueryError::Invalid("the daemon's config has no [dns]: there is no upstream to ask".into());
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let server = self.server();
         Box::pin(async move {
             let server = server.ok_or_else(|| QueryError::Failed("the daemon is stopping".into()))?;
             ask(&server, request).await
         })
+    }
+
+    fn https(&self) -> Option<&dyn HttpsSnapshots> {
+        self.https.as_ref().map(|hot| hot as &dyn HttpsSnapshots)
     }
 }
 
@@ -349,7 +384,7 @@ mod tests {
             ..DnsConfig::default()
         };
         let server = Arc::new(Server::start(config).unwrap());
-        let daemon = Daemon::new(&server, 0);
+        let daemon = Daemon::new().with_dns(&server, 0);
         let certificate = daemon.stats().certificate.expect("a listener is encrypted");
         assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
         assert_eq!(certificate.subject, "CN=keepwarm lab upstream");

@@ -1,4 +1,4 @@
-//! Asking the status endpoint of a running daemon, as `keepwarm pools`, `cache` and `query` do.
+//! Asking the status endpoint of a running daemon, as `keepwarm pools`, `cache`, `query`, `addresses` and `warm` do.
 //!
 //! One request a connection: a command asks once and ends.
 
@@ -85,6 +85,31 @@ pub async fn post<T: DeserializeOwned>(
     ask(address, Method::POST, path, body.into(), timeout).await
 }
 
+/// Posts `body` as JSON and hands each line of the answer to `each`; `timeout` limits the wait for the whole of it.
+///
+/// # Errors
+/// As [`post`] has them.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection, by which the daemon gives up what it does.
+pub async fn post_lines<T: DeserializeOwned>(
+    address: SocketAddr,
+    path: &str,
+    body: &impl Serialize,
+    timeout: Duration,
+    mut each: impl FnMut(T),
+) -> Result<(), ClientError> {
+    let body = serde_json::to_vec(body).expect("the status types have no map with keys that are not texts");
+    let read = async |status: u16, body: Incoming| match status {
+        200 => read_lines(body, &mut each).await.map(|()| Ok(())),
+        _ => whole(body).await.map(|body| Err((status, body))),
+    };
+    match send(address, Method::POST, path, body.into(), timeout, read).await? {
+        Ok(()) => Ok(()),
+        Err((status, body)) => Err(refused(address, status, &body)),
+    }
+}
+
 async fn ask<T: DeserializeOwned>(
     address: SocketAddr,
     method: Method,
@@ -92,6 +117,30 @@ async fn ask<T: DeserializeOwned>(
     body: Bytes,
     timeout: Duration,
 ) -> Result<T, ClientError> {
+    let read = async |status: u16, body: Incoming| whole(body).await.map(|body| (status, body));
+    let (status, body) = send(address, method, path, body, timeout, read).await?;
+    if status != 200 {
+        return Err(refused(address, status, &body));
+    }
+    serde_json::from_slice(&body).map_err(|error| ClientError::Protocol { address, cause: error.to_string() })
+}
+
+fn refused(address: SocketAddr, status: u16, body: &[u8]) -> ClientError {
+    match serde_json::from_slice(body) {
+        Ok(ErrorBody { error }) => ClientError::Refused { status, error },
+        Err(_) => ClientError::Protocol { address, cause: format!("http status {status}") },
+    }
+}
+
+/// Sends a request and gives status and body of its answer to `read`.
+async fn send<R>(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    timeout: Duration,
+    read: impl AsyncFnOnce(u16, Incoming) -> Result<R, String>,
+) -> Result<R, ClientError> {
     let not_running = |cause: String| ClientError::NotRunning { address, cause };
     let stream = match tokio::time::timeout(TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
@@ -106,29 +155,24 @@ async fn ask<T: DeserializeOwned>(
         .header(header::CONNECTION, "close")
         .body(Full::new(body))
         .map_err(|error| ClientError::Protocol { address, cause: error.to_string() })?;
-    let exchange = exchange(stream, request);
-    let (status, body) = match tokio::time::timeout(timeout, exchange).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(cause)) => return Err(ClientError::Protocol { address, cause }),
-        Err(_) => return Err(not_running(format!("no answer within {timeout:?}"))),
-    };
-    if status != 200 {
-        return Err(match serde_json::from_slice(&body) {
-            Ok(ErrorBody { error }) => ClientError::Refused { status, error },
-            Err(_) => ClientError::Protocol { address, cause: format!("http status {status}") },
-        });
+    match tokio::time::timeout(timeout, exchange(stream, request, read)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(cause)) => Err(ClientError::Protocol { address, cause }),
+        Err(_) => Err(not_running(format!("no answer within {timeout:?}"))),
     }
-    serde_json::from_slice(&body).map_err(|error| ClientError::Protocol { address, cause: error.to_string() })
 }
 
-async fn exchange(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), String> {
+async fn exchange<R>(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(u16, Incoming) -> Result<R, String>,
+) -> Result<R, String> {
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
     let answer = async {
         let response: Response<Incoming> = sender.send_request(request).await.map_err(words)?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
-        Ok((status, body.to_bytes()))
+        read(status, response.into_body()).await
     };
     let mut answer = std::pin::pin!(answer);
     // The connection is polled here rather than in a task of its own, so that nothing outlives the request.
@@ -138,10 +182,34 @@ async fn exchange(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<(u
     }
 }
 
+async fn whole(body: Incoming) -> Result<Bytes, String> {
+    let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
+    Ok(body.to_bytes())
+}
+
+async fn read_lines<T: DeserializeOwned>(mut body: Incoming, each: &mut impl FnMut(T)) -> Result<(), String> {
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+        rest.extend_from_slice(&data);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = rest.drain(..=end).collect::<Vec<u8>>();
+            each(serde_json::from_slice(&line).map_err(|error| error.to_string())?);
+        }
+        if rest.len() > LINE_MAX {
+            return Err(format!("a line of more than {LINE_MAX} bytes"));
+        }
+    }
+    Ok(())
+}
+
 fn lower_case(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// Largest answer that is read: 4 MiB, some thousands of pools.
-const ANSWER_MAX: usize = 4 << 20;
+/// Largest answer that is read: 64 MiB, as many addresses as an origin can have.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// Longest line of an answer that comes in lines.
+const LINE_MAX: usize = 64 * 1024;

@@ -10,7 +10,12 @@ use super::{
     *,
 };
 
-struct Fake;
+mod https;
+
+#[derive(Default)]
+struct Fake {
+    https: Option<https::FakeHttps>,
+}
 
 impl Snapshots for Fake {
     fn pools(&self) -> Vec<PoolRow> {
@@ -51,6 +56,10 @@ impl Snapshots for Fake {
         }
     }
 
+    fn https(&self) -> Option<&dyn HttpsSnapshots> {
+        self.https.as_ref().map(|https| https as &dyn HttpsSnapshots)
+    }
+
     fn query(&self, request: QueryRequest) -> QueryFuture {
         Box::pin(async move {
             match request.name.as_str() {
@@ -76,10 +85,14 @@ struct Served {
 }
 
 async fn served() -> Served {
+    served_by(Fake::default()).await
+}
+
+async fn served_by(fake: Fake) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(());
-    Served { address, stop, task: tokio::spawn(serve(listener, Arc::new(Fake), stopped)) }
+    Served { address, stop, task: tokio::spawn(serve(listener, Arc::new(fake), stopped)) }
 }
 
 /// Sends `head` as it is and returns status and body of the answer.
@@ -96,18 +109,18 @@ async fn raw(address: std::net::SocketAddr, head: &str) -> (u16, String) {
 async fn pools_and_stats_come_through_unchanged() {
     let served = served().await;
     let rows: Vec<PoolRow> = get(served.address, "/api/v1/pools").await.unwrap();
-    assert_eq!(rows, Fake.pools());
+    assert_eq!(rows, Fake::default().pools());
     let stats: Stats = get(served.address, "/api/v1/stats").await.unwrap();
-    assert_eq!(stats, Fake.stats());
+    assert_eq!(stats, Fake::default().stats());
     let cache: CacheStatus = get(served.address, "/api/v1/cache").await.unwrap();
-    assert_eq!(cache, Fake.cache());
+    assert_eq!(cache, Fake::default().cache());
     let (status, body) = raw(served.address, "GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n").await;
     assert_eq!((status, body.as_str()), (200, "ok\n"));
 }
 
 #[tokio::test]
 async fn json_says_seconds_and_words() {
-    let row = serde_json::to_value(&Fake.pools()[0]).unwrap();
+    let row = serde_json::to_value(&Fake::default().pools()[0]).unwrap();
     assert_eq!(row["latency_p50"], 0.02);
     assert_eq!(row["breaker"], "half-open");
     assert_eq!(row["idle_limit"], Value::Null);

@@ -329,15 +329,45 @@ fn files_that_an_origin_names_are_read_when_the_file_is_checked() {
             "addresses = [\"@missing.txt\"]",
             &["`https.origin.addresses`", "missing.txt cannot be read: no such file"][..],
         ),
-        ("addresses = [\"@ips.txt\"]", &["line 3 of", "ips.txt is not a network"]),
-        ("addresses = [\"@long.txt\"]", &["line 65537 of", "beyond the 65536"]),
+        ("addresses = [\"@ips.txt\"]", &["ips.txt, line 3: ", "\"192.0.2.300\" is no address and no network"]),
+        ("addresses = [\"@long.txt\"]", &["long.txt, line 65537: ", "more than 65536 lines"]),
         ("addresses = [\"@none.txt\"]", &["warning: ", "none.txt has no address"]),
         ("profile = \"@missing.json\"", &["`https.origin.profile`", "missing.json cannot be read"]),
         ("profile = \"@bad.json\"", &["bad.json is not a profile", "unknown field `colour`", "line 2"]),
-        ("profile = \"crome\"", &["unknown profile \"crome\""]),
+        ("profile = \"crome\"", &["`https.origin.profile`: no profile \"crome\"", "chrome@156"]),
+        ("profile = \"chrome@1\"", &["no version \"1\" of profile \"chrome\"", "156"]),
     ] {
         let said = said(origin);
         assert!(said.len() == 1 && parts.iter().all(|part| said[0].contains(part)), "{origin}: {said:?}");
+    }
+}
+
+#[test]
+fn a_proxy_has_a_protocol_a_host_a_port_and_perhaps_a_credential() {
+    let proxy = |url: &str| accepted(&file("", &format!("proxy = \"{url}\""))).origins[0].proxy.clone().unwrap();
+    let shown = |url: &str| proxy(url).to_string();
+    let credential = proxy("socks5://ann:p%40ss%3aw@proxy.example.com:1080").credential.clone().unwrap();
+    assert_eq!((&*credential.user, &*credential.password), ("ann", "p@ss:w"));
+    assert_eq!(shown("http://[2001:db8::1]:3128"), "http://[2001:db8::1]:3128");
+    assert_eq!(shown("socks5://proxy.example.com"), "socks5://proxy.example.com:1080");
+    assert!(proxy("http://proxy:3128").credential.is_none());
+    for url in [
+        "proxy:1080",
+        "ssh://proxy:1080",
+        "http://proxy",
+        "http://ann:hunter2@proxy",
+        "socks5://:hunter2@proxy:1080",
+        "socks5://ann:%zz@proxy:1080",
+        "socks5://ann:%+1@proxy:1080",
+        "socks5://ann:hunter2@:1080",
+        "socks5://ann:hunter2@pro/xy:1080",
+        "socks5://ann:hunter2@proxy:hunter2x",
+        "hunter2://ann:hunter2@proxy:1",
+        "ann:hunter2@proxy:1",
+    ] {
+        let text = rendered(&file("", &format!("proxy = \"{url}\"")), Path::new(""));
+        assert!(text.contains("`https.origin.proxy` is not a proxy: "), "{url}: {text}");
+        assert!(!text.contains("hunter2"), "{url}: {text}");
     }
 }
 
@@ -360,7 +390,7 @@ fn passwords_are_in_no_message() {
         "[https.users]\nann = \"hunter2\n".to_owned(),
         "[https.users]\nann = hunter2\n".to_owned(),
         "[https]\nusers = { ann = \"hunter2\", ann = \"hunter2\" }\n".to_owned(),
-        "[[https.origin]]\nhost = \"a\"\nproxy = \"socks5://ann:hunter2@proxy\"\n".to_owned(),
+        "[[https.origin]]\nhost = \"a\"\nproxy = \"http://ann:hunter2@proxy\"\n".to_owned(),
         "[[https.origin]]\nhost = \"a\"\nproxy = \"ann:hunter2@proxy:1\"\n".to_owned(),
         "[[https.origin]]\nhost = \"a\"\nproxi = \"socks5://ann:hunter2@proxy:1\"\n".to_owned(),
         "[[https.origin]]\nhost = \"a\"\nproxy = \"socks5://ann:hunter2@proxy:1\"\nport = 0\n".to_owned(),

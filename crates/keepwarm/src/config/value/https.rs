@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use hyper::http;
 use keepwarm_https::config::{AddressSource, HttpVersions, StatusSet};
-use keepwarm_transport::proxy::Proxy;
+use keepwarm_transport::proxy::{Proxy, ProxyParseError};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
@@ -97,8 +97,12 @@ impl Read for ProxyUrl {
             secret::conceal_within(faults, value);
         }
         let accepted = "a proxy's URL in quotes, such as \"socks5://proxy.example.com:1080\"";
+        let unread = |error: ProxyParseError| WordsError {
+            problem: format!("is not a proxy: {error}"),
+            accepted: PROXY_FORMS.to_owned(),
+        };
         let read = text(value.get_ref(), "a proxy's URL", accepted)
-            .and_then(|text| origin::parse_proxy(text).map_err(|error| refusal(text, error)));
+            .and_then(|text| Proxy::parse(text).map_err(|error| refusal(text, unread(error))));
         match read {
             Ok(proxy) => Some(ProxyUrl(Arc::new(proxy))),
             Err(refusal) => {
@@ -112,6 +116,8 @@ impl Read for ProxyUrl {
         json_schema!({ "type": "string", "examples": ["socks5://proxy.example.com:1080"] })
     }
 }
+
+const PROXY_FORMS: &str = "\"socks5://HOST:PORT\" or \"http://HOST:PORT\", with \"USER:PASSWORD@\" before the host where the proxy asks for them (special characters as %40)";
 
 impl Read for Users {
     fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {

@@ -7,12 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
-use keepwarm_https::profile::Profile;
+use keepwarm_https::{inventory::AddressFile, profile::Profile};
 
 use super::Check;
 use crate::config::{
-    address::parse_network,
     fault::Fault,
     read::{At, nearest},
     value::Text,
@@ -21,10 +19,6 @@ use crate::config::{
 
 /// A file that a key names is read up to this: 4 MiB.
 const FILE_MAX: u64 = 4 << 20;
-/// Lines of a file of addresses.
-const LINES_MAX: usize = 65_536;
-/// The profiles that come with the program.
-const PROFILES: [&str; 4] = ["chrome", "firefox", "safari", "plain"];
 
 impl Check<'_> {
     /// The profile of a name or file.
@@ -33,18 +27,19 @@ impl Check<'_> {
         let profile = match name.strip_prefix('@') {
             Some(file) => {
                 let text = self.text_file(key, file, &at.span, base, "a profile in JSON")?;
-                own_profile(&text).map_err(|error| {
+                Profile::from_json(&text).map(Arc::new).map_err(|error| {
                     let title = format!("`{key}`: {} is not a profile: {error}", base.join(file).display());
                     Fault::error(at.span.clone(), title)
                         .help("accepted: a file as `keepwarm profile capture` writes it")
                 })
             }
-            None => known_profile(name).map_err(|accepted| {
+            None => Profile::named(name).map_err(|error| {
                 let kind = name.split('@').next().unwrap_or_default();
-                let near = nearest(kind, PROFILES.into_iter()).filter(|near| *near != kind);
-                Fault::error(at.span.clone(), format!("`{key}` has the unknown profile \"{name}\""))
+                let known = Profile::builtins().iter().map(|profile| &*profile.name);
+                let near = nearest(kind, known).filter(|near| *near != kind);
+                Fault::error(at.span.clone(), format!("`{key}`: {error}"))
                     .label(near.map_or_else(String::new, |near| format!("did you mean \"{near}\"?")))
-                    .help(format!("accepted: {accepted}"))
+                    .help("accepted: one of these, or \"@FILE\" with a profile of your own")
             }),
         };
         let fault = match profile {
@@ -69,14 +64,14 @@ impl Check<'_> {
             return;
         };
         let shown = base.join(file);
-        let fault = match address_file(&text) {
+        let fault = match AddressFile::parse(&text) {
             Ok(networks) if networks.is_empty() => {
                 Fault::warning(span.clone(), format!("`{key}`: {} has no address", shown.display()))
                     .help("put an address or a network in each line; the file is read again at each refresh")
             }
             Ok(_) => return,
-            Err((line, problem)) => {
-                Fault::error(span.clone(), format!("`{key}`: line {line} of {} {problem}", shown.display()))
+            Err(error) => {
+                Fault::error(span.clone(), format!("`{key}`: {}, {error}", shown.display()))
                     .help("accepted: an address or a network in each line, such as 192.0.2.1 or 2001:db8::/64; # starts a comment")
             }
         };
@@ -112,33 +107,4 @@ fn read_text(path: &Path) -> io::Result<String> {
         true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 4 MiB")),
         false => Ok(text),
     }
-}
-
-/// A profile by name, or what would be accepted.
-fn known_profile(name: &str) -> Result<Arc<Profile>, String> {
-    match name {
-        "plain" => Ok(Profile::plain()),
-        _ => Err("\"plain\", or \"@FILE\" with a profile of your own".to_owned()),
-    }
-}
-
-/// The profile in a file's text.
-fn own_profile(text: &str) -> Result<Arc<Profile>, String> {
-    serde_json::from_str(text).map(Arc::new).map_err(|error| error.to_string())
-}
-
-/// The networks in a file's text, or the line that is none and why.
-fn address_file(text: &str) -> Result<Vec<IpNet>, (usize, String)> {
-    let mut networks = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line_number = index + 1;
-        if line_number > LINES_MAX {
-            return Err((line_number, format!("is beyond the {LINES_MAX} that are read")));
-        }
-        let entry = line.split('#').next().unwrap_or_default().trim();
-        if !entry.is_empty() {
-            networks.push(parse_network(entry).map_err(|error| (line_number, error.problem))?);
-        }
-    }
-    Ok(networks)
 }
