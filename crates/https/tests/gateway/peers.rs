@@ -1,4 +1,5 @@
 //! Programs that people use: curl, wget and Python's requests. One that is not installed is left out, and says so.
+#![expect(clippy::print_stderr, reason = "a peer that is missing is said aloud")]
 
 use std::{path::Path, process::Stdio};
 
