@@ -3,17 +3,20 @@
 //! What is deliberately not here: redirects, cookies, caching and decompression. An answer is passed on as it came.
 
 use std::{
-    collections::HashMap,
     fmt,
     future::Future,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use http::{HeaderMap, Method, Request, Response, Uri, header, uri::Scheme};
 use http_body::Body as HttpBody;
 use ipnet::IpNet;
@@ -69,6 +72,8 @@ pub(crate) struct Inner {
     config: HttpsConfig,
     resolver: Arc<dyn Resolve>,
     origins: RwLock<Origins>,
+    /// Counts requests, for the order in which origins were used.
+    turn: AtomicU64,
     /// One task for each origin that was used.
     keepers: Mutex<JoinSet<()>>,
 }
@@ -168,9 +173,8 @@ impl Client {
     pub fn new(config: HttpsConfig, resolver: Arc<dyn Resolve>) -> Result<Client, StartError> {
         let pool = pool(&config.pool)?;
         let mut origins = Origins::default();
-        let now = tokio::time::Instant::now().into_std();
         for origin in &config.origins {
-            let entry = entry(origin.clone(), &config, &resolver, true, now)?;
+            let entry = entry(origin.clone(), &config, &resolver, true)?;
             let authority: Box<str> = entry.origin.authority().as_str().into();
             if origins.by_authority.insert(authority, entry).is_some() {
                 return Err(StartError::Twice(origin.host.clone()));
@@ -178,7 +182,8 @@ impl Client {
         }
         let eager: Vec<_> = origins.by_authority.values().filter(|entry| entry.origin.is_eager()).cloned().collect();
         let (origins, keepers) = (RwLock::new(origins), Mutex::default());
-        let client = Client { inner: Arc::new(Inner { pool, config, resolver, origins, keepers }) };
+        let client =
+            Client { inner: Arc::new(Inner { pool, config, resolver, origins, turn: AtomicU64::new(1), keepers }) };
         eager.iter().for_each(|entry| client.keep(entry));
         Ok(client)
     }
@@ -370,7 +375,7 @@ impl Client {
     fn entry(&self, origin: &str) -> Result<Arc<Entry>, Error> {
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(origin).path_and_query("/").build();
         let uri = uri.map_err(|_| Error::request(format!("{origin:?} is not a host, or host:port")))?;
-        self.inner.entry(&uri, tokio::time::Instant::now().into_std())
+        self.inner.entry(&uri)
     }
 
     fn known(&self, origin: &str) -> Result<Arc<Entry>, Error> {
@@ -386,7 +391,7 @@ impl Client {
 
 impl Inner {
     /// The origin of a request.
-    pub(crate) fn entry(self: &Arc<Inner>, uri: &Uri, now: Instant) -> Result<Arc<Entry>, Error> {
+    pub(crate) fn entry(self: &Arc<Inner>, uri: &Uri) -> Result<Arc<Entry>, Error> {
         let authority = uri.authority().ok_or_else(|| Error::request("the url has no host"))?;
         if uri.scheme() != Some(&Scheme::HTTPS) {
             return Err(Error::request("only https is served"));
@@ -394,9 +399,9 @@ impl Inner {
         let entry = self.find(authority.as_str())?;
         let entry = match entry {
             Some(entry) => entry,
-            None => self.add(uri, now)?,
+            None => self.add(uri)?,
         };
-        entry.origin.came(now);
+        entry.origin.came(self.turn.fetch_add(1, Ordering::Relaxed));
         self.keep(&entry);
         Ok(entry)
     }
@@ -413,15 +418,15 @@ impl Inner {
     }
 
     /// Makes the origin of a host that no origin names, where that is allowed, and forgets the one unused for longest above the limit.
-    fn add(self: &Arc<Inner>, uri: &Uri, now: Instant) -> Result<Arc<Entry>, Error> {
+    fn add(self: &Arc<Inner>, uri: &Uri) -> Result<Arc<Entry>, Error> {
         let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443));
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let Some(template) = &self.config.any_host else {
             return Err(Error::request(format!("{host} is not an origin that is configured")));
         };
         let config = OriginConfig { host, port, ..(**template).clone() };
-        let entry = entry(config, &self.config, &self.resolver, false, now)
-            .map_err(|error| Error::request(error.to_string()))?;
+        let entry =
+            entry(config, &self.config, &self.resolver, false).map_err(|error| Error::request(error.to_string()))?;
         let mut origins = self.origins.write();
         let authority: Box<str> = entry.origin.authority().as_str().into();
         // Another request may have been first.
@@ -498,13 +503,12 @@ fn entry(
     all: &HttpsConfig,
     resolver: &Arc<dyn Resolve>,
     is_configured: bool,
-    now: Instant,
 ) -> Result<Arc<Entry>, StartError> {
     let host = config.host.clone();
     if !crate::origin::is_host(&host) {
         return Err(StartError::Host(host));
     }
-    let origin = Origin::new(config, &all.roots, resolver.clone(), focus(all), now);
+    let origin = Origin::new(config, &all.roots, resolver.clone(), focus(all));
     let origin = origin.map_err(|error| StartError::Tls { host, error })?;
     Ok(Arc::new(Entry { origin, is_configured, keeper: Mutex::default() }))
 }

@@ -3,11 +3,10 @@
 //! What is deliberately not here: the tasks that find and validate addresses (`keeper`).
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,8 +44,8 @@ pub(crate) struct Origin {
     /// Raised with every change that may make an address usable, or that ends the hope for one.
     changed: watch::Sender<Progress>,
     budget: Mutex<Budget>,
-    /// When the last request came, for origins that may be forgotten.
-    used: Mutex<Instant>,
+    /// The turn of the last request, for origins that may be forgotten.
+    used: AtomicU64,
     /// Whether there is a task that keeps it.
     is_kept: AtomicBool,
     pub(crate) requests: Counters,
@@ -54,8 +53,8 @@ pub(crate) struct Origin {
 
 struct State {
     inventory: Inventory,
-    /// Handles of the pool for addresses of the main target.
-    hosts: HashMap<IpAddr, Host<Dialer>>,
+    /// Handles of the pool for addresses of the main target, by [`AddressId::index`].
+    hosts: Vec<Option<Host<Dialer>>>,
     /// Targets of requests that ask for another profile or for other protocols; bounded by [`TARGETS_MAX`].
     others: Vec<Arc<Target>>,
 }
@@ -77,7 +76,6 @@ impl Origin {
         roots: &TlsRoots,
         resolver: Arc<dyn Resolve>,
         focus: usize,
-        now: Instant,
     ) -> Result<Arc<Origin>, TlsSetupError> {
         let dialer = TlsDialer::new(&config.profile, config.http, roots)?;
         let authority = authority(&config.host, config.port);
@@ -101,9 +99,9 @@ impl Origin {
                 resolver,
                 authority,
                 main,
-                state: Mutex::new(State { inventory, hosts: HashMap::new(), others: Vec::new() }),
+                state: Mutex::new(State { inventory, hosts: Vec::new(), others: Vec::new() }),
                 changed: watch::Sender::new(Progress::default()),
-                used: Mutex::new(now),
+                used: AtomicU64::new(0),
                 is_kept: AtomicBool::new(false),
                 requests: Counters::default(),
             }
@@ -161,6 +159,26 @@ impl Origin {
         Some((choice, self.in_flight(choice.id)))
     }
 
+    /// The pool's handle for an address that was chosen.
+    pub(crate) fn host_of(&self, pool: &Pool, target: &Arc<Target>, choice: &Choice) -> Host<Dialer> {
+        if !Arc::ptr_eq(target, &self.main) {
+            return self.host(pool, target, choice.ip);
+        }
+        let index = choice.id.index();
+        let mut state = self.state.lock();
+        if let Some(Some(host)) = state.hosts.get(index)
+            && host.key().ip == choice.ip
+        {
+            return host.clone();
+        }
+        let host = self.host(pool, target, choice.ip);
+        if state.hosts.len() <= index {
+            state.hosts.resize_with(index + 1, || None);
+        }
+        state.hosts[index] = Some(host.clone());
+        host
+    }
+
     /// Counts a request on the address that it asked for.
     pub(crate) fn reserve(self: &Arc<Origin>, ip: IpAddr, now: Instant) -> Result<(Choice, InFlight), Unusable> {
         let choice = self.state.lock().inventory.reserve(ip, now)?;
@@ -173,15 +191,7 @@ impl Origin {
 
     /// The pool's handle for an address.
     pub(crate) fn host(&self, pool: &Pool, target: &Arc<Target>, ip: IpAddr) -> Host<Dialer> {
-        let key = || Key { target: target.clone(), ip };
-        if !Arc::ptr_eq(target, &self.main) {
-            return pool.host(&key());
-        }
-        let mut state = self.state.lock();
-        if state.hosts.len() > self.config.addresses_max {
-            state.hosts.clear();
-        }
-        state.hosts.entry(ip).or_insert_with(|| pool.host(&key())).clone()
+        pool.host(&Key { target: target.clone(), ip })
     }
 
     /// The head of an answer came. Returns what its status says about the address.
@@ -195,10 +205,8 @@ impl Origin {
     ) -> Option<Ruling> {
         let mut state = self.state.lock();
         state.inventory.succeeded(id, latency, now);
-        if status.is_success() {
-            return None;
-        }
-        state.inventory.answered(id, status, retry_after(), now)
+        let retry_after = if status.is_success() { None } else { retry_after() };
+        state.inventory.answered(id, status, retry_after, now)
     }
 
     /// The address failed, and it is its fault.
@@ -237,14 +245,13 @@ impl Origin {
         self.changed.subscribe()
     }
 
-    /// A request came: something is saved up for retries.
-    pub(crate) fn came(&self, now: Instant) {
-        self.budget.lock().save();
-        *self.used.lock() = now;
+    /// How many requests had come to all origins when the last one came to this.
+    pub(crate) fn came(&self, turn: u64) {
+        self.used.store(turn, Ordering::Relaxed);
     }
 
-    pub(crate) fn used(&self) -> Instant {
-        *self.used.lock()
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Whether connections are to be made before the first request.
@@ -297,7 +304,8 @@ impl Origin {
 
     /// Whether one more try of a request may be made.
     pub(crate) fn may_retry(&self) -> bool {
-        self.budget.lock().take()
+        let came = self.requests.came();
+        self.budget.lock().take(came)
     }
 }
 
@@ -331,18 +339,20 @@ impl Drop for InFlight {
 struct Budget {
     share: f64,
     saved: f64,
+    /// Requests whose share was saved.
+    seen: u64,
 }
 
 impl Budget {
     fn new(share: f64) -> Budget {
-        Budget { share, saved: SAVED_MAX }
+        Budget { share, saved: SAVED_MAX, seen: 0 }
     }
 
-    fn save(&mut self) {
-        self.saved = (self.saved + self.share).min(SAVED_MAX);
-    }
-
-    fn take(&mut self) -> bool {
+    /// Whether there is enough for a retry after so many requests; it is then spent.
+    fn take(&mut self, came: u64) -> bool {
+        let more = came.saturating_sub(self.seen) as f64 * self.share;
+        self.seen = self.seen.max(came);
+        self.saved = (self.saved + more).min(SAVED_MAX);
         let has = self.saved >= 1.0;
         if has {
             self.saved -= 1.0;
@@ -393,12 +403,9 @@ mod tests {
     #[test]
     fn retries_are_a_share_of_the_requests() {
         let mut budget = Budget::new(0.25);
-        let saved = (0..1000).take_while(|_| budget.take()).count();
+        let saved = (0..1000).take_while(|_| budget.take(0)).count();
         assert_eq!(saved, 100);
-        let retries = (0..400).filter(|_| {
-            budget.save();
-            budget.take()
-        });
+        let retries = (1..=400).filter(|came| budget.take(*came));
         assert_eq!(retries.count(), 100);
     }
 }

@@ -61,6 +61,10 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    pub(crate) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn read(&self) -> Requests {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (came, answered, failed) = (read(&self.came), read(&self.answered), read(&self.failed));
@@ -103,7 +107,7 @@ pub(crate) async fn run(
     let options = options.or_else(|| request.extensions_mut().remove()).unwrap_or_default();
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
-    let entry = inner.entry(&parts.uri, start)?;
+    let entry = inner.entry(&parts.uri)?;
     let origin = &entry.origin;
     let _under_way = UnderWay::new(&origin.requests);
     let target = match (&options.profile, options.http) {
@@ -182,7 +186,7 @@ struct Run<'a> {
 
 /// What comes after a try.
 enum Step {
-    Answer(Box<Response<Body>>),
+    Answered,
     Again,
     Failed(Error),
 }
@@ -203,7 +207,7 @@ impl Run<'_> {
                 }
             };
             match step {
-                Step::Answer(answer) => return Ok(*answer),
+                Step::Answered => return self.kept.take().ok_or_else(Error::closed),
                 Step::Again => {}
                 Step::Failed(error) => return self.kept.take().ok_or(error),
             }
@@ -286,7 +290,7 @@ impl Run<'_> {
     }
 
     async fn lease(&mut self, choice: &Choice) -> Result<Lease<Dialer>, Unleased> {
-        let host = self.origin.host(&self.inner.pool, self.target, choice.ip);
+        let host = self.origin.host_of(&self.inner.pool, self.target, choice);
         let opened_after = match self.newer_than {
             Some((_, instant)) => Some(instant),
             None => self.options.fresh.then_some(self.start),
@@ -420,7 +424,8 @@ impl Run<'_> {
             self.kept = Some(answer);
             return Step::Again;
         }
-        Step::Answer(Box::new(answer))
+        self.kept = Some(answer);
+        Step::Answered
     }
 
     fn not_answered(

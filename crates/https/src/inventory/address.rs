@@ -23,6 +23,13 @@ pub struct AddressId {
     pub(super) turn: u32,
 }
 
+impl AddressId {
+    /// A small number that no other address has at the same time.
+    pub(crate) fn index(self) -> usize {
+        self.slot as usize
+    }
+}
+
 impl PartialEq for AddressId {
     fn eq(&self, other: &Self) -> bool {
         (self.slot, self.generation) == (other.slot, other.generation)
