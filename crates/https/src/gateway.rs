@@ -69,6 +69,8 @@ struct Shared {
 #[derive(Default)]
 struct Counters {
     clients: AtomicUsize,
+    /// Of the clients, those to whom something may still have to be sent.
+    unserved: AtomicUsize,
     accepted: AtomicU64,
     turned_away: AtomicU64,
     requests: AtomicU64,
@@ -148,8 +150,8 @@ impl Gateway {
         GatewayWatch(self.shared.clone())
     }
 
-    /// Serves until `stop` is ready. Then no connection is accepted, idle ones are closed, and answers under way may take `patience`.
-    /// Returns how many connections were cut off after it, once every task has ended.
+    /// Serves until `stop` is ready. Then no connection is accepted, idle ones are closed, and answers under way may take `patience`,
+    /// up to the last byte that a client takes. Returns how many were cut off after it, once every task has ended.
     ///
     /// # Cancel safety
     /// Dropping the future closes the listeners and every connection at once.
@@ -192,7 +194,7 @@ impl Gateway {
         }
         drop(listeners);
         closing.send_replace(true);
-        finish(clients, patience).await
+        finish(clients, &shared.counters, patience).await
     }
 }
 
@@ -208,8 +210,8 @@ impl fmt::Debug for GatewayWatch {
     }
 }
 
-/// Waits for tasks to end, and ends those that take longer. Returns how many these were.
-async fn finish(mut clients: JoinSet<()>, patience: Duration) -> usize {
+/// Waits for tasks to end, and ends those that take longer. Returns how many of these were not at the end of their answer.
+async fn finish(mut clients: JoinSet<()>, counters: &Counters, patience: Duration) -> usize {
     let all = async {
         while let Some(ended) = clients.join_next().await {
             note(ended);
@@ -218,7 +220,7 @@ async fn finish(mut clients: JoinSet<()>, patience: Duration) -> usize {
     if tokio::time::timeout(patience, all).await.is_ok() {
         return 0;
     }
-    let cut_off = clients.len();
+    let cut_off = counters.unserved.load(Ordering::Relaxed);
     clients.shutdown().await;
     cut_off
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use http::{Request, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,19 +24,31 @@ use super::{
 };
 
 /// Counts a connection as open until it is dropped.
-struct Open<'a>(&'a Counters);
+struct Open<'a> {
+    counters: &'a Counters,
+    is_served: bool,
+}
 
 impl<'a> Open<'a> {
     fn new(counters: &'a Counters) -> Open<'a> {
         Counters::count(&counters.accepted);
         counters.clients.fetch_add(1, Ordering::Relaxed);
-        Open(counters)
+        counters.unserved.fetch_add(1, Ordering::Relaxed);
+        Open { counters, is_served: false }
+    }
+
+    /// Nothing is left to be sent: from here on the end cuts nothing off.
+    fn served(&mut self) {
+        if !std::mem::replace(&mut self.is_served, true) {
+            self.counters.unserved.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+        self.served();
+        self.counters.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -46,7 +59,7 @@ pub(super) async fn serve(
     mut closing: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 ) {
-    let _open = Open::new(&shared.counters);
+    let mut open = Open::new(&shared.counters);
     // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
     let _ = stream.set_nodelay(true);
     let stage = Stage::default();
@@ -65,12 +78,18 @@ pub(super) async fn serve(
     };
     let result = match ended {
         Some(result) => result,
-        None if stage.is_idle() => return,
         None => {
+            let is_idle = stage.is_idle();
             Pin::new(&mut connection).graceful_shutdown();
-            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            // With its shutdown, which sends first what is left: the end of the last answer may still be on its way.
+            match (&mut connection).now_or_never() {
+                Some(Ok(())) if is_idle => return,
+                Some(result) => result,
+                None => (&mut connection).await,
+            }
         }
     };
+    open.served();
     match result {
         Ok(()) => connection.into_parts().io.into_inner().close(LINGER).await,
         Err(error) => tracing::debug!(%error, "a connection of the gateway failed"),

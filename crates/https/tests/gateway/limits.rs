@@ -1,10 +1,14 @@
 //! What the gateway bounds, and how it stops.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use http_body_util::BodyExt as _;
 use keepwarm_https::config::GatewayConfig;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use keepwarm_lab::expected_body;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 use crate::setup::{Settings, eventually, rig, start};
 
@@ -71,7 +75,66 @@ async fn a_stop_closes_who_waits_and_lets_an_answer_end() {
     assert_eq!(answer.into_body().collect().await.expect("to its end").to_bytes().len(), 30 * 64);
     assert_eq!(running.await.expect("no panic"), 0);
     assert_eq!(watch.stats().clients, 0);
-    assert!(tokio::net::TcpStream::connect(gateway).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(gateway).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_buffered_end_of_an_answer_be_sent() {
+    let capacity = kernel_capacity().await;
+    // What the kernel does not take stays with the gateway, which has then read the answer to its end.
+    for beyond in [10_000, 30_000, 50_000] {
+        let rig = rig().await;
+        let path = format!("/bytes/{}", capacity + beyond);
+        let mut client = slow_client(rig.gateway).await;
+        let ask = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", rig.path(&path));
+        client.write_all(ask.as_bytes()).await.expect("written");
+        client.readable().await.expect("an answer");
+        eventually("the origin has sent it", || rig.lab.total().answers == rig.lab.total().requests).await;
+        // The gateway takes it meanwhile. A stop that came too early would be the easier case.
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        let (_lab, running) = rig.stop();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("closed in order");
+        let expected = expected_body(&path, 0..(capacity + beyond) as u64);
+        drop(client);
+        assert!(answer.ends_with(&expected), "{} of {} bytes and a head", answer.len(), expected.len());
+        assert_eq!(running.await.expect("no panic"), 0);
+    }
+}
+
+#[tokio::test]
+async fn who_stays_after_its_answer_is_not_cut_off_by_a_stop() {
+    let rig = start(Settings { patience: Duration::from_millis(50), ..Settings::default() }).await;
+    let mut client = rig.connect().await;
+    let ask = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", rig.path("/bytes/3"));
+    client.write_all(ask.as_bytes()).await.expect("written");
+    client.read_to_end(&mut Vec::new()).await.expect("an answer and the end");
+    let watch = rig.watch.clone();
+    assert_eq!(watch.stats().clients, 1, "the gateway waits for the client's end");
+    let (_lab, running) = rig.stop();
+    assert_eq!(running.await.expect("no panic"), 0);
+    assert_eq!(watch.stats().clients, 0);
+}
+
+/// A client for whom the kernel keeps next to nothing.
+async fn slow_client(server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(server).await.expect("it listens")
+}
+
+/// Bytes that the kernel takes for a slow client that reads nothing.
+async fn kernel_capacity() -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let _client = slow_client(listener.local_addr().expect("bound")).await;
+    let (server, _) = listener.accept().await.expect("a client");
+    let mut taken = 0;
+    while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(300), server.writable()).await {
+        taken += server.try_write(&[0; 16 * 1024]).unwrap_or(0);
+    }
+    taken
 }
 
 #[tokio::test]
