@@ -103,7 +103,7 @@ async fn told(closing: &mut watch::Receiver<bool>) {
 
 /// Says that there are too many.
 pub(super) async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
-    let text = "the gateway serves as many clients as it may: try again, or raise \"max_clients\" in [https.gateway]\n";
+    let text = "the gateway serves as many clients as it may: try again, or raise max_clients in [https]\n";
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
          keepwarm-error: too_many_clients\r\nretry-after: 1\r\nconnection: close\r\n\r\n{text}",

@@ -63,7 +63,7 @@ fn upgraded(uri: &Uri, upgrade: bool) -> Result<Route, Refusal> {
     let host = authority.host();
     if !upgrade {
         return Err(Refusal::request(format!(
-            "http://{host} is not served, since this is a gateway to https: set \"upgrade\" in [https.gateway], or ask for {PREFIX}{host}/"
+            "http://{host} is not served, since this is a gateway to https: set upgrade = true in [https], or ask for {PREFIX}{host}/"
         )));
     }
     let checked = join(authority.as_str(), path(uri))?;
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn without_upgrade_http_is_refused_and_https_served() {
         let ask = |uri: &str| route(&Method::GET, &uri.parse().expect("valid"), false);
-        assert!(ask("http://a.example/").unwrap_err().text.contains("upgrade"));
+        assert!(ask("http://a.example/").unwrap_err().text.contains("set upgrade = true in [https],"));
         assert!(ask("https://a.example/").is_ok());
         assert!(ask("/https/a.example/").is_ok());
     }

@@ -21,6 +21,7 @@ async fn one_client_too_many_is_told_so_and_served_later() {
     for _ in 0..3 {
         let answer = rig.get("/").await;
         assert_eq!(answer.error(), (503, "too_many_clients"));
+        assert!(answer.body.ends_with(b"raise max_clients in [https]\n"), "{answer:?}");
     }
     drop(first);
     eventually("one is gone", || rig.watch.stats().clients == 1).await;
