@@ -147,10 +147,12 @@ fn turn_redirect(headers: &mut HeaderMap, route: &Route) {
     }
 }
 
-/// Under one name, the gateway's, a browser would give every origin the cookies and the documents of all the others. So none is kept, and
-/// a document runs no script and belongs to nobody.
+/// Under one name, the gateway's, a browser would give every origin the cookies, the passwords and the documents of all the others. So none
+/// is kept or asked for, none clears what others keep, and a document runs no script, leads nowhere by itself and belongs to nobody.
 fn seal(headers: &mut HeaderMap) {
-    headers.remove(header::SET_COOKIE);
+    for name in [header::SET_COOKIE, header::WWW_AUTHENTICATE, header::REFRESH, CLEAR_SITE_DATA] {
+        headers.remove(name);
+    }
     headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
 }
@@ -183,6 +185,9 @@ const PROTOCOL: HeaderName = HeaderName::from_static("keepwarm-protocol");
 const TRIES: HeaderName = HeaderName::from_static("keepwarm-tries");
 const TIMING: HeaderName = HeaderName::from_static("keepwarm-timing");
 const ERROR: HeaderName = HeaderName::from_static("keepwarm-error");
+
+/// W3C Clear Site Data: empties what a browser keeps for the name in the URL.
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Headers about one connection.
 static HOP_BY_HOP: [HeaderName; 8] = [

@@ -48,8 +48,10 @@ impl Shared {
         let route = route::route(&head.method, &head.uri, self.upgrade)?;
         let options = options::take(&mut head.headers, tokio::time::Instant::now().into_std())?;
         if is_browser && route.form == Form::Prefixed {
-            // They are of whatever else was served on this machine: cookies know no ports.
+            // They are of whatever else was served on this machine, as cookies know no ports, and of the other origins, to whose
+            // passwords the gateway is one server.
             head.headers.remove(header::COOKIE);
+            head.headers.remove(header::AUTHORIZATION);
         }
         // RFC 9112 section 6.3: where both were sent, the body came in chunks and the length is not to be believed.
         if head.headers.contains_key(header::TRANSFER_ENCODING) {

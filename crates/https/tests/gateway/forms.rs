@@ -4,7 +4,10 @@ use http::Request;
 use http_body_util::{Full, combinators::BoxBody};
 use keepwarm_https::config::GatewayConfig;
 
-use crate::setup::{BOTH, Settings, Whole, rig, start};
+use crate::{
+    passed,
+    setup::{BOTH, Settings, Whole, rig, start},
+};
 
 #[tokio::test]
 async fn a_url_under_the_prefix_is_the_origins() {
@@ -169,13 +172,31 @@ async fn without_upgrade_only_https_is_served() {
 #[tokio::test]
 async fn a_browser_keeps_nothing_of_an_origin_under_the_gateways_name() {
     let rig = rig().await;
-    let headers = [("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate"), ("cookie", "of=something-else")];
+    let headers = [
+        ("sec-fetch-site", "none"),
+        ("sec-fetch-mode", "navigate"),
+        ("cookie", "of=something-else"),
+        ("authorization", "Basic b3RoZXI6b3JpZ2lu"),
+    ];
     let answer = rig.ask(rig.request("GET", &rig.path("/echo"), &headers)).await;
     assert_eq!(answer.header("content-security-policy"), "sandbox");
-    assert!(!answer.echo().headers.iter().any(|(name, _)| name == "cookie"), "{answer:?}");
-    let answer = rig.ask(rig.request("GET", &rig.path("/echo"), &[("cookie", "mine=1")])).await;
+    assert!(!answer.echo().headers.iter().any(|(name, _)| name == "cookie" || name == "authorization"), "{answer:?}");
+    let mine = [("cookie", "mine=1"), ("authorization", "Basic bWluZTox")];
+    let answer = rig.ask(rig.request("GET", &rig.path("/echo"), &mine)).await;
     assert_eq!(answer.header("content-security-policy"), "");
-    assert!(answer.echo().headers.contains(&("cookie".to_owned(), "mine=1".to_owned())));
+    for (name, value) in mine {
+        assert!(answer.echo().headers.contains(&(name.to_owned(), value.to_owned())), "{name}");
+    }
+
+    let wants = "HTTP/1.1 401 Unauthorized\r\nset-cookie: a=b\r\nwww-authenticate: Basic realm=\"a\"\r\nwww-authenticate: Negotiate\r\n\
+                 clear-site-data: \"*\"\r\nrefresh: 0; url=/https/other.test/\r\ncontent-length: 2\r\n\r\nhi";
+    let browser = passed::ask(wants, "sec-fetch-site: none\r\n").await;
+    let program = passed::ask(wants, "").await;
+    for name in ["set-cookie: ", "www-authenticate: ", "clear-site-data: ", "refresh: "] {
+        assert!(!browser.contains(name), "{browser}");
+        assert!(program.contains(name), "{program}");
+    }
+    assert!(browser.starts_with("HTTP/1.1 401 ") && browser.ends_with("hi"), "{browser}");
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn gateway(answer: &'static str) -> (SocketAddr, String) {
 }
 
 /// Asks for `/x/y` and returns the answer as it came, with names in lower case.
-async fn ask(answer: &'static str, headers: &str) -> String {
+pub(crate) async fn ask(answer: &'static str, headers: &str) -> String {
     let (gateway, authority) = gateway(answer).await;
     let mut stream = TcpStream::connect(gateway).await.expect("it listens");
     let ask =
