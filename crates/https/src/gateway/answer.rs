@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use keepwarm_transport::error::ErrorKind as TransportKind;
 
 use super::{
     Counters, Shared,
@@ -83,7 +84,7 @@ impl HttpBody for Out {
     }
 }
 
-/// An origin's answer. `is_browser`: a browser asked.
+/// An origin's answer, unless it is none. `is_browser`: a browser asked.
 pub(super) fn pass_on(
     answer: Response<Body>,
     route: &Route,
@@ -91,6 +92,10 @@ pub(super) fn pass_on(
     shared: Arc<Shared>,
     stage: Stage,
 ) -> Response<Out> {
+    if answer.status().is_informational() {
+        Counters::count(&shared.counters.failed);
+        return refuse(&switched(&answer), stage);
+    }
     let (mut head, body) = answer.into_parts();
     head.version = Version::HTTP_11;
     strip(&mut head.headers);
@@ -121,6 +126,14 @@ pub(super) fn refuse(refusal: &Refusal, stage: Stage) -> Response<Out> {
         );
     }
     response
+}
+
+/// What a 101 is to a client that asked for no upgrade, as none of the gateway's can: what follows would not be HTTP, and the client would take
+/// it for answers (RFC 9110 section 15.2.2).
+fn switched(answer: &Response<Body>) -> Refusal {
+    let (address, status) = (answer.body().served().address, answer.status());
+    let text = format!("{address} answered {status}, and no upgrade was asked for");
+    Refusal::new(StatusCode::BAD_GATEWAY, TransportKind::Http1.as_str(), text)
 }
 
 /// Removes what was about the connection to the origin (RFC 9110 section 7.6.1), and what only the gateway may say.

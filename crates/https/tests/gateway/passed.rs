@@ -106,4 +106,13 @@ async fn an_origin_does_not_speak_for_the_gateway() {
 async fn an_answer_that_breaks_http_is_a_bad_gateway() {
     let answer = ask("SSH-2.0-OpenSSH\r\n\r\n", "").await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("keepwarm-error: "), "{answer}");
+    // Nobody asked for an upgrade.
+    for switch in [
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nno http",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    ] {
+        let answer = ask(switch, "connection: upgrade\r\nupgrade: websocket\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("keepwarm-error: http1\r\n"), "{answer}");
+        assert!(!answer.contains("no http"), "{answer}");
+    }
 }
