@@ -29,9 +29,9 @@ fn prefixed(location: &str, host: &Authority, path: &str) -> Option<String> {
         // Relative to the gateway's URL it would become http.
         return location.starts_with("//").then(|| format!("https:{location}"));
     }
-    let path_end = location.find(['?', '#']).unwrap_or(location.len());
-    let has_scheme = location[..path_end].split('/').next().is_some_and(|first| first.contains(':'));
-    if has_scheme || path_end == 0 {
+    let reference = &location[..path_end(location)];
+    let has_scheme = reference.split(SLASHES).next().is_some_and(|first| first.contains(':'));
+    if has_scheme || reference.is_empty() {
         return None;
     }
     if location.starts_with('/') {
@@ -60,31 +60,51 @@ fn is_same(other: &str, host: &Authority) -> bool {
 
 /// A path of the origin as one of the gateway. Dots are resolved here: there they would climb out of the origin.
 fn within(host: &Authority, path: &str) -> String {
-    let (path, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
+    let (path, rest) = path.split_at(path_end(path));
     format!("{PREFIX}{host}{}{rest}", without_dots(path))
 }
 
-/// RFC 3986 section 5.2.4.
+/// RFC 3986 section 5.2.4, and what browsers read the same way (WHATWG URL section 4.4): `\` as `/`, `%2e` as a dot, and a tab as nothing.
 fn without_dots(path: &str) -> String {
+    let path = path.replace('\t', "");
     let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    let mut segments = path.strip_prefix(SLASHES).unwrap_or(&path).split(SLASHES).peekable();
     while let Some(segment) = segments.next() {
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
+        match dots(segment) {
+            None => kept.push(segment),
+            Some(count) => {
+                if count == 2 {
                     kept.pop();
                 }
                 if segments.peek().is_none() {
                     kept.push("");
                 }
             }
-            _ => kept.push(segment),
         }
     }
     format!("/{}", kept.join("/"))
 }
 
+/// How many dots a segment is that means a directory: one or two.
+fn dots(segment: &str) -> Option<usize> {
+    let (mut rest, mut count) = (segment, 0);
+    while !rest.is_empty() {
+        let is_encoded = rest.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("%2e"));
+        rest = if is_encoded { &rest[3..] } else { rest.strip_prefix('.')? };
+        count += 1;
+    }
+    (1..=2).contains(&count).then_some(count)
+}
+
+/// Where query or fragment begin.
+fn path_end(location: &str) -> usize {
+    location.find(['?', '#']).unwrap_or(location.len())
+}
+
 const SCHEME: &str = "https://";
+
+/// What separates segments to browsers.
+const SLASHES: [char; 2] = ['/', '\\'];
 
 #[cfg(test)]
 mod tests {
@@ -105,6 +125,15 @@ mod tests {
             ("../z", "/https/a.example/z"),
             ("../../../b.example/z", "/https/a.example/b.example/z"),
             ("/../../b.example/..", "/https/a.example/"),
+            ("/%2e%2e/%2E./b.example/.%2e", "/https/a.example/"),
+            ("%2E%2e/..%2f/z", "/https/a.example/..%2f/z"),
+            ("..\\..\\b.example\\z", "/https/a.example/b.example/z"),
+            ("..\\..\\b.example:1/z", "/https/a.example/b.example:1/z"),
+            ("/\\b.example\\z", "/https/a.example//b.example/z"),
+            ("/.\t./.\t%2e/b.example/z", "/https/a.example/b.example/z"),
+            ("/.../%2e%2e%2e/%2/..%", "/https/a.example/.../%2e%2e%2e/%2/..%"),
+            ("/x\\..\\z?q=\\..\\r", "/https/a.example/z?q=\\..\\r"),
+            ("https://a.example/%2e%2e/b.example/", "/https/a.example/b.example/"),
             ("https://a.example", "/https/a.example/"),
             ("HTTPS://A.example:443/z", "/https/a.example/z"),
             ("https://a.example?q", "/https/a.example/?q"),
