@@ -4,7 +4,11 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -86,6 +90,10 @@ impl Head {
         let mut own = parts.headers;
         if !own.is_empty() {
             strip(&mut own);
+            if profile.is_some() && own.contains_key(header::RANGE) {
+                // A range of a coded answer cannot be decoded.
+                own.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+            }
         }
         #[cfg(feature = "browser")]
         let decodes = profile.is_some() && !own.contains_key(header::ACCEPT_ENCODING);
@@ -184,6 +192,14 @@ pub(crate) fn headers_of(profile: &Profile) -> Arc<HeaderMap> {
     Arc::new(profile.headers.iter().filter_map(header).collect())
 }
 
+/// By when the head of an answer must be there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until {
+    pub(crate) at: Instant,
+    /// While a body that streams is on its way, the wait begins anew with this; its own pauses are bounded. `None`: `at` holds.
+    pub(crate) after_upload: Option<Duration>,
+}
+
 /// Sends a request over a leased connection. On failure the lease comes back; it is not to be used for another request if it was spoilt.
 ///
 /// # Cancel safety
@@ -194,24 +210,25 @@ pub(crate) async fn send(
     head: &Head,
     body: &mut RequestBody,
     body_timeout: Duration,
-    until: Instant,
+    until: Until,
     in_flight: Option<InFlight>,
 ) -> Result<(response::Parts, Incoming), (Failure, Lease<Dialer>, Option<InFlight>)> {
     let spoils = matches!(lease.wire, Wire::Http1(_));
     let mut hold = Hold { lease: Some(lease), in_flight, upload: None, spoils };
+    let is_sent = Arc::new(AtomicBool::new(body.whole().is_some()));
     let result = match &hold.lease().wire {
         Wire::Http2(handle) => {
             let address = hold.lease().address;
-            let exchange = handle.send(head.http2(target), body, body_timeout);
-            within(until, exchange).await.map(|answer| {
+            let exchange = handle.send(head.http2(target), body, body_timeout, is_sent.clone());
+            within(until, &is_sent, exchange).await.map(|answer| {
                 let length = length(&head.method, &answer.head);
                 let incoming = h2::Incoming::new(answer.body, address, length);
                 (answer.head, Stream::Http2(incoming), answer.upload)
             })
         }
         Wire::Http1(handle) => {
-            let exchange = handle.send(head.http1(target), body, body_timeout);
-            within(until, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
+            let exchange = handle.send(head.http1(target), body, body_timeout, is_sent.clone());
+            within(until, &is_sent, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
         }
     };
     match result {
@@ -231,8 +248,22 @@ pub(crate) async fn send(
     }
 }
 
-async fn within<T>(until: Instant, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout_at(until.into(), exchange).await.unwrap_or(Err(Failure::Silent))
+async fn within<T>(
+    until: Until,
+    is_sent: &AtomicBool,
+    exchange: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut exchange = pin!(exchange);
+    let mut at = until.at;
+    loop {
+        match (tokio::time::timeout_at(at.into(), &mut exchange).await, until.after_upload) {
+            (Ok(result), _) => return result,
+            (Err(_), Some(patience)) if !is_sent.load(Ordering::Acquire) => {
+                at = (tokio::time::Instant::now() + patience).into_std();
+            }
+            (Err(_), _) => return Err(Failure::Silent),
+        }
+    }
 }
 
 /// What an answer's head says about the length of its body (RFC 9110 section 8.6).

@@ -20,7 +20,7 @@ use crate::{
     client::Pool,
     config::{AddressSource, Validate},
     error::{Error, Side},
-    exchange::{self, Failure, Head},
+    exchange::{self, Failure, Head, Until},
     inventory::{AddressFile, AddressRow, AddressState, Choice, Found, SourceId, expand},
     origin::Origin,
 };
@@ -210,7 +210,8 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     let profile = origin.config.profile_headers.then(|| origin.main().headers());
     let mut body = RequestBody::empty();
     let head = Head::new(request.into_parts().0, profile, &body);
-    match exchange::send(lease, origin.main(), &head, &mut body, timeout, deadline.into_std(), None).await {
+    let until = Until { at: deadline.into_std(), after_upload: None };
+    match exchange::send(lease, origin.main(), &head, &mut body, timeout, until, None).await {
         Err((Failure::Silent, mut lease, _)) => {
             lease.poison();
             Err(Bad::Address(format!("no answer to {} within {timeout:.1?}", validate.method)))

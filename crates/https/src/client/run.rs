@@ -25,7 +25,7 @@ use crate::{
     body::{Body, RequestBody},
     connection::{Dialer, Target},
     error::Error,
-    exchange::{self, Failure, Head, Incoming},
+    exchange::{self, Failure, Head, Incoming, Until},
     inventory::{self, AddressId, Choice, Unusable},
     keeper::is_local,
     origin::{InFlight, Origin},
@@ -347,6 +347,9 @@ impl Run<'_> {
         self.tries += 1;
         served.tries = self.tries;
         let body_timeout = self.origin.config.body_timeout;
+        // Who named a deadline meant it; the default one is about servers that do not answer.
+        let after_upload = self.options.deadline.is_none().then_some(self.origin.config.timeout);
+        let until = Until { at: until, after_upload };
         let (head, body) = (&self.head, &mut self.body);
         let result = exchange::send(lease, self.target, head, body, body_timeout, until, Some(in_flight)).await;
         let ended = now();

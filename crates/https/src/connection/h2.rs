@@ -8,7 +8,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -235,6 +238,7 @@ impl Handle {
         request: Request<()>,
         body: &mut RequestBody,
         body_timeout: Duration,
+        is_sent: Arc<AtomicBool>,
     ) -> Result<Answer, Failure> {
         let expects = expects_continue(request.headers());
         let unsent = |error: http2::Error| Failure::new(explain(&error, self.address).not_processed());
@@ -258,7 +262,7 @@ impl Handle {
                 if expects && let Some(answer) = self.wanted(&mut response).await? {
                     return Ok(answer);
                 }
-                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout));
+                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout, is_sent));
             }
         }
         match response.await {
@@ -342,7 +346,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    fn start(body: RequestBody, stream: SendStream<Bytes>, patience: Duration) -> Upload {
+    fn start(body: RequestBody, stream: SendStream<Bytes>, patience: Duration, is_sent: Arc<AtomicBool>) -> Upload {
         let failed = Arc::<Mutex<Option<BoxError>>>::default();
         let note = Arc::clone(&failed);
         let task = tokio::spawn(async move {
@@ -351,6 +355,7 @@ impl Upload {
                 *note.lock() = Some(error);
                 stream.send_reset(Reason::CANCEL);
             }
+            is_sent.store(true, Ordering::Release);
         });
         Upload { task, failed }
     }
