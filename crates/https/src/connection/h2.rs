@@ -147,7 +147,8 @@ where
 {
     fn tell(&mut self, sender: &Mutex<SendRequest<Bytes>>, cx: &mut Context<'_>) {
         // http2 tells of a GOAWAY those who would send, so one asks without sending.
-        let ready = sender.lock().poll_ready(cx);
+        // A clone: the sender itself would take the waker of an upload that waits in line.
+        let ready = sender.lock().clone().poll_ready(cx);
         if !self.going_away && matches!(&ready, Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote()) {
             self.going_away = true;
             self.slot.drain();
@@ -283,12 +284,11 @@ impl Handle {
         ends: bool,
         cx: &mut Context<'_>,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), http2::Error> {
-        let mut sender = self.sender.lock();
-        match sender.poll_ready(cx) {
-            Poll::Ready(result) => result?,
-            // A sender whose last request waits in line for a stream takes no other before it. A clone does, and its request waits in
-            // the same line.
-            Poll::Pending => *sender = sender.clone(),
+        // A sender whose last request waits in line for a stream takes no other before it, and would take the waker of its upload. A
+        // clone does neither, and its request waits in the same line.
+        let mut sender = self.sender.lock().clone();
+        if let Poll::Ready(result) = sender.poll_ready(cx) {
+            result?;
         }
         sender.send_request(request, ends)
     }
@@ -320,8 +320,11 @@ impl Handle {
 
     fn failed(&self, error: &http2::Error) -> Failure {
         let explained = explain(error, self.address);
-        let is_refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        if is_refused { Failure::Refused(explained) } else { Failure::new(explained) }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => Failure::Refused(explained),
+            Some(_) if error.is_reset() && error.is_remote() => Failure::Reset(explained),
+            _ => Failure::new(explained),
+        }
     }
 
     /// Whether the peer still answers.

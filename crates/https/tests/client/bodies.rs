@@ -252,3 +252,17 @@ async fn a_get_whose_body_streams_arrives_with_it() {
         assert_eq!(upload.length, 2048, "{http:?}");
     }
 }
+
+#[tokio::test]
+async fn a_body_that_timed_out_frees_its_stream_while_it_is_held() {
+    for http in BOTH {
+        let lab = lab(1).await;
+        let config = OriginConfig { http, body_timeout: Duration::from_millis(200), ..origin(&lab) };
+        let client = client_of(&lab, config, PoolConfig::default());
+        lab.update_faults(first(&lab), |faults| faults.bytes_per_second = Some(1));
+        let mut held = client.get(&url(&lab, "/bytes/100000")).await.expect("an answer").into_body();
+        while let Some(Ok(_)) = held.frame().await {}
+        eventually("the server hears of it", || lab.total().streams_open == 0).await;
+        drop(held);
+    }
+}
