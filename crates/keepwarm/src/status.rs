@@ -374,7 +374,8 @@ pub struct ErrorBody {
     pub error: String,
 }
 
-/// Serves the endpoint on `listener` until `stop` is sent or its sender is gone, then lets requests in progress end.
+/// Serves the endpoint on `listener` until `stop` is sent or its sender is gone, then lets requests in progress end. How long that may
+/// take is the caller's to bound: a client may never send the rest of its request.
 ///
 /// At most 64 connections; further ones wait to be accepted. A connection that sends no request head within 10 s is closed.
 ///
@@ -385,9 +386,12 @@ pub async fn serve(listener: TcpListener, snapshots: Arc<dyn Snapshots>, mut sto
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
             _ = stop.changed() => break,
         };
         while connections.try_join_next().is_some() {}

@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 
 use super::support::*;
-use crate::support::{free_address, text};
+use crate::support::{Daemon as DnsDaemon, free_address, text};
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +61,44 @@ async fn a_warm_up_does_not_hold_up_the_end() {
     let (code, _, stderr) = warming.await.unwrap();
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("the daemon is stopping"), "{stderr}");
+}
+
+/// As many requests without their bodies as the status endpoint has connections; each is being read.
+#[cfg(unix)]
+async fn unfinished_requests(control: std::net::SocketAddr) -> Vec<tokio::net::TcpStream> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const HEAD: &[u8] = b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        let mut stream = tokio::net::TcpStream::connect(control).await.unwrap();
+        stream.write_all(HEAD).await.unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100");
+        streams.push(stream);
+    }
+    streams
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfinished_status_request_does_not_hold_up_the_end() {
+    let dns = DnsDaemon::start("udp").await;
+    let https = Bench::new(1, &Keys::default()).await.start().await;
+    let (dns_streams, https_streams) =
+        (unfinished_requests(dns.control).await, unfinished_requests(https.bench.control).await);
+    dns.signal("TERM");
+    https.signal("TERM");
+    let dns = tokio::task::spawn_blocking(|| dns.wait());
+    let both = async { (dns.await.unwrap(), https.wait().await) };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), both).await;
+    let (dns, https) = ended.expect("they end though their clients neither go on nor go away");
+    for output in [dns, https] {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(text(&output).contains("requests to the status endpoint did not end: cut off"), "{}", text(&output));
+    }
+    drop((dns_streams, https_streams));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
