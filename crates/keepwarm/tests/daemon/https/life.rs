@@ -152,6 +152,16 @@ async fn what_keeps_it_from_starting_is_named_with_its_exit_code() {
     assert!(said.contains("did you mean \"plain\"?"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_dns_there_is_no_cache_and_it_is_said_so() {
+    let daemon = Bench::new(1, &Keys::default()).await.start().await;
+    for command in [&["cache"][..], &["cache", "--json"], &["cache", "flush", "--all"], &["cache", "flush", "a.test"]] {
+        let (code, stdout, stderr) = daemon.run(command).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{command:?}: {stderr}");
+        assert!(stderr.contains("the daemon's config has no [dns]: there is no cache"), "{command:?}: {stderr}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn https_has_the_threads_that_the_config_gives_it() {
