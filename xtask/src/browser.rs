@@ -50,6 +50,12 @@ impl Tools {
         }
         if let Some(libclang) = &self.libclang {
             command.env("LIBCLANG_PATH", libclang);
+            // The wheel lacks the compiler's own headers; the C compiler's do.
+            if let Ok(output) = Command::new("cc").arg("-print-file-name=include").output() {
+                let headers = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                let own = env::var("BINDGEN_EXTRA_CLANG_ARGS").unwrap_or_default();
+                command.env("BINDGEN_EXTRA_CLANG_ARGS", format!("{own} -isystem {headers}").trim());
+            }
         }
     }
 }

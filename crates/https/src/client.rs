@@ -367,6 +367,13 @@ impl Client {
         self.inner.origins.write().closed = true;
         let mut keepers = std::mem::take(&mut *self.inner.keepers.lock());
         keepers.shutdown().await;
+        for entry in self.inner.origins.read().by_authority.values() {
+            // Whoever waits for addresses waits in vain.
+            entry.origin.touch(|progress| {
+                progress.lookups += 1;
+                progress.trouble = Some("the client was closed".into());
+            });
+        }
         let deadline = tokio::time::Instant::now() + patience;
         self.inner.pool.drain(deadline.into_std()).await
     }
@@ -447,7 +454,7 @@ impl Inner {
             return;
         }
         let mut keeper = entry.keeper.lock();
-        if keeper.is_none() {
+        if keeper.is_none() && !self.origins.read().closed {
             let mut keepers = self.keepers.lock();
             while keepers.try_join_next().is_some() {}
             *keeper = Some(keepers.spawn(keeper::keep(self.pool.clone(), Arc::downgrade(&entry.origin))));
@@ -482,7 +489,8 @@ fn pool(config: &PoolConfig) -> Result<Pool, StartError> {
     };
     let options = Options {
         acquire_timeout: config.acquire_timeout,
-        connect_timeout: config.connect_timeout,
+        // The dialer's own limit comes first, and names phase and side.
+        connect_timeout: config.connect_timeout.saturating_add(Duration::from_millis(50)),
         idle_timeout: config.idle_timeout,
         max_lifetime: Some(config.max_lifetime),
         check_interval: Some(config.check_interval),

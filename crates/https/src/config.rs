@@ -101,7 +101,8 @@ pub struct OriginConfig {
     /// What answers say about an address; the first match counts. Default: 403 and 429 rest the address for a minute, or for as long
     /// as Retry-After says.
     pub verdicts: Vec<Verdict>,
-    /// One deadline for a request up to the head of its answer: waits, dials and retries included. Default 30 s.
+    /// One deadline for a request up to the head of its answer: waits, dials and retries included. For a body that streams the wait for
+    /// the head begins at its end. Default 30 s.
     pub timeout: Duration,
     /// Longest pause between two pieces of a body, in either direction. Default 60 s.
     pub body_timeout: Duration,

@@ -19,6 +19,7 @@ use keepwarm_transport::{
     tcp::{self, TcpOptions},
     tls::TlsInfo,
 };
+use parking_lot::Mutex;
 
 use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDialer};
 
@@ -47,7 +48,7 @@ pub(crate) struct Target {
     /// For the proxy's own name.
     resolver: Arc<dyn Resolve>,
     /// Hears of dials that failed.
-    origin: Weak<dyn DialFailed>,
+    origin: Mutex<Weak<dyn DialFailed>>,
 }
 
 /// Hears of dials that failed and of whom they were made to.
@@ -77,7 +78,28 @@ impl Target {
         (&host, port, &label, versions, &proxy).hash(&mut hasher);
         let hash = hasher.finish();
         let headers = crate::exchange::headers_of(&profile);
-        Target { host, port, authority, profile, headers, label, versions, proxy, hash, dialer, resolver, origin }
+        Target {
+            host,
+            port,
+            authority,
+            profile,
+            headers,
+            label,
+            versions,
+            proxy,
+            hash,
+            dialer,
+            resolver,
+            origin: Mutex::new(origin),
+        }
+    }
+
+    /// Reports from now on to the origin of an equal target.
+    pub(crate) fn adopt(&self, other: &Target) {
+        if !std::ptr::eq(self, other) {
+            let origin = other.origin.lock().clone();
+            *self.origin.lock() = origin;
+        }
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -272,7 +294,7 @@ impl Connector for Dialer {
         let result = self.dial(key, slot).await;
         if let Err(error) = &result
             && error.side() == Side::Upstream
-            && let Some(origin) = key.target.origin.upgrade()
+            && let Some(origin) = { key.target.origin.lock().upgrade() }
         {
             origin.dial_failed(key.ip, error);
         }

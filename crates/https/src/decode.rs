@@ -8,7 +8,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use async_compression::{
+    tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
+    zstd::DParameter,
+};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, header};
 use http_body::Frame;
@@ -70,7 +73,8 @@ impl Decoded {
     pub(crate) fn new(body: Plain, coding: Coding, headers: &mut HeaderMap) -> Decoded {
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
-        let coded = Coded { body, piece: Bytes::new(), trailers: None, has_ended: false };
+        let is_brotli = matches!(coding, Coding::Brotli);
+        let coded = Coded { body, piece: Bytes::new(), trailers: None, has_ended: false, is_brotli };
         let decoder = match coding {
             Coding::Brotli => Decoder::Brotli(Box::new(BrotliDecoder::new(coded))),
             Coding::Gzip => {
@@ -79,7 +83,10 @@ impl Decoded {
                 Decoder::Gzip(Box::new(decoder))
             }
             Coding::Zlib => Decoder::Zlib(Box::new(ZlibDecoder::new(coded))),
-            Coding::Zstd => Decoder::Zstd(Box::new(ZstdDecoder::new(coded))),
+            Coding::Zstd => {
+                let params = [DParameter::window_log_max(WINDOW_LOG_MAX)];
+                Decoder::Zstd(Box::new(ZstdDecoder::with_params(coded, &params)))
+            }
         };
         Decoded { decoder, buffer: vec![0; BUFFER].into(), state: State::Coded }
     }
@@ -138,6 +145,8 @@ struct Coded {
     piece: Bytes,
     trailers: Option<HeaderMap>,
     has_ended: bool,
+    /// A coding by brotli whose first byte has not come.
+    is_brotli: bool,
 }
 
 impl Coded {
@@ -149,7 +158,16 @@ impl Coded {
                 break;
             };
             match frame.map_err(io::Error::other)?.into_data() {
-                Ok(data) => self.piece = data,
+                Ok(data) => {
+                    let first = data.first().copied();
+                    self.piece = data;
+                    if let Some(first) = first
+                        && std::mem::take(&mut self.is_brotli)
+                        && first & 0x7f == LARGE_WINDOW
+                    {
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a window above 16 MiB")));
+                    }
+                }
                 Err(frame) => self.trailers = frame.into_trailers().ok(),
             }
         }
@@ -195,6 +213,12 @@ fn explain(error: io::Error) -> Error {
         Error::transport(TransportError::new(ErrorKind::Protocol, Phase::Read, "decode the answer", happened))
     })
 }
+
+/// The largest window of zstd over HTTP, 8 MiB (RFC 9659).
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// How brotli's large windows begin, of up to a gibibyte, which RFC 7932 does not know.
+const LARGE_WINDOW: u8 = 0x11;
 
 /// Bytes that are decoded at a time.
 const BUFFER: usize = 16 * 1024;

@@ -4,7 +4,11 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -62,10 +66,15 @@ pub(crate) enum Failure {
     Transport(Error),
     /// The server refused the stream, and would refuse others: it has too much to do (RFC 9113 section 8.7).
     Refused(Error),
+    /// The server gave up this one stream: its word on the request, and not on the connection or the address.
+    Reset(Error),
     /// The caller's own body.
     RequestBody(BoxError),
     /// Nothing came in time.
-    Silent,
+    Silent {
+        /// Whether the request was on its way as a whole; otherwise the silence may be the caller's.
+        is_sent: bool,
+    },
 }
 
 impl Failure {
@@ -82,14 +91,22 @@ impl Head {
     /// Takes what is sent of a request: no header that is only for one connection (RFC 9110 section 7.6.1), and the profile's headers
     /// where they are missing, in the profile's order.
     pub(crate) fn new(parts: request::Parts, profile: Option<&Arc<HeaderMap>>, body: &RequestBody) -> Head {
-        let path = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = path(parts.uri);
         let mut own = parts.headers;
         if !own.is_empty() {
             strip(&mut own);
+            if profile.is_some() && own.contains_key(header::RANGE) {
+                // A range of a coded answer cannot be decoded.
+                own.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+            }
+        }
+        let exact = http_body::Body::size_hint(body).exact();
+        if own.contains_key(header::CONTENT_LENGTH) {
+            true_length(&mut own, exact);
         }
         #[cfg(feature = "browser")]
         let decodes = profile.is_some() && !own.contains_key(header::ACCEPT_ENCODING);
-        let length = http_body::Body::size_hint(body).exact().filter(|length| *length > 0);
+        let length = exact.filter(|length| *length > 0);
         let headers = match profile {
             Some(profile) if own.is_empty() && length.is_none() => Headers::Shared(profile.clone()),
             _ => {
@@ -139,6 +156,17 @@ impl Head {
     }
 }
 
+/// Path and query, beginning with a slash as HTTP wants it.
+fn path(uri: Uri) -> PathAndQuery {
+    match uri.into_parts().path_and_query {
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", path.as_str())).expect("a query stays valid behind a slash")
+        }
+        Some(path) => path,
+        None => PathAndQuery::from_static("/"),
+    }
+}
+
 /// Removes what is about one connection and what the connection says itself.
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -154,6 +182,17 @@ fn strip(headers: &mut HeaderMap) {
             continue;
         }
         headers.remove(name);
+    }
+}
+
+/// Lets Content-Length say what is sent. A length that is said and not sent would be taken from the next request on the connection.
+fn true_length(headers: &mut HeaderMap, exact: Option<u64>) {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    let one = said.next().filter(|_| said.next().is_none());
+    let said = one.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match exact.or(said) {
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
+        None => drop(headers.remove(header::CONTENT_LENGTH)),
     }
 }
 
@@ -184,6 +223,14 @@ pub(crate) fn headers_of(profile: &Profile) -> Arc<HeaderMap> {
     Arc::new(profile.headers.iter().filter_map(header).collect())
 }
 
+/// By when the head of an answer must be there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until {
+    pub(crate) at: Instant,
+    /// While a body that streams is on its way, the wait begins anew with this; its own pauses are bounded. `None`: `at` holds.
+    pub(crate) after_upload: Option<Duration>,
+}
+
 /// Sends a request over a leased connection. On failure the lease comes back; it is not to be used for another request if it was spoilt.
 ///
 /// # Cancel safety
@@ -194,45 +241,64 @@ pub(crate) async fn send(
     head: &Head,
     body: &mut RequestBody,
     body_timeout: Duration,
-    until: Instant,
+    until: Until,
     in_flight: Option<InFlight>,
 ) -> Result<(response::Parts, Incoming), (Failure, Lease<Dialer>, Option<InFlight>)> {
     let spoils = matches!(lease.wire, Wire::Http1(_));
     let mut hold = Hold { lease: Some(lease), in_flight, upload: None, spoils };
+    let is_sent = Arc::new(AtomicBool::new(body.whole().is_some()));
+    let is_small = body.whole().is_none_or(|whole| whole.len() <= SMALL);
     let result = match &hold.lease().wire {
         Wire::Http2(handle) => {
             let address = hold.lease().address;
-            let exchange = handle.send(head.http2(target), body, body_timeout);
-            within(until, exchange).await.map(|answer| {
+            let exchange = handle.send(head.http2(target), body, body_timeout, is_sent.clone());
+            within(until, &is_sent, exchange).await.map(|answer| {
                 let length = length(&head.method, &answer.head);
                 let incoming = h2::Incoming::new(answer.body, address, length);
                 (answer.head, Stream::Http2(incoming), answer.upload)
             })
         }
         Wire::Http1(handle) => {
-            let exchange = handle.send(head.http1(target), body, body_timeout);
-            within(until, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
+            let exchange = handle.send(head.http1(target), body, body_timeout, is_sent.clone());
+            within(until, &is_sent, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
         }
     };
     match result {
         Ok((parts, stream, upload)) => {
             hold.upload = upload;
             let length = length(&head.method, &parts);
-            let mut incoming = Incoming { stream, hold: Some(hold), length, is_over: false };
-            if incoming.stream.is_end_stream() {
+            let mut incoming = Incoming { stream: Some(stream), hold: Some(hold), length, is_over: false };
+            if incoming.stream.as_ref().is_some_and(Stream::is_end_stream) {
                 incoming.end();
             }
             Ok((parts, incoming))
         }
-        Err(failure) => {
+        Err(mut failure) => {
+            if let Failure::Silent { is_sent } = &mut failure {
+                *is_sent &= is_small;
+            }
             let (lease, in_flight) = hold.take();
             Err((failure, lease, in_flight))
         }
     }
 }
 
-async fn within<T>(until: Instant, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout_at(until.into(), exchange).await.unwrap_or(Err(Failure::Silent))
+async fn within<T>(
+    until: Until,
+    is_sent: &AtomicBool,
+    exchange: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut exchange = pin!(exchange);
+    let mut at = until.at;
+    loop {
+        match (tokio::time::timeout_at(at.into(), &mut exchange).await, until.after_upload) {
+            (Ok(result), _) => return result,
+            (Err(_), Some(patience)) if !is_sent.load(Ordering::Acquire) => {
+                at = (tokio::time::Instant::now() + patience).into_std();
+            }
+            (Err(_), _) => return Err(Failure::Silent { is_sent: is_sent.load(Ordering::Acquire) }),
+        }
+    }
 }
 
 /// What an answer's head says about the length of its body (RFC 9110 section 8.6).
@@ -280,7 +346,8 @@ impl Drop for Hold {
 
 /// An answer's body as it comes.
 pub(crate) struct Incoming {
-    stream: Stream,
+    /// `None` once it is over: its stream or connection is let go before the lease is.
+    stream: Option<Stream>,
     /// `None` once the connection was given back.
     hold: Option<Hold>,
     length: Option<u64>,
@@ -307,14 +374,15 @@ impl Incoming {
             return Poll::Ready(None);
         }
         let frame = ready!(match &mut self.stream {
-            Stream::Http2(body) => body.poll_frame(cx),
-            Stream::Http1(body) => body.poll_frame(cx),
+            Some(Stream::Http2(body)) => body.poll_frame(cx),
+            Some(Stream::Http1(body)) => body.poll_frame(cx),
+            None => Poll::Ready(None),
         });
         match &frame {
             None => self.end(),
             Some(Err(_)) => self.give_up(),
             Some(Ok(frame)) => {
-                if frame.is_trailers() || self.stream.is_end_stream() {
+                if frame.is_trailers() || self.stream.as_ref().is_none_or(Stream::is_end_stream) {
                     self.end();
                 }
                 self.length = match (self.length, frame.data_ref()) {
@@ -329,8 +397,9 @@ impl Incoming {
     /// The whole body came: the connection may serve the next.
     fn end(&mut self) {
         self.is_over = true;
+        let stream = self.stream.take();
         let Some(mut hold) = self.hold.take() else { return };
-        if let Stream::Http1(body) = &mut self.stream {
+        if let Some(Stream::Http1(mut body)) = stream {
             hold.spoils = !body.ended();
         }
         // An answer may end before the request does (RFC 9113 section 8.1); the stream is in use until both have.
@@ -345,6 +414,7 @@ impl Incoming {
     /// The body is given up: so is its stream, or its connection where that is exclusive.
     pub(crate) fn give_up(&mut self) {
         self.is_over = true;
+        self.stream = None;
         self.hold = None;
     }
 
@@ -367,12 +437,15 @@ impl Incoming {
     pub(crate) fn size_hint(&self) -> SizeHint {
         match (&self.stream, self.length) {
             _ if self.is_over => SizeHint::with_exact(0),
-            (Stream::Http1(body), _) => body.size_hint(),
-            (Stream::Http2(_), Some(length)) => SizeHint::with_exact(length),
-            (Stream::Http2(_), None) => SizeHint::default(),
+            (Some(Stream::Http1(body)), _) => body.size_hint(),
+            (_, Some(length)) => SizeHint::with_exact(length),
+            (_, None) => SizeHint::default(),
         }
     }
 }
+
+/// Bytes of a request's body that are taken to be sent at once.
+const SMALL: usize = 64 * 1024;
 
 /// Bytes of a body that are read for the sake of its connection.
 const SKIP_MAX: usize = 64 * 1024;

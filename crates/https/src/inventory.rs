@@ -428,6 +428,23 @@ impl Inventory {
         self.book.counts()
     }
 
+    /// How many addresses can be chosen that are known good, or may be (candidates, where validation is not asked for).
+    pub fn usable(&self) -> usize {
+        self.book.list(book::List::Ready).len() + self.book.list(book::List::Fresh).len()
+    }
+
+    /// Whether an address may become usable without anything new being found: it is probed, or is about to be.
+    pub fn is_hopeful(&self) -> bool {
+        self.book.all().into_iter().map(|slot| self.book.address(slot)).any(|address| {
+            let waits = match address.state {
+                State::Probing { .. } => true,
+                State::Candidate { .. } => self.settings.probes_candidates,
+                State::Validated | State::Quarantined { .. } => false,
+            };
+            waits && !address.is_banned && !address.is_leaving()
+        })
+    }
+
     /// The address's id as it stands now, for reports that are about the address and not about a request.
     pub fn find(&self, ip: IpAddr) -> Option<AddressId> {
         let slot = self.book.slot_of(ip.to_canonical()).filter(|slot| !self.book.address(*slot).is_leaving())?;

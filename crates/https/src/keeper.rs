@@ -20,7 +20,7 @@ use crate::{
     client::Pool,
     config::{AddressSource, Validate},
     error::{Error, Side},
-    exchange::{self, Failure, Head},
+    exchange::{self, Failure, Head, Until},
     inventory::{AddressFile, AddressRow, AddressState, Choice, Found, SourceId, expand},
     origin::Origin,
 };
@@ -201,7 +201,8 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     let deadline = tokio::time::Instant::now() + timeout;
     let host = origin.host(pool, origin.main(), ip);
     let options = AcquireOptions { deadline: Some(deadline.into_std()), ..AcquireOptions::default() };
-    let lease = host.acquire_with(options).await.map_err(|error| not_leased(&error, timeout))?;
+    let lease =
+        host.acquire_with(options).await.map_err(|error| not_leased(&error, timeout, origin.config.proxy.is_some()))?;
     let Some(validate) = validate else { return Ok(()) };
     let mut request = Request::new(());
     *request.method_mut() = validate.method.clone();
@@ -210,13 +211,16 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     let profile = origin.config.profile_headers.then(|| origin.main().headers());
     let mut body = RequestBody::empty();
     let head = Head::new(request.into_parts().0, profile, &body);
-    match exchange::send(lease, origin.main(), &head, &mut body, timeout, deadline.into_std(), None).await {
-        Err((Failure::Silent, mut lease, _)) => {
+    let until = Until { at: deadline.into_std(), after_upload: None };
+    match exchange::send(lease, origin.main(), &head, &mut body, timeout, until, None).await {
+        Err((Failure::Silent { .. }, mut lease, _)) => {
             lease.poison();
             Err(Bad::Address(format!("no answer to {} within {timeout:.1?}", validate.method)))
         }
         Err((Failure::Transport(error), ..)) if is_local(&error) => Err(Bad::Local(error.to_string())),
-        Err((Failure::Transport(error) | Failure::Refused(error), ..)) => Err(Bad::Address(error.to_string())),
+        Err((Failure::Transport(error) | Failure::Refused(error) | Failure::Reset(error), ..)) => {
+            Err(Bad::Address(error.to_string()))
+        }
         Err((Failure::RequestBody(error), ..)) => Err(Bad::Local(error.to_string())),
         Ok((head, mut incoming)) => {
             if !validate.statuses.contains(head.status) {
@@ -228,13 +232,14 @@ async fn check(pool: &Pool, origin: &Arc<Origin>, ip: IpAddr) -> Result<(), Bad>
     }
 }
 
-fn not_leased(error: &AcquireError<TransportError>, timeout: Duration) -> Bad {
+fn not_leased(error: &AcquireError<TransportError>, timeout: Duration, has_proxy: bool) -> Bad {
     if let AcquireError::Dial(dial) = error {
         return if is_local(dial) { Bad::Local(dial.to_string()) } else { Bad::Address(dial.to_string()) };
     }
     match Error::acquire(error).side() {
-        Side::Upstream => Bad::Address(format!("no connection within {timeout:.1?}: {error}")),
-        Side::Local | Side::Client => Bad::Local(error.to_string()),
+        // Behind a proxy nobody knows which of the two was slow.
+        Side::Upstream if !has_proxy => Bad::Address(format!("no connection within {timeout:.1?}: {error}")),
+        Side::Upstream | Side::Local | Side::Client => Bad::Local(error.to_string()),
     }
 }
 
@@ -303,17 +308,17 @@ pub(crate) async fn warm_up(
         let more = wanted - report.open;
         let mut dials: FuturesUnordered<_> =
             hosts.into_iter().take(more.min(DIALS_MAX)).map(|host| async move { host.warm_up(round).await }).collect();
-        let mut progressed = false;
         while let Some(result) = dials.next().await {
-            match result {
-                Ok(_) => progressed = true,
-                Err(error) => last = Some(error),
+            if let Err(error) = result {
+                last = Some(error);
             }
             let rows = origin.rows(tokio::time::Instant::now().into_std());
             tell(&self::report(pool, origin, &rows, wanted));
         }
+        let rows = origin.rows(tokio::time::Instant::now().into_std());
+        let progressed = count_open(pool, origin, &rows) > report.open;
         let is_late = tokio::time::Instant::now() >= deadline;
-        if !progressed && (is_late || round >= pool.limits().max_per_host) {
+        if is_late || (!progressed && round >= pool.limits().max_per_host) {
             return ended(report, last, seen.trouble.as_deref());
         }
         round += usize::from(!progressed);

@@ -191,7 +191,10 @@ impl Origin {
 
     /// The pool's handle for an address.
     pub(crate) fn host(&self, pool: &Pool, target: &Arc<Target>, ip: IpAddr) -> Host<Dialer> {
-        pool.host(&Key { target: target.clone(), ip })
+        let host = pool.host(&Key { target: target.clone(), ip });
+        // The pool may know the key from an origin that was forgotten since.
+        host.key().target.adopt(target);
+        host
     }
 
     /// The head of an answer came. Returns what its status says about the address.
@@ -269,8 +272,7 @@ impl Origin {
 
     /// Whether an address may become usable without anything new being found: it is being probed, or is about to be.
     pub(crate) fn is_hopeful(&self) -> bool {
-        let counts = self.counts();
-        counts.probing > 0 || (self.config.validate.is_some() && counts.candidate > 0)
+        self.state.lock().inventory.is_hopeful()
     }
 
     /// Whether addresses are still being found or validated.
@@ -280,9 +282,7 @@ impl Origin {
 
     /// Whether a good address is left beside those that were tried and this one.
     pub(crate) fn has_others(&self, tried: &[AddressId], this: AddressId) -> bool {
-        let counts = self.counts();
-        let usable = counts.validated + if self.config.validate.is_none() { counts.candidate } else { 0 };
-        usable > tried.iter().filter(|id| **id != this).count() + 1
+        self.state.lock().inventory.usable() > tried.iter().filter(|id| **id != this).count() + 1
     }
 
     /// The probes that are due, and when the next one is.

@@ -25,7 +25,7 @@ use crate::{
     body::{Body, RequestBody},
     connection::{Dialer, Target},
     error::Error,
-    exchange::{self, Failure, Head, Incoming},
+    exchange::{self, Failure, Head, Incoming, Until},
     inventory::{self, AddressId, Choice, Unusable},
     keeper::is_local,
     origin::{InFlight, Origin},
@@ -116,7 +116,7 @@ pub(crate) async fn run(
     };
     let profile = origin.config.profile_headers.then(|| target.headers());
     let head = Head::new(parts, profile, &body);
-    let deadline = options.deadline.unwrap_or(start + origin.config.timeout);
+    let deadline = options.deadline.unwrap_or_else(|| later(start, origin.config.timeout));
     let mut run = Run {
         inner,
         origin,
@@ -126,6 +126,7 @@ pub(crate) async fn run(
         body,
         start,
         deadline,
+        stale: 0,
         tried: SmallVec::new(),
         slow: false,
         tries: 0,
@@ -176,6 +177,8 @@ struct Run<'a> {
     tries: u32,
     /// Tries of which nothing was processed.
     unsent: u32,
+    /// Connections in a row that turned out dead.
+    stale: u8,
     /// After a connection turned out dead: only one made later will do, at this address.
     newer_than: Option<(Choice, Instant)>,
     /// Why the last try failed.
@@ -194,7 +197,11 @@ enum Step {
 impl Run<'_> {
     async fn go(&mut self) -> Result<Response<Body>, Error> {
         loop {
-            let Some((choice, in_flight)) = self.choose().await? else {
+            let chosen = match self.choose().await {
+                Ok(chosen) => chosen,
+                Err(error) => return self.kept.take().ok_or(error),
+            };
+            let Some((choice, in_flight)) = chosen else {
                 let nothing = || Error::no_address("none of its addresses can be used now");
                 return self.kept.take().ok_or_else(|| self.last.take().unwrap_or_else(nothing));
             };
@@ -219,7 +226,13 @@ impl Run<'_> {
         if let Some((choice, _)) = self.newer_than {
             return match self.origin.reserve(choice.ip, now()) {
                 Ok(chosen) => Ok(Some(chosen)),
-                Err(_) => Ok(None),
+                Err(_) if self.options.address.is_some() => Ok(None),
+                Err(_) => {
+                    // It was banned, or is not one of the origin's any more: another one.
+                    self.newer_than = None;
+                    self.tried.push(choice.id);
+                    Box::pin(self.choose()).await
+                }
             };
         }
         if let Some(ip) = self.options.address {
@@ -323,7 +336,9 @@ impl Run<'_> {
     /// No connection to the address could be had. Nothing was sent, so another may be tried whatever the request is.
     fn not_leased(&mut self, error: &AcquireError<TransportError>, choice: Choice) -> Step {
         let explained = Error::acquire(error).at(choice.ip, self.tries);
-        if let AcquireError::DialTimeout { after } = error {
+        if let AcquireError::DialTimeout { after } = error
+            && self.origin.config.proxy.is_none()
+        {
             self.origin.failed(choice.id, &format!("no connection within {after:.1?}"), now());
         }
         self.newer_than = None;
@@ -347,6 +362,9 @@ impl Run<'_> {
         self.tries += 1;
         served.tries = self.tries;
         let body_timeout = self.origin.config.body_timeout;
+        // Who named a deadline meant it; the default one is about servers that do not answer.
+        let after_upload = self.options.deadline.is_none().then_some(self.origin.config.timeout);
+        let until = Until { at: until, after_upload };
         let (head, body) = (&self.head, &mut self.body);
         let result = exchange::send(lease, self.target, head, body, body_timeout, until, Some(in_flight)).await;
         let ended = now();
@@ -369,7 +387,13 @@ impl Run<'_> {
             Err((Failure::Transport(error), lease, _)) => {
                 self.not_answered(&error, lease, choice, is_repeatable, streams, ended)
             }
-            Err((Failure::Silent, lease, _)) => self.silent(lease, choice, is_repeatable, sent_at, ended),
+            Err((Failure::Reset(error), lease, _)) => {
+                drop(lease);
+                self.reset(&error, choice, is_repeatable, ended)
+            }
+            Err((Failure::Silent { is_sent }, lease, _)) => {
+                self.silent(lease, choice, is_repeatable && is_sent, is_sent, sent_at, ended)
+            }
         }
     }
 
@@ -417,7 +441,7 @@ impl Run<'_> {
         let patience = self.origin.config.body_timeout;
         let answer = response.map(|incoming| Body::new(incoming, served, patience));
         #[cfg(feature = "browser")]
-        let answer = if self.head.decodes { decoded(answer) } else { answer };
+        let answer = if self.head.decodes && self.has_whole_body(answer.status()) { decoded(answer) } else { answer };
         let improves = word.is_some_and(|word| word.retry) && is_repeatable && self.kept.is_none();
         if improves && self.may_try_again(now) && self.origin.has_others(&self.tried, choice.id) {
             self.tried.push(choice.id);
@@ -444,10 +468,13 @@ impl Run<'_> {
             return Step::Failed(explained());
         }
         let explained = explained();
-        if lease.reused() && self.newer_than.is_none() && ends_connection(error) {
+        if lease.reused() && self.stale < STALE_MAX && ends_connection(error) {
             // The connection was dead before the request came: not the address's fault. Once more over a new one.
             lease.reuse_failed();
-            self.newer_than = Some((choice, lease.opened_at() + Duration::from_nanos(1)));
+            // Those that were opened in between may be dead as well: the second time only a dial from now on will do.
+            let after = if self.stale == 0 { lease.opened_at() + Duration::from_nanos(1) } else { now };
+            self.stale += 1;
+            self.newer_than = Some((choice, after));
             self.tries -= u32::from(unprocessed);
             self.last = Some(explained);
             return Step::Again;
@@ -486,6 +513,17 @@ impl Run<'_> {
         Step::Again
     }
 
+    /// The server gave up this stream alone. Another address may do better, and nothing is wrong with this one.
+    fn reset(&mut self, error: &TransportError, choice: Choice, is_repeatable: bool, now: Instant) -> Step {
+        self.last = Some(Error::transport(error.clone()).at(choice.ip, self.tries));
+        self.newer_than = None;
+        if !is_repeatable || !self.may_try_again(now) {
+            return self.give_up();
+        }
+        self.tried.push(choice.id);
+        Step::Again
+    }
+
     fn give_up(&mut self) -> Step {
         Step::Failed(self.last.take().unwrap_or_else(Error::closed))
     }
@@ -499,13 +537,14 @@ impl Run<'_> {
         mut lease: Lease<Dialer>,
         choice: Choice,
         is_repeatable: bool,
+        is_sent: bool,
         sent_at: Instant,
         now: Instant,
     ) -> Step {
         let waited = now.saturating_duration_since(sent_at);
         let error = self.timed_out("no answer came").at(choice.ip, self.tries);
-        // Callers in a hurry say nothing about the connection or the address.
-        if waited >= self.origin.config.timeout / (self.origin.config.tries + 1) {
+        // Callers in a hurry say nothing about the connection or the address, nor do those whose own body is slow.
+        if is_sent && waited >= self.origin.config.timeout / (self.origin.config.tries + 1) {
             lease.poison();
             if !lease.reused() {
                 self.origin.failed(choice.id, &format!("no answer within {waited:.1?}"), now);
@@ -537,6 +576,12 @@ impl Run<'_> {
         !streams || self.body.whole().is_none()
     }
 
+    /// Whether the answer's body is a whole representation, so that its coding can be decoded.
+    #[cfg(feature = "browser")]
+    fn has_whole_body(&self, status: http::StatusCode) -> bool {
+        self.head.method != http::Method::HEAD && !matches!(status.as_u16(), 204 | 206 | 304)
+    }
+
     fn may_try_again(&self, now: Instant) -> bool {
         self.tries < self.origin.config.tries && now < self.deadline && self.origin.may_retry()
     }
@@ -565,6 +610,10 @@ fn decoded(answer: Response<Body>) -> Response<Body> {
     Response::from_parts(head, body)
 }
 
+fn later(now: Instant, by: Duration) -> Instant {
+    now.checked_add(by).unwrap_or_else(|| now + FAR)
+}
+
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -574,6 +623,12 @@ fn now() -> Instant {
 fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// Connections in a row that may turn out dead before an address is blamed.
+const STALE_MAX: u8 = 2;
+
+/// Instead of times that no clock can show.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
 
 /// For how long a connection to one address is waited for while others might be quicker.
 const IMPATIENCE: Duration = Duration::from_secs(1);

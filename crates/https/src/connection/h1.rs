@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -90,17 +90,21 @@ impl Handle {
     /// Dropping the future closes the connection.
     pub(crate) async fn send(
         &self,
-        request: Request<()>,
+        mut request: Request<()>,
         body: &mut RequestBody,
         body_timeout: Duration,
+        is_sent: Arc<AtomicBool>,
     ) -> Result<Answer, Failure> {
         let gone = || Failure::new(closed(self.address).not_processed());
         let mut sender = self.sender.lock().take().ok_or_else(gone)?;
         // A connection that ended meanwhile has carried nothing.
         sender.ready().await.map_err(|error| Failure::new(explain(&error, self.address).not_processed()))?;
         let gate = Gate::new(expects_continue(request.headers()) && body.whole().is_none());
-        let is_sent = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(Mutex::new(None));
+        if body.whole().is_none() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+            // hyper sends no body of unknown length with methods that rarely have one, unless it is told to.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let sent = Sent {
             body: std::mem::take(body),
             gate: gate.waiting(),
@@ -126,7 +130,11 @@ impl Handle {
                 None => Failure::new(error),
             }
         })?;
-        let (head, incoming) = response.into_parts();
+        let (mut head, incoming) = response.into_parts();
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            // RFC 9112 section 6.3: chunks say where the body ends, and a length beside them is not true.
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         if let Some(limit) = keep_alive(&head.headers) {
             self.slot.idle_limit(limit);
         }

@@ -8,7 +8,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -144,7 +147,8 @@ where
 {
     fn tell(&mut self, sender: &Mutex<SendRequest<Bytes>>, cx: &mut Context<'_>) {
         // http2 tells of a GOAWAY those who would send, so one asks without sending.
-        let ready = sender.lock().poll_ready(cx);
+        // A clone: the sender itself would take the waker of an upload that waits in line.
+        let ready = sender.lock().clone().poll_ready(cx);
         if !self.going_away && matches!(&ready, Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote()) {
             self.going_away = true;
             self.slot.drain();
@@ -235,6 +239,7 @@ impl Handle {
         request: Request<()>,
         body: &mut RequestBody,
         body_timeout: Duration,
+        is_sent: Arc<AtomicBool>,
     ) -> Result<Answer, Failure> {
         let expects = expects_continue(request.headers());
         let unsent = |error: http2::Error| Failure::new(explain(&error, self.address).not_processed());
@@ -258,7 +263,7 @@ impl Handle {
                 if expects && let Some(answer) = self.wanted(&mut response).await? {
                     return Ok(answer);
                 }
-                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout));
+                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout, is_sent));
             }
         }
         match response.await {
@@ -279,12 +284,11 @@ impl Handle {
         ends: bool,
         cx: &mut Context<'_>,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), http2::Error> {
-        let mut sender = self.sender.lock();
-        match sender.poll_ready(cx) {
-            Poll::Ready(result) => result?,
-            // A sender whose last request waits in line for a stream takes no other before it. A clone does, and its request waits in
-            // the same line.
-            Poll::Pending => *sender = sender.clone(),
+        // A sender whose last request waits in line for a stream takes no other before it, and would take the waker of its upload. A
+        // clone does neither, and its request waits in the same line.
+        let mut sender = self.sender.lock().clone();
+        if let Poll::Ready(result) = sender.poll_ready(cx) {
+            result?;
         }
         sender.send_request(request, ends)
     }
@@ -316,8 +320,11 @@ impl Handle {
 
     fn failed(&self, error: &http2::Error) -> Failure {
         let explained = explain(error, self.address);
-        let is_refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        if is_refused { Failure::Refused(explained) } else { Failure::new(explained) }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => Failure::Refused(explained),
+            Some(_) if error.is_reset() && error.is_remote() => Failure::Reset(explained),
+            _ => Failure::new(explained),
+        }
     }
 
     /// Whether the peer still answers.
@@ -342,7 +349,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    fn start(body: RequestBody, stream: SendStream<Bytes>, patience: Duration) -> Upload {
+    fn start(body: RequestBody, stream: SendStream<Bytes>, patience: Duration, is_sent: Arc<AtomicBool>) -> Upload {
         let failed = Arc::<Mutex<Option<BoxError>>>::default();
         let note = Arc::clone(&failed);
         let task = tokio::spawn(async move {
@@ -351,6 +358,7 @@ impl Upload {
                 *note.lock() = Some(error);
                 stream.send_reset(Reason::CANCEL);
             }
+            is_sent.store(true, Ordering::Release);
         });
         Upload { task, failed }
     }

@@ -222,3 +222,47 @@ async fn a_body_that_stalls_is_an_error_in_time() {
         assert!(error.is_timeout(), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_the_wait_for_an_answer() {
+    for http in BOTH {
+        let lab = lab(1).await;
+        let config = OriginConfig { http, timeout: Duration::from_millis(300), ..origin(&lab) };
+        let client = client_of(&lab, config, PoolConfig::default());
+        let pieces = futures_util::stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (n < 10).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"piece"))), n + 1))
+        });
+        let body = RequestBody::stream(StreamBody::new(pieces));
+        let answer = client.post(&url(&lab, "/upload"), body).await.unwrap_or_else(|error| panic!("{http:?}: {error}"));
+        let upload: Upload = serde_json::from_slice(&whole(answer).await).expect("json");
+        assert_eq!(upload.length, 50, "{http:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_get_whose_body_streams_arrives_with_it() {
+    for http in BOTH {
+        let lab = lab(1).await;
+        let client = client(&lab, http);
+        let (body, _) = pieces(2);
+        let request = Request::get(url(&lab, "/upload")).body(body).expect("valid");
+        let answer = client.request(request).await.expect("an answer");
+        let upload: Upload = serde_json::from_slice(&whole(answer).await).expect("json");
+        assert_eq!(upload.length, 2048, "{http:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_timed_out_frees_its_stream_while_it_is_held() {
+    for http in BOTH {
+        let lab = lab(1).await;
+        let config = OriginConfig { http, body_timeout: Duration::from_millis(200), ..origin(&lab) };
+        let client = client_of(&lab, config, PoolConfig::default());
+        lab.update_faults(first(&lab), |faults| faults.bytes_per_second = Some(1));
+        let mut held = client.get(&url(&lab, "/bytes/100000")).await.expect("an answer").into_body();
+        while let Some(Ok(_)) = held.frame().await {}
+        eventually("the server hears of it", || lab.total().streams_open == 0).await;
+        drop(held);
+    }
+}

@@ -121,3 +121,12 @@ async fn a_coding_that_is_broken_is_an_error_of_the_upstream() {
     assert!(error.to_string().contains("not valid"), "{error}");
     assert_eq!(error.side(), keepwarm_https::Side::Upstream);
 }
+
+#[tokio::test]
+async fn a_range_is_asked_for_as_it_is() {
+    let (client, url) = client().await;
+    let request = Request::get(format!("{url}/gzip")).header(header::RANGE, "bytes=5-").body(()).expect("valid");
+    let answer = client.request(request).await.expect("an answer");
+    assert_eq!(answer.headers()["x-accepted"], "identity");
+    assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip", "what comes all the same is left alone");
+}

@@ -180,3 +180,58 @@ async fn closing_waits_for_answers_and_then_refuses() {
     assert_eq!(client.get(&url(&lab, "/")).await.expect_err("closed").kind(), ErrorKind::Closed);
     eventually("nothing is open", || lab.total().open == 0).await;
 }
+
+#[tokio::test]
+async fn a_warm_up_that_asks_for_more_than_there_may_be_ends() {
+    let lab = lab(1).await;
+    let pool = PoolConfig { max_idle: 3, ..PoolConfig::default() };
+    let client = client_of(&lab, origin(&lab), pool);
+    let authority = authority(&lab);
+    let warm = client.warm_up(&authority, 8, |_| {});
+    let report = tokio::time::timeout(Duration::from_secs(20), warm).await.expect("it ends").expect("some are open");
+    assert!(report.open < 8, "{report:?}");
+    assert!(lab.total().accepted <= 20, "{}", lab.total().accepted);
+}
+
+#[tokio::test]
+async fn closing_ends_a_search_for_addresses() {
+    #[derive(Debug)]
+    struct Never;
+    impl Resolve for Never {
+        fn resolve(&self, _: &str) -> Resolving {
+            Box::pin(std::future::pending())
+        }
+    }
+    let config = HttpsConfig { origins: vec![OriginConfig::new("slow.test")], ..HttpsConfig::default() };
+    let client = Client::new(config, Arc::new(Never)).expect("a client");
+    let search = tokio::spawn({
+        let client = client.clone();
+        async move { client.find_addresses("slow.test").await }
+    });
+    tokio::task::yield_now().await;
+    client.close(Duration::from_secs(1)).await;
+    search.await.expect("no panic").expect_err("closed");
+}
+
+#[tokio::test]
+async fn an_origin_that_was_forgotten_and_came_back_learns_of_dials_that_fail() {
+    let lab = lab(2).await;
+    lab.update_faults(first(&lab), |faults| faults.refuse = true);
+    let config = HttpsConfig {
+        any_host: Some(Box::new(OriginConfig::new("any"))),
+        any_host_max: 1,
+        roots: TlsRoots::only([lab.ca_der()]),
+        ..HttpsConfig::default()
+    };
+    let client = Client::new(config, Arc::new(keepwarm_transport::resolve::Fixed(lab.addresses()))).expect("a client");
+    for _ in 0..2 {
+        for _ in 0..40 {
+            whole(client.get(&url(&lab, "/")).await.expect("an answer")).await;
+        }
+        let rows = client.inventory(&authority(&lab)).expect("known");
+        let refusing = rows.iter().find(|row| row.ip == first(&lab)).expect("there");
+        assert_eq!(refusing.state.as_str(), "quarantined", "{refusing:?}");
+        // Another host takes its place.
+        client.get(&format!("https://other.test:{}/", lab.port())).await.expect_err("another certificate");
+    }
+}

@@ -6,5 +6,6 @@ mod coded;
 mod faults;
 mod fifty;
 mod keeping;
+mod raw;
 mod requests;
 mod setup;
