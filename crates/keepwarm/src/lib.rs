@@ -20,6 +20,7 @@ pub mod probe;
 pub mod profile;
 pub mod query;
 pub mod run;
+mod runtime;
 pub mod status;
 mod table;
 pub mod warm;

@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use keepwarm_https::{Client, RequestOptions};
 
-use crate::cli::{Exit, complain, print};
+use crate::{
+    cli::{Exit, complain, print},
+    runtime::block_on,
+};
 
 mod addresses;
 pub(crate) mod ask;
@@ -73,15 +76,14 @@ pub fn main(args: &ProbeArgs) -> anyhow::Result<Exit> {
         Ok(origin) => origin,
         Err(exit) => return Ok(exit),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let method = args.method.into();
     if args.all {
-        let report = runtime.block_on(addresses::probe(&origin, &method))?;
+        let report = block_on(addresses::probe(&origin, &method))??;
         let text = if args.json { json(&report)? } else { report.text() };
         print(&text)?;
         return Ok(if report.ok { Exit::Ok } else { Exit::Failure });
     }
-    let report = runtime.block_on(probe(&origin, &method, args.count))?;
+    let report = block_on(probe(&origin, &method, args.count))??;
     if args.json {
         print(&json(&report)?)?;
     } else if let [Row { failed: Some(failed), .. }] = &*report.requests {

@@ -21,6 +21,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
@@ -98,7 +99,7 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
     }
 
     let signal = signals.next().await;
-    let told = tokio::time::Instant::now();
+    let told = Instant::now();
     tracing::info!(signal, "stopping: what is in flight may end");
     drop(stop);
     let ended = async {
@@ -109,13 +110,14 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             }
         };
         let dns = async {
-            let _ = endpoint.await;
             match dns {
                 Some(dns) => dns.stop().await,
                 None => 0,
             }
         };
-        tokio::join!(dns, https)
+        // Side by side: a client of the status endpoint that does not finish holds up nobody's queries.
+        let (queries, requests, ()) = tokio::join!(dns, https, end_of(endpoint));
+        (queries, requests)
     };
     tokio::select! {
         (queries, requests) = ended => {
@@ -144,6 +146,15 @@ async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {
     Ok(control)
 }
 
+/// Waits for the status endpoint, which was told to stop, and cuts off what does not end within [`DRAIN`].
+async fn end_of(mut endpoint: JoinHandle<()>) {
+    if tokio::time::timeout(DRAIN, &mut endpoint).await.is_err() {
+        tracing::warn!("requests to the status endpoint did not end: cut off");
+        endpoint.abort();
+        let _ = endpoint.await;
+    }
+}
+
 /// The DNS server while it runs.
 struct Dns {
     server: Arc<Server>,
@@ -166,13 +177,27 @@ impl Dns {
 
     /// Returns how many queries were cut off.
     async fn stop(self) -> usize {
-        let cut = match Arc::try_unwrap(self.server) {
-            Ok(server) => server.stop(DRAIN).await,
-            // A status query still holds it: its answer is lost with the process.
-            Err(_) => 0,
+        let deadline = Instant::now() + DRAIN;
+        let cut = match last_of(self.server, deadline + CUT_OFF).await {
+            Some(server) => server.stop(deadline.saturating_duration_since(Instant::now())).await,
+            None => 0,
         };
         self.events.abort();
         cut
+    }
+}
+
+/// The server once no status query holds it any more; `None` when one still does at the deadline, whose answer is lost with the process.
+async fn last_of(mut server: Arc<Server>, deadline: Instant) -> Option<Server> {
+    loop {
+        match Arc::try_unwrap(server) {
+            Ok(server) => return Some(server),
+            Err(shared) => server = shared,
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        tokio::time::sleep(SHARED_POLL).await;
     }
 }
 
@@ -272,10 +297,10 @@ impl Signals {
 impl Signals {
     /// The next signal that comes after `time`. Programs that stop others often tell the process and its group, which is
     /// one wish and not two.
-    async fn next_after(&mut self, time: tokio::time::Instant) -> &'static str {
+    async fn next_after(&mut self, time: Instant) -> &'static str {
         loop {
             let signal = self.next().await;
-            if tokio::time::Instant::now() >= time {
+            if Instant::now() >= time {
                 return signal;
             }
         }
@@ -306,3 +331,9 @@ const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets, and the conf
 
 /// For how long queries and requests in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// For how long what was cut off may take to let go of the server.
+const CUT_OFF: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether a status query still holds the server.
+const SHARED_POLL: Duration = Duration::from_millis(10);

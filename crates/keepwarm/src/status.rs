@@ -40,8 +40,8 @@ pub trait Snapshots: Send + Sync + 'static {
     /// The counters of the whole daemon.
     fn stats(&self) -> Stats;
 
-    /// The cache, its limit and its counters.
-    fn cache(&self) -> CacheStatus;
+    /// The cache, its limit and its counters; none where the daemon has no DNS to have a cache of.
+    fn cache(&self) -> Option<CacheStatus>;
 
     /// Forgets the answers to every question about `name` (presentation form, any case), or all answers. Returns how many;
     /// `None` when `name` is no valid name.
@@ -374,7 +374,8 @@ pub struct ErrorBody {
     pub error: String,
 }
 
-/// Serves the endpoint on `listener` until `stop` is sent or its sender is gone, then lets requests in progress end.
+/// Serves the endpoint on `listener` until `stop` is sent or its sender is gone, then lets requests in progress end. How long that may
+/// take is the caller's to bound: a client may never send the rest of its request.
 ///
 /// At most 64 connections; further ones wait to be accepted. A connection that sends no request head within 10 s is closed.
 ///
@@ -385,9 +386,12 @@ pub async fn serve(listener: TcpListener, snapshots: Arc<dyn Snapshots>, mut sto
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
             _ = stop.changed() => break,
         };
         while connections.try_join_next().is_some() {}
@@ -432,7 +436,7 @@ pub fn router(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/api/v1/pools", get(async |State(shared): State<Shared>| Json(shared.snapshots.pools())))
         .route("/api/v1/stats", get(async |State(shared): State<Shared>| Json(shared.snapshots.stats())))
-        .route("/api/v1/cache", get(async |State(shared): State<Shared>| Json(shared.snapshots.cache())))
+        .route("/api/v1/cache", get(cache))
         .route("/api/v1/cache/flush", post(flush))
         .route("/api/v1/query", post(query))
         .merge(https::routes())
@@ -464,11 +468,21 @@ async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -
     }
 }
 
+async fn cache(State(shared): State<Shared>) -> Response {
+    shared
+        .snapshots
+        .cache()
+        .map_or_else(|| refuse(StatusCode::NOT_FOUND, NO_CACHE), |cache| Json(cache).into_response())
+}
+
 async fn flush(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
     let FlushRequest { name } = match json(&headers, &body, "a flush") {
         Ok(request) => request,
         Err((status, error)) => return refuse(status, &error),
     };
+    if shared.snapshots.cache().is_none() {
+        return refuse(StatusCode::NOT_FOUND, NO_CACHE);
+    }
     match (shared.snapshots.flush_cache(name.as_deref()), name) {
         (Some(flushed), name) => {
             // Tells whoever wonders why so many queries went to upstreams just then.
@@ -535,6 +549,7 @@ fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(ErrorBody { error: error.to_owned() })).into_response()
 }
 
+const NO_CACHE: &str = "the daemon's config has no [dns]: there is no cache";
 const CONNECTIONS_MAX: usize = 64;
 const QUERIES_MAX: usize = 16;
 const BODY_MAX: usize = 8 * 1024;

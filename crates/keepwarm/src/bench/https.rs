@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -18,6 +18,7 @@ use crate::{
         Method, json, open,
         origin::{Origin, OriginArgs, Url},
     },
+    runtime::block_on,
 };
 
 mod load;
@@ -104,8 +105,11 @@ pub(super) fn main(args: &HttpsArgs) -> anyhow::Result<Exit> {
         Ok(origin) => origin,
         Err(exit) => return Ok(exit),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let addresses = runtime.block_on(origin.find())?.addresses;
+    block_on(measure(&origin, args))?
+}
+
+async fn measure(origin: &Origin, args: &HttpsArgs) -> anyhow::Result<Exit> {
+    let addresses = origin.find().await?.addresses;
     let is_local = origin.proxy().is_none() && addresses.iter().all(IpAddr::is_loopback);
     let plan = match Plan::new(args, is_local) {
         Ok(plan) => plan,
@@ -114,7 +118,7 @@ pub(super) fn main(args: &HttpsArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let report = runtime.block_on(run(&origin, args, &addresses, plan))?;
+    let report = run(origin, args, &addresses, plan).await?;
     print(&if args.json { json(&report)? } else { report.text() })?;
     Ok(if report.ok() { Exit::Ok } else { Exit::Failure })
 }

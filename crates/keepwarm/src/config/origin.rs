@@ -37,6 +37,10 @@ pub(super) fn parse_gateway(text: &str) -> Result<SocketAddr, WordsError> {
 
 /// Reads `HOST` or `HOST:PORT`; the host comes back in lower case, without brackets and without a dot at its end.
 pub(super) fn parse_origin(text: &str) -> Result<(String, Option<u16>), WordsError> {
+    // First of all: what else is wrong would be told with parts of the text, and one may be a password.
+    if text.contains('@') {
+        return Err(refuse("names a user, and an origin is a host", ORIGIN_FORMS));
+    }
     if let Some((_, rest)) = text.split_once("://") {
         let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
         let usable = !host.contains("://") && parse_origin(host).is_ok();

@@ -180,11 +180,12 @@ impl Snapshots for Daemon {
         stats
     }
 
-    fn cache(&self) -> CacheStatus {
+    fn cache(&self) -> Option<CacheStatus> {
+        let cache_size = self.dns.as_ref()?.cache_size;
         let totals = self.server().map(|server| server.status()).unwrap_or_default();
         let lookups = totals.cache_hits + totals.cache_misses;
-        CacheStatus {
-            size: self.dns.as_ref().map_or(0, |dns| dns.cache_size),
+        Some(CacheStatus {
+            size: cache_size,
             entries: totals.cache_entries as u64,
             bytes: totals.cache_bytes as u64,
             hits: totals.cache_hits,
@@ -192,7 +193,7 @@ impl Snapshots for Daemon {
             hit_ratio: (lookups > 0).then(|| totals.cache_hits as f64 / lookups as f64),
             stale: totals.cache_stale,
             prefetches: totals.cache_prefetches,
-        }
+        })
     }
 
     fn flush_cache(&self, name: Option<&str>) -> Option<u64> {

@@ -405,6 +405,24 @@ fn passwords_are_in_no_message() {
 }
 
 #[test]
+fn parts_of_a_password_are_in_no_message_either() {
+    for (text, told) in [
+        ("[https.users]\nann = \"\"\"\nhunter2secret\\q\n\"\"\"\n", "not TOML"),
+        ("[https]\nusers = {\nann = \"hunter2secret\\q\"\n}\n", "not TOML"),
+        ("[https]\nprxy = \"http://ann:hunter2 secret@p:99999\"\n", "unknown key `https.prxy`"),
+        ("[[https.origin]]\nhost = \"a\"\nprxy = \"http://ann:hunter2 secret@p:99999\"\n", "unknown key"),
+        ("[[https.origin]]\nhost = \"a\"\nprxy = \"http://ann:hunter2 'secret@p:99999\"\n", "unknown key"),
+        ("[https]\nprxy = \"http://ann:hunter2 secret@p:99999\n", "not TOML"),
+        ("[[https.origin]]\nhost = \"ann:hunter2secret@a.test\"\n", "names a user, and an origin is a host"),
+        ("[[https.origin]]\nhost = \"https://ann:hunter2/secret@a.test\"\n", "names a user, and an origin is a host"),
+    ] {
+        let said = rendered(&format!("version = 1\n{text}"), Path::new(""));
+        assert!(!said.contains("hunter2") && !said.contains("secret"), "{said}");
+        assert!(said.contains(told), "{told}: {said}");
+    }
+}
+
+#[test]
 fn a_profile_of_a_browser_needs_a_build_that_has_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut profile = (*keepwarm_https::profile::Profile::plain()).clone();

@@ -67,8 +67,6 @@ impl fmt::Debug for Password {
 
 text_value! {
     GatewayAddress: "an address to listen on", "127.0.0.1:8180", |text| origin::parse_gateway(text).map(GatewayAddress);
-    OriginHost: "a host", "tiles.example.com", |text| origin::parse_origin(text)
-        .map(|(host, port)| OriginHost { host, port });
     AddressSource: "an address, a network, a file or \"dns\"", "192.0.2.1", origin::parse_source;
     UrlPath: "a path", "/", |text| origin::parse_path(text).map(UrlPath);
     StatusSet: "a set of statuses", "200-399", |text: &str| text.parse::<StatusSet>().map_err(|error| WordsError {
@@ -89,6 +87,27 @@ word_value! {
         ("GET", Method(http::Method::GET)),
         ("OPTIONS", Method(http::Method::OPTIONS)),
     ];
+}
+
+impl Read for OriginHost {
+    fn read(faults: &mut Faults, path: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Self> {
+        if value.get_ref().as_str().is_some_and(|text| text.contains('@')) {
+            secret::conceal_within(faults, value);
+        }
+        let read = text(value.get_ref(), "a host", "a host in quotes, such as \"tiles.example.com\"")
+            .and_then(|text| origin::parse_origin(text).map_err(|error| refusal(text, error)));
+        match read {
+            Ok((host, port)) => Some(OriginHost { host, port }),
+            Err(refusal) => {
+                faults.push(refusal.fault(path, value.span()));
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["tiles.example.com"] })
+    }
 }
 
 impl Read for ProxyUrl {

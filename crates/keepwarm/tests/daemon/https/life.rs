@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 
 use super::support::*;
-use crate::support::{free_address, text};
+use crate::support::{Daemon as DnsDaemon, free_address, text};
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,6 +63,44 @@ async fn a_warm_up_does_not_hold_up_the_end() {
     assert!(stderr.contains("the daemon is stopping"), "{stderr}");
 }
 
+/// As many requests without their bodies as the status endpoint has connections; each is being read.
+#[cfg(unix)]
+async fn unfinished_requests(control: std::net::SocketAddr) -> Vec<tokio::net::TcpStream> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const HEAD: &[u8] = b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        let mut stream = tokio::net::TcpStream::connect(control).await.unwrap();
+        stream.write_all(HEAD).await.unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100");
+        streams.push(stream);
+    }
+    streams
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfinished_status_request_does_not_hold_up_the_end() {
+    let dns = DnsDaemon::start("udp").await;
+    let https = Bench::new(1, &Keys::default()).await.start().await;
+    let (dns_streams, https_streams) =
+        (unfinished_requests(dns.control).await, unfinished_requests(https.bench.control).await);
+    dns.signal("TERM");
+    https.signal("TERM");
+    let dns = tokio::task::spawn_blocking(|| dns.wait());
+    let both = async { (dns.await.unwrap(), https.wait().await) };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), both).await;
+    let (dns, https) = ended.expect("they end though their clients neither go on nor go away");
+    for output in [dns, https] {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(text(&output).contains("requests to the status endpoint did not end: cut off"), "{}", text(&output));
+    }
+    drop((dns_streams, https_streams));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_dns_the_name_is_found_through_the_daemons_own_server() {
     let (dns, nobody) = (free_address(), free_address());
@@ -112,6 +150,16 @@ async fn what_keeps_it_from_starting_is_named_with_its_exit_code() {
     let (code, said) = refused(&file);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("did you mean \"plain\"?"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_dns_there_is_no_cache_and_it_is_said_so() {
+    let daemon = Bench::new(1, &Keys::default()).await.start().await;
+    for command in [&["cache"][..], &["cache", "--json"], &["cache", "flush", "--all"], &["cache", "flush", "a.test"]] {
+        let (code, stdout, stderr) = daemon.run(command).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{command:?}: {stderr}");
+        assert!(stderr.contains("the daemon's config has no [dns]: there is no cache"), "{command:?}: {stderr}");
+    }
 }
 
 #[cfg(target_os = "linux")]
