@@ -1,5 +1,4 @@
 //! Says at build time that profiles of browsers are left out.
-#![expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 
 use std::env;
 
