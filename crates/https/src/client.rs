@@ -37,10 +37,12 @@ use crate::{
     tls::TlsSetupError,
 };
 
+mod requests;
 mod run;
 
-pub use run::Requests;
-pub(crate) use run::{Counters, run};
+pub(crate) use requests::Counters;
+pub use requests::Requests;
+pub(crate) use run::run;
 
 /// The pool of all connections.
 pub(crate) type Pool = keepwarm_pool::Pool<Dialer>;

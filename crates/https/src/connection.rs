@@ -25,6 +25,7 @@ use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDi
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod upload;
 mod watch;
 
 use watch::{FirstBytes, Watched};
@@ -77,7 +78,7 @@ impl Target {
         let mut hasher = DefaultHasher::new();
         (&host, port, &label, versions, &proxy).hash(&mut hasher);
         let hash = hasher.finish();
-        let headers = crate::exchange::headers_of(&profile);
+        let headers = crate::head::headers_of(&profile);
         Target {
             host,
             port,

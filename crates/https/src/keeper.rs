@@ -20,7 +20,8 @@ use crate::{
     client::Pool,
     config::{AddressSource, Validate},
     error::{Error, Side},
-    exchange::{self, Failure, Head, Until},
+    exchange::{self, Failure, Until},
+    head::Head,
     inventory::{AddressFile, AddressRow, AddressState, Choice, Found, SourceId, expand},
     origin::Origin,
 };

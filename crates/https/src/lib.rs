@@ -17,6 +17,7 @@ mod decode;
 mod error;
 mod exchange;
 mod gateway;
+mod head;
 mod keeper;
 mod origin;
 mod served;

@@ -7,10 +7,7 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -20,82 +17,18 @@ use keepwarm_pool::{AcquireError, AcquireOptions, Lease};
 use keepwarm_transport::error::{Error as TransportError, ErrorKind as TransportKind};
 use smallvec::SmallVec;
 
-use super::{Inner, RequestOptions, retry_after};
+use super::{Inner, RequestOptions, requests::UnderWay, retry_after};
 use crate::{
     body::{Body, RequestBody},
     connection::{Dialer, Target},
     error::Error,
-    exchange::{self, Failure, Head, Incoming, Until},
+    exchange::{self, Failure, Incoming, Until},
+    head::Head,
     inventory::{self, AddressId, Choice, Unusable},
     keeper::is_local,
     origin::{InFlight, Origin},
     served::{Phases, Served},
 };
-
-/// What happened to the requests of an origin.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// Requests that came.
-    pub came: u64,
-    /// Requests that were answered, with whatever status.
-    pub answered: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Requests that their callers gave up.
-    pub cancelled: u64,
-    /// Tries beyond the first of a request that were sent.
-    pub retried: u64,
-    /// Requests that went over a connection that had served before.
-    pub reused: u64,
-}
-
-/// The counters behind [`Requests`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    came: AtomicU64,
-    answered: AtomicU64,
-    failed: AtomicU64,
-    retried: AtomicU64,
-    reused: AtomicU64,
-    under_way: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn came(&self) -> u64 {
-        self.came.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn read(&self) -> Requests {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (came, answered, failed) = (read(&self.came), read(&self.answered), read(&self.failed));
-        let over = came.saturating_sub(read(&self.under_way));
-        Requests {
-            came,
-            answered,
-            failed,
-            cancelled: over.saturating_sub(answered + failed),
-            retried: read(&self.retried),
-            reused: read(&self.reused),
-        }
-    }
-}
-
-/// Counts a request as under way until it is dropped.
-struct UnderWay<'a>(&'a Counters);
-
-impl<'a> UnderWay<'a> {
-    fn new(counters: &'a Counters) -> UnderWay<'a> {
-        counters.came.fetch_add(1, Ordering::Relaxed);
-        counters.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(counters)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Sends a request and returns the answer when its head has come.
 pub(crate) async fn run(

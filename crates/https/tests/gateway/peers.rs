@@ -168,3 +168,29 @@ print(session.post(upload, data=(bytes([7]) * 65536 for _ in range(160))).text)
 answer = requests.get("http://tiles.test/bytes/100000", proxies={"http": proxy})
 print(answer.status_code, len(answer.content) == 100000)
 "#;
+
+#[tokio::test]
+async fn chromium_shows_what_an_origin_answers() {
+    let rig = rig().await;
+    let profile = tempfile::tempdir().expect("a directory");
+    let profile = format!("--user-data-dir={}", profile.path().display());
+    let url = rig.url("/status/418");
+    let args = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+        &profile,
+        "--dump-dom",
+        &url,
+    ];
+    let Some((ok, page)) = run("chromium", &args).await else { return };
+    let page = String::from_utf8_lossy(&page);
+    assert!(ok && page.contains("418 I'm a teapot"), "{page}");
+    assert!(rig.lab.total().requests >= 1);
+}
