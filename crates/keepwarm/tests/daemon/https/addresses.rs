@@ -151,6 +151,7 @@ async fn what_is_not_known_is_refused_in_words() {
     let (code, _, stderr) = daemon.run(&["query", "www.example"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("has no [dns]"), "{stderr}");
-    let (code, stdout, _) = daemon.run(&["cache"]).await;
-    assert_eq!(code, Some(0), "{stdout}");
+    let (code, _, stderr) = daemon.run(&["cache"]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("has no [dns]"), "{stderr}");
 }
