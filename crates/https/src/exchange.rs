@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -58,8 +58,36 @@ impl Failure {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Until {
     pub(crate) at: Instant,
-    /// While a body that streams is on its way, the wait begins anew with this; its own pauses are bounded. `None`: `at` holds.
+    /// While a body that streams makes progress, the wait begins anew with this. `None`: `at` holds.
     pub(crate) after_upload: Option<Duration>,
+}
+
+/// How far the body of a request has come.
+#[derive(Debug)]
+pub(crate) struct Sending(AtomicUsize);
+
+impl Sending {
+    fn new(is_over: bool) -> Sending {
+        Sending(AtomicUsize::new(if is_over { OVER } else { 0 }))
+    }
+
+    /// One more piece is on its way.
+    pub(crate) fn piece(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// All of it is, or it was given up.
+    pub(crate) fn end(&self) {
+        self.0.fetch_or(OVER, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire) & OVER != 0
+    }
+
+    fn pieces(&self) -> usize {
+        self.0.load(Ordering::Acquire) & !OVER
+    }
 }
 
 /// Sends a request over a leased connection. On failure the lease comes back; it is not to be used for another request if it was spoilt.
@@ -77,21 +105,21 @@ pub(crate) async fn send(
 ) -> Result<(response::Parts, Incoming), (Failure, Lease<Dialer>, Option<InFlight>)> {
     let spoils = matches!(lease.wire, Wire::Http1(_));
     let mut hold = Hold { lease: Some(lease), in_flight, upload: None, spoils };
-    let is_sent = Arc::new(AtomicBool::new(body.whole().is_some()));
+    let sending = Arc::new(Sending::new(body.whole().is_some()));
     let is_small = body.whole().is_none_or(|whole| whole.len() <= SMALL);
     let result = match &hold.lease().wire {
         Wire::Http2(handle) => {
             let address = hold.lease().address;
-            let exchange = handle.send(head.http2(target), body, body_timeout, is_sent.clone());
-            within(until, &is_sent, exchange).await.map(|answer| {
+            let exchange = handle.send(head.http2(target), body, body_timeout, sending.clone());
+            within(until, &sending, exchange).await.map(|answer| {
                 let length = length(&head.method, &answer.head);
                 let incoming = h2::Incoming::new(answer.body, address, length);
                 (answer.head, Stream::Http2(incoming), answer.upload)
             })
         }
         Wire::Http1(handle) => {
-            let exchange = handle.send(head.http1(target), body, body_timeout, is_sent.clone());
-            within(until, &is_sent, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
+            let exchange = handle.send(head.http1(target), body, body_timeout, sending.clone());
+            within(until, &sending, exchange).await.map(|answer| (answer.head, Stream::Http1(answer.body), None))
         }
     };
     match result {
@@ -116,18 +144,20 @@ pub(crate) async fn send(
 
 async fn within<T>(
     until: Until,
-    is_sent: &AtomicBool,
+    sending: &Sending,
     exchange: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let mut exchange = pin!(exchange);
-    let mut at = until.at;
+    let (mut at, mut seen) = (until.at, 0);
     loop {
         match (tokio::time::timeout_at(at.into(), &mut exchange).await, until.after_upload) {
             (Ok(result), _) => return result,
-            (Err(_), Some(patience)) if !is_sent.load(Ordering::Acquire) => {
+            // A server that takes nothing more is as silent as one that does not answer.
+            (Err(_), Some(patience)) if !sending.is_over() && sending.pieces() > seen => {
+                seen = sending.pieces();
                 at = (tokio::time::Instant::now() + patience).into_std();
             }
-            (Err(_), _) => return Err(Failure::Silent { is_sent: is_sent.load(Ordering::Acquire) }),
+            (Err(_), _) => return Err(Failure::Silent { is_sent: sending.is_over() }),
         }
     }
 }
@@ -274,6 +304,9 @@ impl Incoming {
         }
     }
 }
+
+/// The bit that says that a body is over; those below it count its pieces.
+const OVER: usize = 1 << (usize::BITS - 1);
 
 /// Bytes of a request's body that are taken to be sent at once.
 const SMALL: usize = 64 * 1024;

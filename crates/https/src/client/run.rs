@@ -116,7 +116,7 @@ struct Run<'a> {
     newer_than: Option<(Choice, Instant)>,
     /// Why the last try failed.
     last: Option<Error>,
-    /// An answer that another address might better.
+    /// The answer; or one that another address might better, while that is asked.
     kept: Option<Response<Body>>,
 }
 
@@ -296,7 +296,7 @@ impl Run<'_> {
         served.tries = self.tries;
         let body_timeout = self.origin.config.body_timeout;
         // Who named a deadline meant it; the default one is about servers that do not answer.
-        let after_upload = self.options.deadline.is_none().then_some(self.origin.config.timeout);
+        let after_upload = self.options.deadline.is_none().then_some(self.origin.config.timeout.max(body_timeout));
         let until = Until { at: until, after_upload };
         let (head, body) = (&self.head, &mut self.body);
         let result = exchange::send(lease, self.target, head, body, body_timeout, until, Some(in_flight)).await;

@@ -9,10 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,7 +34,7 @@ use super::{
 };
 use crate::{
     body::{BoxError, RequestBody},
-    exchange::Failure,
+    exchange::{Failure, Sending},
 };
 
 /// Sends requests on one connection.
@@ -93,7 +90,7 @@ impl Handle {
         mut request: Request<()>,
         body: &mut RequestBody,
         body_timeout: Duration,
-        is_sent: Arc<AtomicBool>,
+        sending: Arc<Sending>,
     ) -> Result<Answer, Failure> {
         let gone = || Failure::new(closed(self.address).not_processed());
         let mut sender = self.sender.lock().take().ok_or_else(gone)?;
@@ -108,7 +105,7 @@ impl Handle {
         let sent = Sent {
             body: std::mem::take(body),
             gate: gate.waiting(),
-            is_sent: is_sent.clone(),
+            sending: sending.clone(),
             failed: failed.clone(),
             patience: body_timeout,
             pause: None,
@@ -142,7 +139,7 @@ impl Handle {
         let body = Incoming {
             body: incoming,
             back: reusable.then(|| (sender, self.sender.clone())),
-            is_sent,
+            sending,
             address: self.address,
         };
         Ok(Answer { head, body })
@@ -160,7 +157,7 @@ pub(crate) struct Incoming {
     body: hyper::body::Incoming,
     /// Where the sender goes when the body was read to its end; `None` when the server closes after it.
     back: Option<(SendRequest<Sent>, Place)>,
-    is_sent: Arc<AtomicBool>,
+    sending: Arc<Sending>,
     address: SocketAddr,
 }
 
@@ -183,7 +180,7 @@ impl Incoming {
     /// The body was read to its end. Returns whether the connection may serve again: not while a request's body is still on its way.
     pub(crate) fn ended(&mut self) -> bool {
         match self.back.take() {
-            Some((sender, place)) if self.is_sent.load(Ordering::Acquire) && !sender.is_closed() => {
+            Some((sender, place)) if self.sending.is_over() && !sender.is_closed() => {
                 *place.lock() = Some(sender);
                 true
             }
@@ -196,7 +193,7 @@ impl Incoming {
 struct Sent {
     body: RequestBody,
     gate: Option<Waiting>,
-    is_sent: Arc<AtomicBool>,
+    sending: Arc<Sending>,
     failed: Arc<Mutex<Option<BoxError>>>,
     /// Longest pause between two pieces.
     patience: Duration,
@@ -216,8 +213,9 @@ impl HttpBody for Sent {
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.pause = None;
+                this.sending.piece();
                 if frame.is_none() || this.body.is_end_stream() {
-                    this.is_sent.store(true, Ordering::Release);
+                    this.sending.end();
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| this.fail(error))))
             }
@@ -234,7 +232,7 @@ impl HttpBody for Sent {
     fn is_end_stream(&self) -> bool {
         let ends = self.body.is_end_stream();
         if ends {
-            self.is_sent.store(true, Ordering::Release);
+            self.sending.end();
         }
         ends
     }

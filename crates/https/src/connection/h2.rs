@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,7 +30,10 @@ use tokio::{
 };
 
 use super::{Dialer, upload::Upload};
-use crate::{body::RequestBody, exchange::Failure};
+use crate::{
+    body::RequestBody,
+    exchange::{Failure, Sending},
+};
 
 /// Sends requests on one connection.
 pub(crate) struct Handle {
@@ -233,7 +236,7 @@ impl Handle {
         request: Request<()>,
         body: &mut RequestBody,
         body_timeout: Duration,
-        is_sent: Arc<AtomicBool>,
+        sending: Arc<Sending>,
     ) -> Result<Answer, Failure> {
         let expects = expects_continue(request.headers());
         let unsent = |error: http2::Error| Failure::new(explain(&error, self.address).not_processed());
@@ -257,7 +260,7 @@ impl Handle {
                 if expects && let Some(answer) = self.wanted(&mut response).await? {
                     return Ok(answer);
                 }
-                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout, is_sent));
+                upload = Some(Upload::start(std::mem::take(body), stream, body_timeout, sending));
             }
         }
         match response.await {

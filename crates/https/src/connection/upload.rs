@@ -1,21 +1,16 @@
 //! The body of a request over HTTP/2 that comes piece by piece: sent as the server's window allows, and given up with its answer.
 
-use std::{
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body as _;
 use http2::{Reason, SendStream};
 use parking_lot::Mutex;
 
-use crate::body::{BoxError, RequestBody};
+use crate::{
+    body::{BoxError, RequestBody},
+    exchange::Sending,
+};
 
 /// The body of a request on its way, piece by piece, no faster than the server takes it. Dropping it gives the stream up.
 pub(crate) struct Upload {
@@ -28,17 +23,17 @@ impl Upload {
         body: RequestBody,
         stream: SendStream<Bytes>,
         patience: Duration,
-        is_sent: Arc<AtomicBool>,
+        sending: Arc<Sending>,
     ) -> Upload {
         let failed = Arc::<Mutex<Option<BoxError>>>::default();
         let note = Arc::clone(&failed);
         let task = tokio::spawn(async move {
             let mut stream = stream;
-            if let Err(error) = upload(body, &mut stream, patience).await {
+            if let Err(error) = upload(body, &mut stream, &sending, patience).await {
                 *note.lock() = Some(error);
                 stream.send_reset(Reason::CANCEL);
             }
-            is_sent.store(true, Ordering::Release);
+            sending.end();
         });
         Upload { task, failed }
     }
@@ -65,7 +60,12 @@ impl Drop for Upload {
 }
 
 /// Ends early, and well, when the server wants no more of it.
-async fn upload(body: RequestBody, stream: &mut SendStream<Bytes>, patience: Duration) -> Result<(), BoxError> {
+async fn upload(
+    body: RequestBody,
+    stream: &mut SendStream<Bytes>,
+    sending: &Sending,
+    patience: Duration,
+) -> Result<(), BoxError> {
     let mut body = std::pin::pin!(body);
     loop {
         let next = poll_fn(|cx| match stream.poll_reset(cx) {
@@ -81,6 +81,7 @@ async fn upload(body: RequestBody, stream: &mut SendStream<Bytes>, patience: Dur
             }
             Ok(Some(Some(frame))) => frame?,
         };
+        sending.piece();
         match frame.into_data() {
             Ok(data) => {
                 let ends = body.is_end_stream();

@@ -266,3 +266,19 @@ async fn a_body_that_timed_out_frees_its_stream_while_it_is_held() {
         drop(held);
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_nobody_takes_ends_in_time() {
+    for http in BOTH {
+        let lab = lab(1).await;
+        let brief = Duration::from_millis(300);
+        let config = OriginConfig { http, timeout: brief, body_timeout: brief, ..origin(&lab) };
+        let client = client_of(&lab, config, PoolConfig::default());
+        lab.update_faults(first(&lab), |faults| faults.ignore_requests = true);
+        let (body, _) = pieces(usize::MAX);
+        let url = url(&lab, "/upload");
+        let upload = client.post(&url, body);
+        let answer = tokio::time::timeout(Duration::from_secs(20), upload).await;
+        answer.unwrap_or_else(|_| panic!("{http:?}: it went on for ever")).expect_err("no answer");
+    }
+}
