@@ -10,6 +10,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+pub use keepwarm_pool::BreakerSettings;
 use keepwarm_transport::tls::TlsRoots;
 
 /// Everything that [`Server`](crate::server::Server) needs to start.
@@ -442,36 +443,6 @@ impl Default for PoolSettings {
             udp_max_queries: 2000,
             udp_max_age: Duration::from_secs(60),
             reuse: true,
-        }
-    }
-}
-
-/// When an upstream is left alone and when it is tried again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BreakerSettings {
-    /// Failures in a row that open the breaker. Default 3.
-    pub failures: u32,
-    /// Or this share of failures within `window`, 0 to 1. Default 0.5.
-    pub failure_ratio: f64,
-    /// The time over which the share is taken. Default 10 s.
-    pub window: Duration,
-    /// First pause. Default 1 s.
-    pub open: Duration,
-    /// The pause doubles up to this. Default 60 s.
-    pub open_max: Duration,
-    /// Half-open successes that close it. Default 2.
-    pub successes: u32,
-}
-
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        BreakerSettings {
-            failures: 3,
-            failure_ratio: 0.5,
-            window: Duration::from_secs(10),
-            open: Duration::from_secs(1),
-            open_max: Duration::from_secs(60),
-            successes: 2,
         }
     }
 }

@@ -15,10 +15,11 @@ mod framing;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod health;
 pub mod local;
 pub mod message;
 pub mod server;
 pub mod strategy;
 pub mod upstream;
 pub mod wheel;
+
+pub use keepwarm_pool::health;

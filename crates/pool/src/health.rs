@@ -2,7 +2,8 @@
 //!
 //! Only what the upstream did is told to it: [`Health::record_success`] for any answer, NXDOMAIN and SERVFAIL too, and
 //! [`Health::record_failure`] for silence, refusal and nonsense. There is no call for local errors, cancelled queries and
-//! lost races, because they say nothing about an upstream. Which upstream is asked is `strategy`'s business.
+//! lost races, because they say nothing about an upstream. The pool itself does not use it: which upstream is asked is the business
+//! of those who own several.
 
 mod latency;
 
@@ -10,7 +11,35 @@ pub use latency::{Latency, Percentiles, Spread};
 
 use std::time::{Duration, Instant};
 
-use crate::config::BreakerSettings;
+/// When an upstream is left alone and when it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BreakerSettings {
+    /// Failures in a row that open the breaker. Default 3.
+    pub failures: u32,
+    /// Or this share of failures within `window`, 0 to 1. Default 0.5.
+    pub failure_ratio: f64,
+    /// The time over which the share is taken. Default 10 s.
+    pub window: Duration,
+    /// First pause. Default 1 s.
+    pub open: Duration,
+    /// The pause doubles up to this. Default 60 s.
+    pub open_max: Duration,
+    /// Half-open successes that close it. Default 2.
+    pub successes: u32,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        BreakerSettings {
+            failures: 3,
+            failure_ratio: 0.5,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(1),
+            open_max: Duration::from_secs(60),
+            successes: 2,
+        }
+    }
+}
 
 /// Whether queries may go to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
