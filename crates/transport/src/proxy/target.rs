@@ -1,6 +1,7 @@
 //! Where a proxy is to connect to.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -34,6 +35,27 @@ impl Target {
             return Err(ProxyParseError::new("port 0 cannot be connected to"));
         }
         Ok(Target(place, port))
+    }
+
+    /// The name, or the address without brackets.
+    pub fn host(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Place::Address(ip) => Cow::Owned(ip.to_string()),
+            Place::Name(name) => Cow::Borrowed(name),
+        }
+    }
+
+    /// The address, where it is given by one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.0 {
+            Place::Address(ip) => Some(*ip),
+            Place::Name(_) => None,
+        }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.1
     }
 }
 

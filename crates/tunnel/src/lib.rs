@@ -1,0 +1,17 @@
+//! Tunnels: a local SOCKS5 and HTTP proxy whose upstream proxies are reached over warm, authenticated connections.
+//!
+//! A [`Connector`] makes a [`Tunnel`] to a destination: it takes a permit of the destination, asks the rules which upstreams may be
+//! used, and sends the CONNECT over a spare, a connection to the proxy that was greeted and authenticated beforehand. A [`Server`]
+//! takes clients in by SOCKS5, SOCKS4a, HTTP and fixed forwards and relays their bytes. Nothing of a tunnel is ever used again.
+
+pub mod config;
+
+mod connector;
+mod error;
+mod server;
+mod stream;
+
+pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
+pub use error::{Error, ErrorKind, Side};
+pub use server::Server;
+pub use stream::{Io, Stream};
