@@ -8,7 +8,12 @@ pub mod config;
 
 mod connector;
 mod error;
+mod order;
+mod parked;
+mod permits;
+mod rules;
 mod server;
+mod sizing;
 mod stream;
 
 pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
