@@ -4,6 +4,7 @@
 //! we are, [`Greeted::connect`] asks for the destination, so that a greeted connection may wait for one. What is deliberately not here:
 //! TLS to the proxy, chains of proxies, pooling, and SOCKS5's BIND and UDP ASSOCIATE.
 
+mod blame;
 mod failure;
 mod http;
 mod socks5;
@@ -22,7 +23,7 @@ use tokio::{
     time::{Instant as Clock, timeout_at},
 };
 
-pub use self::{target::Target, url::ProxyParseError};
+pub use self::{blame::Blame, target::Target, url::ProxyParseError};
 use crate::{
     error::{Error, Phase},
     resolve::{Resolve, literal},

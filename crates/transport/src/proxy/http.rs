@@ -41,7 +41,8 @@ fn request(target: &Target, credential: Option<&Credential>) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// What a status means. Proxies answer a destination that cannot be reached with 502, 503 or 504 (tinyproxy and others with 500).
+/// What a status means. Proxies answer a destination that cannot be reached with 502, 503 or 504 (tinyproxy and others with 500), and
+/// all but 504 also when they are overloaded.
 fn refusal(status: StatusCode, authenticated: bool) -> Failure {
     let happened = || format!("the proxy answered {status}");
     match status {
@@ -57,7 +58,10 @@ fn refusal(status: StatusCode, authenticated: bool) -> Failure {
         }
         StatusCode::GATEWAY_TIMEOUT => Failure::new(ErrorKind::TimedOut(Phase::Connect), happened()),
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
-            Failure::new(ErrorKind::Unreachable, happened())
+            Failure::new(ErrorKind::BadGateway, happened())
+        }
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            Failure::new(ErrorKind::ProxyUnsupported, happened())
         }
         _ => Failure::new(ErrorKind::Proxy, happened()),
     }

@@ -108,15 +108,15 @@ fn request(Target(place, port): &Target) -> Vec<u8> {
 fn refusal(code: u8) -> Failure {
     let (kind, happened) = match code {
         2 => (ErrorKind::ProxyDenied, "the proxy's rules forbid it"),
-        3 => (ErrorKind::Unreachable, "network unreachable from the proxy"),
+        3 => (ErrorKind::NetworkUnreachable, "network unreachable from the proxy"),
         4 => (ErrorKind::Unreachable, "host unreachable from the proxy"),
         5 => (ErrorKind::Refused, "connection refused"),
         // What proxies say when their own connect timed out; they do not look at hop counts.
         6 => (ErrorKind::TimedOut(Phase::Connect), "the proxy's connection timed out"),
-        7 => (ErrorKind::Proxy, "the proxy does not do connect"),
+        7 => (ErrorKind::ProxyUnsupported, "the proxy does not do connect"),
         // It could not be reached over this proxy in any case, while those of the other family can.
-        8 => (ErrorKind::Unreachable, "the proxy does not take addresses of that type"),
-        1 => (ErrorKind::Proxy, "the proxy reports a general failure"),
+        8 => (ErrorKind::AddressType, "the proxy does not take addresses of that type"),
+        1 => (ErrorKind::ProxyGeneral, "the proxy reports a general failure"),
         _ => return broken(&format!("it answered with reply code {code}")),
     };
     Failure::new(kind, happened)
