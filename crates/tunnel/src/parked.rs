@@ -9,11 +9,32 @@ use std::{
 };
 
 use keepwarm_pool::CloseReason;
+use keepwarm_transport::proxy::{Greeted, ProxyStream};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     task::AbortHandle,
 };
+
+use crate::stream::Stream;
+
+/// What can be parked.
+pub(crate) trait Park: Send + 'static {
+    /// Where its peer's bytes come in.
+    fn reader(&mut self) -> Pin<&mut dyn AsyncRead>;
+}
+
+impl Park for Stream {
+    fn reader(&mut self) -> Pin<&mut dyn AsyncRead> {
+        Pin::new(self)
+    }
+}
+
+impl Park for Greeted<ProxyStream> {
+    fn reader(&mut self) -> Pin<&mut dyn AsyncRead> {
+        Pin::new(self.stream_mut())
+    }
+}
 
 /// A waiting connection. Dropping it closes it.
 pub(crate) struct Parked<S> {
@@ -21,7 +42,7 @@ pub(crate) struct Parked<S> {
     watch: AbortHandle,
 }
 
-impl<S: AsyncRead + Unpin + Send + 'static> Parked<S> {
+impl<S: Park> Parked<S> {
     /// Parks a connection; `ended` is told, once, when its peer closes it or says anything.
     pub(crate) fn new(stream: S, ended: impl FnOnce(CloseReason) + Send + 'static) -> Parked<S> {
         let stream = Arc::new(Mutex::new(Some(stream)));
@@ -53,7 +74,7 @@ impl<S> Drop for Parked<S> {
 }
 
 /// Why a connection ended; `None` when it was taken.
-fn poll_end<S: AsyncRead + Unpin>(stream: &Weak<Mutex<Option<S>>>, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+fn poll_end<S: Park>(stream: &Weak<Mutex<Option<S>>>, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
     let Some(stream) = stream.upgrade() else { return Poll::Ready(None) };
     let mut stream = stream.lock();
     match &mut *stream {
@@ -62,10 +83,10 @@ fn poll_end<S: AsyncRead + Unpin>(stream: &Weak<Mutex<Option<S>>>, cx: &mut Cont
     }
 }
 
-fn poll_read<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> Poll<CloseReason> {
+fn poll_read<S: Park>(stream: &mut S, cx: &mut Context<'_>) -> Poll<CloseReason> {
     let mut byte = [0];
     let mut buffer = ReadBuf::new(&mut byte);
-    Pin::new(stream).poll_read(cx, &mut buffer).map(|read| match read {
+    stream.reader().poll_read(cx, &mut buffer).map(|read| match read {
         Ok(()) if buffer.filled().is_empty() => CloseReason::PeerClosed,
         Ok(()) => CloseReason::StrayBytes,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => CloseReason::PeerReset,
@@ -81,6 +102,12 @@ mod tests {
     };
 
     use super::*;
+
+    impl Park for DuplexStream {
+        fn reader(&mut self) -> Pin<&mut dyn AsyncRead> {
+            Pin::new(self)
+        }
+    }
 
     fn parked() -> (Parked<DuplexStream>, DuplexStream, oneshot::Receiver<CloseReason>) {
         let (ours, theirs) = duplex(64);
