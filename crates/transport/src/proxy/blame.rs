@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Phase};
 /// | SOCKS5 reply 4 | `Unreachable` | `Destination` |
 /// | SOCKS5 reply 5 | `Refused` | `Destination` |
 /// | SOCKS5 reply 6, HTTP 504, no word on the CONNECT by the deadline | `TimedOut(Connect)` | `Destination` |
+/// | the connection broke while the rest of a payload was sent, after the proxy's word | `Reset`, `Eof`, `TimedOut(Write)` | `Destination` |
 /// | SOCKS5 reply 2, HTTP 403 and 451 | `ProxyDenied` | `Declined` |
 /// | SOCKS5 reply 8 | `AddressType` | `Declined` |
 /// | SOCKS5 reply 1 | `ProxyGeneral` | `Declined` |
@@ -39,7 +40,9 @@ impl Blame {
             ErrorKind::Refused
             | ErrorKind::Unreachable
             | ErrorKind::NetworkUnreachable
-            | ErrorKind::TimedOut(Phase::Connect) => Blame::Destination,
+            | ErrorKind::TimedOut(Phase::Connect | Phase::Write)
+            | ErrorKind::Reset
+            | ErrorKind::Eof => Blame::Destination,
             ErrorKind::ProxyDenied
             | ErrorKind::AddressType
             | ErrorKind::ProxyGeneral

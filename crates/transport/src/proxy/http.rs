@@ -10,13 +10,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Credential, Target, failure::Failure};
 use crate::error::{ErrorKind, Phase};
 
-/// Asks for a connection to `target`.
+/// Asks for a connection to `target`, and sends `ahead` with it.
 pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     target: &Target,
     credential: Option<&Credential>,
+    ahead: &[u8],
 ) -> Result<(), Failure> {
-    stream.write_all(&request(target, credential)).await?;
+    let mut bytes = request(target, credential);
+    bytes.extend_from_slice(ahead);
+    stream.write_all(&bytes).await?;
     stream.flush().await?;
     let mut left = HEAD_MAX;
     loop {

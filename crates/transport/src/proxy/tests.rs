@@ -1,5 +1,8 @@
 //! Proxies that follow a script, byte by byte and in one piece, on a virtual clock.
 
+mod dialer;
+mod pipelined;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use tokio::{
