@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -214,13 +213,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// For how long a permit is waited for where a test does not care.
-#[cfg(test)]
-const LONG: Duration = Duration::from_secs(3600);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// For how long a permit is waited for where it does not matter.
+    const LONG: Duration = Duration::from_secs(3600);
 
     fn target(host: &str) -> Target {
         Target::new(host, 443).unwrap()

@@ -3,6 +3,7 @@
 //! The pool keeps them, at an age that is learned from when the proxy closed some, and in a number that follows the rate of tunnels.
 //! Each serves once. What is deliberately not here: what is asked over them, and what failures mean (`upstream`).
 
+mod ahead;
 mod dial;
 
 use std::{
@@ -20,23 +21,27 @@ use keepwarm_pool::{
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
-    proxy::{Blame, Greeted, ProxyStream},
+    proxy::{Blame, Greeted, ProxyStream, Target},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant as Clock;
 
 use crate::{config::PoolConfig, parked::Parked, sizing::Sizing};
 
-pub(crate) use dial::Dialer;
+pub use ahead::Pipelining;
+pub(crate) use dial::{DialSettings, Dialer};
 
 /// The spares of one upstream.
 pub(crate) struct Spares {
     host: Host<SpareConnector>,
+    dialer: Arc<Dialer>,
     sizing: Mutex<Sizing>,
     name: Arc<str>,
     max: usize,
     /// How long it takes to make one, in microseconds; 0: not known.
     lead: AtomicU64,
+    /// Age at which spares are replaced, in microseconds.
+    limit: AtomicU64,
 }
 
 /// A connection that is ready to be asked for a destination.
@@ -68,25 +73,23 @@ struct DialFailed(Error);
 impl Spares {
     /// Begins to keep `config.spares_min` of them.
     pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, config: &PoolConfig) -> Spares {
-        let connector = SpareConnector { dialer, timeout: config.connect_timeout };
+        let connector = SpareConnector { dialer: Arc::clone(&dialer), timeout: config.connect_timeout };
         let pool = Pool::builder(connector).limits(limits(config, config.spares_min)).options(options(name, config));
         let now = Clock::now().into_std();
         Spares {
             host: pool.build().host(&Arc::clone(name)),
+            dialer,
             sizing: Mutex::new(Sizing::new(config.spares, config.spares_min, config.spares_max, now)),
             name: Arc::clone(name),
             max: config.spares_max,
             lead: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
         }
     }
 
     /// A spare, or a connection that is dialled now. With `fresh` only one whose dial begins now will do.
     pub(crate) async fn take(&self, fresh: bool, deadline: Instant) -> Result<Taken, Error> {
         let asked = Clock::now();
-        if !fresh {
-            self.sizing.lock().asked(asked.into_std(), self.lead());
-            self.resize();
-        }
         loop {
             let opened_after = fresh.then_some(asked.into_std());
             let options = AcquireOptions { deadline: Some(deadline), timeout: None, opened_after };
@@ -98,6 +101,43 @@ impl Spares {
                 return Ok(Taken { greeted, idle_for, was_ready, round_trip });
             }
         }
+    }
+
+    /// A tunnel is asked for: the number of spares follows the rate.
+    pub(crate) fn asked(&self) {
+        self.sizing.lock().asked(Clock::now().into_std(), self.lead());
+        self.resize();
+    }
+
+    /// A spare that is there, or nothing.
+    pub(crate) fn take_ready(&self) -> Option<Taken> {
+        loop {
+            let lease = self.host.try_acquire().ok()?;
+            let idle_for = lease.idle_for();
+            if let Some((greeted, round_trip)) = Lease::detach(lease).ok().and_then(Spare::take) {
+                return Some(Taken { greeted, idle_for, was_ready: true, round_trip });
+            }
+        }
+    }
+
+    /// A connection to `target` that is dialled now, with everything sent ahead. Only where [`level`](Self::level) says so.
+    pub(crate) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
+        self.dialer.connected(target, deadline).await
+    }
+
+    /// What may be sent ahead.
+    pub(crate) fn level(&self) -> Pipelining {
+        self.dialer.ahead.level()
+    }
+
+    /// Finds out more about that.
+    pub(crate) async fn canary(&self, check: Option<&Target>, deadline: Instant) {
+        self.dialer.canary(check, deadline).await;
+    }
+
+    /// Whether a spare is so young that its proxy has certainly not closed it.
+    pub(crate) fn is_young(&self, idle_for: Duration) -> bool {
+        idle_for <= Duration::from_micros(self.limit.load(Ordering::Relaxed)) / 2
     }
 
     /// Dials a connection, and keeps it as a spare: shows that the proxy can be reached and knows us.
@@ -114,8 +154,10 @@ impl Spares {
 
     /// Adapts the number that is kept to what was seen of late. To be called every second or so.
     pub(crate) fn tick(&self) {
-        let dial = self.host.stats().dial.quantile(0.9);
-        self.lead.store(u64::try_from(dial.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let stats = self.host.stats();
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.lead.store(micros(stats.dial.quantile(0.9)), Ordering::Relaxed);
+        self.limit.store(micros(stats.idle_limit), Ordering::Relaxed);
         self.resize();
     }
 
@@ -179,8 +221,9 @@ impl Spares {
             AcquireError::QueueFull { waiting } => {
                 Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), format!("{waiting} wait for it already"))
             }
-            error if Clock::now().into_std() >= deadline => Error::timed_out(Phase::Proxy, tried(), Duration::ZERO)
-                .with_source(other(error.to_string())),
+            error if Clock::now().into_std() >= deadline => {
+                Error::timed_out(Phase::Proxy, tried(), Duration::ZERO).with_source(other(error.to_string()))
+            }
             error => other(error.to_string()),
         }
     }

@@ -9,6 +9,7 @@ mod stats;
 
 use std::{
     fmt,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -23,10 +24,10 @@ use keepwarm_pool::{
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
-    proxy::{Blame, ProxyStream, Target},
+    proxy::{Blame, ProxyProtocol, ProxyStream, Target},
     resolve::{Resolve, literal},
     tcp::{self, TcpOptions},
-    tls::{RootsError, TlsRoots},
+    tls::TlsRoots,
 };
 use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt as _, time::Instant as Clock};
@@ -34,11 +35,12 @@ use tokio::{io::AsyncWriteExt as _, time::Instant as Clock};
 use crate::{
     config::{PoolConfig, UpstreamConfig, UpstreamKind},
     order::Candidate,
-    spares::{Dialer, Spares, Taken},
+    spares::{DialSettings, Dialer, Pipelining, Spares, Taken},
     stream::Stream,
 };
 
-pub use stats::UpstreamStats;
+pub(crate) use check::look_after;
+pub use stats::{SpareStats, UpstreamStats};
 
 /// One upstream and its spares.
 pub(crate) struct Upstream {
@@ -53,7 +55,7 @@ pub(crate) struct Upstream {
 /// How destinations are reached.
 enum Way {
     Direct(Arc<dyn Resolve>),
-    Proxy(Spares, Arc<Dialer>),
+    Proxy(Spares),
 }
 
 struct State {
@@ -87,6 +89,8 @@ pub(crate) struct Reached {
     pub(crate) spare: Option<Duration>,
     /// Connections that were tried.
     pub(crate) tries: u32,
+    /// Whether the payload has gone already.
+    pub(crate) sent: bool,
 }
 
 /// Why there is none.
@@ -109,13 +113,21 @@ impl Upstream {
         breaker: BreakerSettings,
         resolver: &Arc<dyn Resolve>,
         roots: &TlsRoots,
-    ) -> Result<Upstream, RootsError> {
+    ) -> Result<Upstream, String> {
         let way = match &config.kind {
             UpstreamKind::Direct => Way::Direct(Arc::clone(resolver)),
             UpstreamKind::Proxy(proxy) => {
-                let dialer = Arc::new(Dialer::new(proxy, config.through.as_ref(), Arc::clone(resolver), roots)?);
-                Way::Proxy(Spares::new(&config.name, Arc::clone(&dialer), pool), dialer)
+                let settings = DialSettings {
+                    proxy,
+                    through: config.through.as_ref(),
+                    roots,
+                    pipeline: config.pipeline,
+                    has_check: config.check.is_some(),
+                };
+                let dialer = Dialer::new(&settings, Arc::clone(resolver)).map_err(|error| error.to_string())?;
+                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), pool))
             }
+            UpstreamKind::Ssh(_) => return Err("this build has no ssh: build with the feature ssh".to_owned()),
         };
         let state = State { health: Health::new(breaker), well_since: None, last_failure: None, answered: None };
         Ok(Upstream {
@@ -161,10 +173,10 @@ impl Upstream {
         self.probe_started(start.into_std());
         let reached = match &self.way {
             Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
-            Way::Proxy(spares, _) => self.over_proxy(spares, target, deadline).await,
+            Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
         };
         let mut reached = self.judge(reached, start)?;
-        if !payload.is_empty() {
+        if !payload.is_empty() && !reached.sent {
             write(&mut reached, payload, target, deadline).await?;
         }
         self.counters.tunnels.fetch_add(1, Ordering::Relaxed);
@@ -172,12 +184,21 @@ impl Upstream {
         Ok(reached)
     }
 
-    async fn over_proxy(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
-        let taken = spares.take(false, self.dial_deadline(deadline)).await.map_err(|error| Missed::new(error, 1))?;
-        let counted = if taken.was_ready { &self.counters.hits } else { &self.counters.misses };
-        counted.fetch_add(1, Ordering::Relaxed);
-        if !taken.was_ready {
-            return over(taken, target, deadline).await.map_err(|error| Missed::new(error, 1));
+    async fn over_proxy(
+        &self,
+        spares: &Spares,
+        target: &Target,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
+        spares.asked();
+        let Some(taken) = spares.take_ready() else {
+            self.counters.misses.fetch_add(1, Ordering::Relaxed);
+            return self.dialled(spares, target, deadline).await;
+        };
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        if !payload.is_empty() && spares.level() == Pipelining::Handshake && spares.is_young(taken.idle_for) {
+            return self.with_payload(taken, target, payload, deadline).await;
         }
         let age = taken.idle_for;
         let mut first = pin!(over(taken, target, deadline));
@@ -215,12 +236,84 @@ impl Upstream {
         }
     }
 
+    /// There is no spare: over the next connection that is made, whoever it was made for.
+    async fn dialled(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+        let (missed, limit) = (|error| Missed::new(error, 1), self.dial_deadline(deadline));
+        if spares.level() == Pipelining::Handshake {
+            match spares.connected(target, deadline).await {
+                Ok(stream) => return Ok(Reached { stream: stream.into(), spare: None, tries: 1, sent: false }),
+                // It may not bear it any more; step by step it is known to work.
+                Err(error) if is_dead(&error) => return self.fresh(spares, target, deadline).await,
+                Err(error) => return Err(missed(error)),
+            }
+        }
+        let taken = spares.take(false, limit).await.map_err(missed)?;
+        over(taken, target, deadline).await.map_err(missed)
+    }
+
+    /// Over a young spare, with the first bytes ahead of the proxy's word. What fails now is not tried again: they may have arrived.
+    async fn with_payload(
+        &self,
+        taken: Taken,
+        target: &Target,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
+        let age = taken.idle_for;
+        match taken.greeted.connect_with(target, payload, deadline).await {
+            Ok(stream) => Ok(Reached { stream: stream.into(), spare: Some(age), tries: 1, sent: true }),
+            Err(error) => Err(Missed { sent: true, ..Missed::new(error, 1) }),
+        }
+    }
+
     /// Over a connection that is dialled now, after another one was tried.
     async fn fresh(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
         let missed = |error| Missed::new(error, 2);
         let taken = spares.take(true, self.dial_deadline(deadline)).await.map_err(missed)?;
         let reached = over(taken, target, deadline).await.map_err(missed)?;
         Ok(Reached { tries: 2, ..reached })
+    }
+
+    /// Whether this machine connects itself.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.way, Way::Direct(_))
+    }
+
+    /// Whether it may carry datagrams.
+    pub(crate) fn carries_udp(&self) -> bool {
+        match &self.config.kind {
+            UpstreamKind::Direct => true,
+            // The relay would be asked by the last proxy, and be sent to from here.
+            UpstreamKind::Proxy(proxy) => proxy.protocol == ProxyProtocol::Socks5 && self.config.through.is_none(),
+            UpstreamKind::Ssh(_) => false,
+        }
+    }
+
+    /// A relay for datagrams: its control connection, and where it listens.
+    pub(crate) async fn associate(&self, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
+        let unsupported = || {
+            let tried = format!("relay datagrams through {}", self.config.name);
+            Error::new(ErrorKind::ProxyUnsupported, Phase::Proxy, tried, "it carries none")
+        };
+        let Way::Proxy(spares) = &self.way else { return Err(unsupported()) };
+        if !self.carries_udp() {
+            return Err(unsupported());
+        }
+        let taken = spares.take(false, self.dial_deadline(deadline)).await?;
+        let (was_ready, age) = (taken.was_ready, taken.idle_for);
+        let associated = match associate(taken, deadline).await {
+            Err(error) if was_ready && is_dead(&error) => {
+                spares.stale(age);
+                associate(spares.take(true, self.dial_deadline(deadline)).await?, deadline).await
+            }
+            other => other,
+        };
+        if let Err(error) = &associated
+            && Blame::of(error) == Blame::Proxy
+        {
+            self.blame(error);
+        }
+        associated
     }
 
     /// For how long a spare may be silent before a fresh connection is tried beside it.
@@ -293,20 +386,20 @@ impl Upstream {
         state.health.reset();
         state.well_since = None;
         drop(state);
-        if let Way::Proxy(spares, _) = &self.way {
+        if let Way::Proxy(spares) = &self.way {
             spares.network_changed();
         }
     }
 
     /// Closes its spares.
     pub(crate) fn flush(&self) {
-        if let Way::Proxy(spares, _) = &self.way {
+        if let Way::Proxy(spares) = &self.way {
             spares.flush();
         }
     }
 
     pub(crate) async fn close(&self) {
-        if let Way::Proxy(spares, _) = &self.way {
+        if let Way::Proxy(spares) = &self.way {
             spares.close().await;
         }
     }
@@ -327,7 +420,7 @@ async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> R
     };
     let addresses: Vec<_> = ips.into_iter().map(|ip| (ip, target.port()).into()).collect();
     let (stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
-    Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1 })
+    Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1, sent: false })
 }
 
 /// Asks for the destination over one connection.
@@ -338,9 +431,21 @@ async fn over(taken: Taken, target: &Target, deadline: Instant) -> Result<Reache
     if was_ready && round_trip > ROUND_TRIP_MIN && start.elapsed() < round_trip / 2 {
         // No answer can be there so soon: the proxy had written it before it was asked.
         let tried = format!("connect to {target} through the upstream");
-        return Err(Error::new(ErrorKind::Proxy, Phase::Proxy, tried, "the proxy answered before it can have been asked"));
+        return Err(Error::new(
+            ErrorKind::Proxy,
+            Phase::Proxy,
+            tried,
+            "the proxy answered before it can have been asked",
+        ));
     }
-    Ok(Reached { stream: stream.into(), spare: was_ready.then_some(idle_for), tries: 1 })
+    Ok(Reached { stream: stream.into(), spare: was_ready.then_some(idle_for), tries: 1, sent: false })
+}
+
+async fn associate(taken: Taken, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
+    let failed = |error| Error::from_io(error, Phase::Proxy, "relay datagrams through the upstream");
+    let peer = taken.greeted.stream().socket().peer_addr().map_err(failed)?;
+    let (stream, relay) = taken.greeted.associate(peer.ip(), deadline).await?;
+    Ok((stream.into(), relay))
 }
 
 async fn write(reached: &mut Reached, payload: &[u8], target: &Target, deadline: Instant) -> Result<(), Missed> {

@@ -22,11 +22,15 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
     loop {
         tokio::time::sleep(TICK).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let Way::Proxy(spares, _) = &upstream.way else { return };
+        let Way::Proxy(spares) = &upstream.way else { return };
         spares.tick();
         if upstream.is_due(checked, interval) {
             upstream.check(spares).await;
             checked = Clock::now();
+        }
+        if upstream.has_answered() {
+            let deadline = (Clock::now() + upstream.connect_timeout).into_std();
+            spares.canary(upstream.config.check.as_ref(), deadline).await;
         }
     }
 }
@@ -51,6 +55,12 @@ impl Upstream {
                 now.saturating_duration_since(answered) >= pause
             }
         }
+    }
+
+    /// Whether it was ever heard, and is well: what it does not bear is not its outage.
+    fn has_answered(&self) -> bool {
+        let state = self.state.lock();
+        state.answered.is_some() && state.health.snapshot(Clock::now().into_std()).consecutive_failures == 0
     }
 
     /// Finds out whether the upstream is well: over a spare where there is a destination to ask for, else by making a spare.

@@ -12,7 +12,7 @@ use keepwarm_pool::{
 use tokio::time::Instant as Clock;
 
 use super::{Upstream, Way};
-use crate::config::UpstreamKind;
+use crate::{config::UpstreamKind, spares::Pipelining};
 
 /// The figures of one upstream.
 #[derive(Debug, Clone)]
@@ -66,6 +66,8 @@ pub struct SpareStats {
     pub target: usize,
     /// As many are kept at most.
     pub max: usize,
+    /// What may be sent ahead of the proxy's word.
+    pub pipelining: Pipelining,
     /// The pool that keeps them: gauges, counters, waits, dials, ages, the learned limit.
     pub pool: HostStats,
 }
@@ -102,9 +104,12 @@ impl Upstream {
             received: count(&counters.received),
             ready: counters.ready.lock().clone(),
             spares: match &self.way {
-                Way::Proxy(spares, _) => {
-                    Some(SpareStats { target: spares.target(), max: spares.max(), pool: spares.stats() })
-                }
+                Way::Proxy(spares) => Some(SpareStats {
+                    target: spares.target(),
+                    max: spares.max(),
+                    pipelining: spares.level(),
+                    pool: spares.stats(),
+                }),
                 Way::Direct(_) => None,
             },
         }
