@@ -107,6 +107,11 @@ impl Tally {
         }
     }
 
+    /// Connections open now.
+    pub(super) fn open(&self) -> u64 {
+        self.0.lock().open.live().now
+    }
+
     pub(super) fn count(&self, change: impl FnOnce(&mut ProxyCounters)) {
         change(&mut self.0.lock().counters);
     }

@@ -23,7 +23,7 @@ use direction::{Direction, End};
 /// A relay that delivers each byte, FIN and RST half a round trip later, whatever the throughput, and shakes hands in one.
 ///
 /// Since the system's own handshake on loopback takes no time, what a client sends at once arrives after one and a half round trips,
-/// as if the client had waited for the handshake. So a SOCKS5 proxy with user and password is ready after four round trips, and a
+/// as if the client had waited for the handshake, and what a server sends first arrives after two. So a SOCKS5 proxy with user and password is ready after four round trips, and a
 /// greeted one after one.
 ///
 /// In each direction of a connection up to 16 MiB are on their way, in up to 1024 pieces: a window that limits the throughput where
@@ -228,10 +228,10 @@ async fn run(shared: Arc<Shared>, client: Arc<TcpStream>) {
     // Without effect on a socket that its peer has reset already.
     let _ = server.set_nodelay(true);
     let server = Arc::new(server);
-    let ready = accepted + 2 * line.half;
     let ended = AtomicBool::new(false);
-    let up = Direction { from: &client, to: &server, line, ready, ended: &ended };
-    let down = Direction { from: &server, to: &client, ..up };
+    let up = Direction { from: &client, to: &server, line, ready: accepted + 2 * line.half, ended: &ended };
+    // A server's accept returns with the client's ACK.
+    let down = Direction { from: &server, to: &client, ready: accepted + 3 * line.half, ..up };
     let end = tokio::select! {
         end = up.run(|count| shared.counters.lock().1.sent += count) => end,
         end = down.run(|count| shared.counters.lock().1.received += count) => end,

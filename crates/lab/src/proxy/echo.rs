@@ -50,7 +50,8 @@ pub enum EchoMode {
 /// What a destination has seen since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct EchoCounters {
-    /// TCP connections.
+    /// TCP connections. Behind a proxy they end as soon as that has passed the end on, which may be after the next one has begun:
+    /// count tunnels at a [`ProxyLab`](crate::ProxyLab).
     pub connections: Live,
     /// Connections whose nonce has come.
     pub greeted: u64,

@@ -20,9 +20,10 @@ pub(super) async fn serve(site: Arc<Site>) {
                 break;
             }
             tcp = site.gate.accept() => {
-                let max = site.faults().max_connections.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
                 while connections.try_join_next().is_some() {}
-                if connections.len() < max {
+                let max = site.faults().max_connections;
+                let room = max.is_none_or(|max| site.tally.open() < max as u64);
+                if room && connections.len() < CONNECTIONS_MAX {
                     connections.spawn(run(Connection::new(Arc::clone(&site), tcp)));
                 } else {
                     site.count(|counters| counters.over_limit += 1);

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::{Connection, Stop};
 use super::site::Site;
 use super::socks5::{GENERAL_FAILURE, HOST_UNREACHABLE, NETWORK_UNREACHABLE, REFUSED};
 use super::spec::ProxyPhase;
+use super::wire;
 use crate::socket::Shared;
 
 /// A destination that was connected and not yet reported.
@@ -165,21 +166,21 @@ async fn down(
 ) -> Result<(), End> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let count = from.read(&mut buffer).await.map_err(|_| End::Destination)?;
         let (limit, fault) = limit(site);
-        let room = usize::try_from(limit.saturating_sub(passed)).unwrap_or(usize::MAX);
+        if passed >= limit {
+            return Err(End::Fault(fault));
+        }
+        let count = from.read(&mut buffer).await.map_err(|_| End::Destination)?;
+        if count == 0 {
+            return client.shutdown().await.map_err(|_| End::Client);
+        }
+        let room = usize::try_from(limit - passed).unwrap_or(usize::MAX);
         let bytes = &buffer[..count.min(room)];
         // Counted first: whoever has the bytes finds them counted.
         site.count(|counters| counters.received += bytes.len() as u64);
         passed += bytes.len() as u64;
         client.write_all(bytes).await.map_err(|_| End::Client)?;
         client.flush().await.map_err(|_| End::Client)?;
-        if passed >= limit {
-            return Err(End::Fault(fault));
-        }
-        if count == 0 {
-            return client.shutdown().await.map_err(|_| End::Client);
-        }
     }
 }
 
@@ -199,7 +200,7 @@ async fn last(ended: &AtomicU8, from: &TcpStream, broken: End) -> End {
     if ended.fetch_add(1, Ordering::Relaxed) == 1 {
         return End::Both;
     }
-    let _ = from.ready(Interest::ERROR).await;
+    wire::broken(from).await;
     broken
 }
 

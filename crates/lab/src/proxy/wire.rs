@@ -27,6 +27,17 @@ impl Wire {
     }
 }
 
+/// Waits for RST, also after FIN, when reading tells nothing any more. Without end where the system does not say.
+pub(super) async fn broken(tcp: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    let _ = tcp.ready(tokio::io::Interest::ERROR).await;
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = tcp;
+        std::future::pending::<()>().await;
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::{Line, both};
 use crate::core::now;
+use crate::proxy::wire::broken;
 use crate::socket::Shared;
 
 #[derive(Clone, Copy)]
@@ -74,7 +75,7 @@ impl Direction<'_> {
         }
         drop(buffer);
         let _ = queue.send(Piece::Fin(self.due())).await;
-        let _ = self.from.ready(Interest::ERROR).await;
+        broken(self.from).await;
         let _ = queue.send(Piece::Reset(self.due())).await;
         std::future::pending().await
     }
