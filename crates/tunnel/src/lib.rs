@@ -19,6 +19,7 @@ mod sizing;
 mod spares;
 mod stream;
 mod upstream;
+mod vitals;
 
 pub use connector::{
     ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
