@@ -51,7 +51,9 @@ mod linux {
                 }
             }
         }
-        println!("CPU seconds of the relay's thread per GB: median of {rounds} rounds (least to most), {megabytes} MB each\n");
+        println!(
+            "CPU seconds of the relay's thread per GB: median of {rounds} rounds (least to most), {megabytes} MB each\n"
+        );
         println!("| way | 1 stream | 8 streams |\n|---|---|---|");
         for ((name, _), figures) in WAYS.iter().zip(&mut figures) {
             let [one, eight] = figures.each_mut().map(|figures| spread(figures));

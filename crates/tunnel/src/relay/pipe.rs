@@ -153,9 +153,13 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
+        sync::Mutex,
     };
 
     use super::*;
+
+    /// One test at a time, where they share a process and its pipes.
+    static ALONE: Mutex<()> = Mutex::const_new(());
 
     async fn tcp_pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,6 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_grows_when_it_fills_and_loses_nothing() {
+        let _alone = ALONE.lock().await;
         let ((mut sender, from), (mut receiver, to)) = (tcp_pair().await, tcp_pair().await);
         let mut pipe = Pipe::new().unwrap();
         assert_eq!(pipe.capacity, CAPACITY_MIN);
@@ -198,6 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_with_bytes_in_it_is_never_used_again() {
+        let _alone = ALONE.lock().await;
         let (mut sender, from) = tcp_pair().await;
         sender.write_all(b"another tunnel's").await.unwrap();
         let mut pipe = Pipe::new().unwrap();
@@ -208,5 +214,21 @@ mod tests {
         while let Some(free) = FREE.lock().pop() {
             assert_eq!(rustix::io::read(&free.read, &mut byte), Err(Errno::AGAIN), "an empty pipe");
         }
+    }
+
+    #[tokio::test]
+    async fn pipes_have_a_limit_and_come_back() {
+        let _alone = ALONE.lock().await;
+        let mut pipes = Vec::new();
+        // A user beyond the quota of pipe(7) gets fewer that are of use.
+        while let Some(pipe) = Pipe::take() {
+            pipes.push(pipe);
+            assert!(pipes.len() <= PIPES_MAX);
+        }
+        assert!(!pipes.is_empty());
+        pipes.into_iter().for_each(Pipe::give_back);
+        assert_eq!(FREE.lock().len(), FREE_MAX);
+        assert!(PIPES.load(Ordering::Relaxed) < PIPES_MAX);
+        assert!(Pipe::take().is_some());
     }
 }
