@@ -2,6 +2,7 @@
 //!
 //! A file of its own, since descriptors and their limit are those of the whole process.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{os::fd::AsRawFd as _, sync::Arc, time::Duration};
 
