@@ -16,7 +16,10 @@ mod linux {
         time::Duration,
     };
 
-    use keepwarm_tunnel::relay::{RelayOptions, Traffic, relay};
+    use keepwarm_tunnel::{
+        Traffic,
+        relay::{RelayOptions, relay},
+    };
     use rustix::time::{ClockId, clock_gettime};
     use tokio::{
         io::copy_bidirectional_with_sizes,

@@ -16,8 +16,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-pub use crate::connector::Traffic;
-use crate::{config::TunnelConfig, stream::Stream};
+use crate::{Traffic, config::TunnelConfig, stream::Stream};
 
 mod copy;
 mod direction;

@@ -6,7 +6,10 @@
 
 use std::{os::fd::AsRawFd as _, sync::Arc, time::Duration};
 
-use keepwarm_tunnel::relay::{RelayEnd, RelayOptions, RelayReason, Traffic, relay};
+use keepwarm_tunnel::{
+    Traffic,
+    relay::{RelayEnd, RelayOptions, RelayReason, relay},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
