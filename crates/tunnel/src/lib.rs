@@ -5,6 +5,7 @@
 //! takes clients in by SOCKS5, SOCKS4a, HTTP and fixed forwards and relays their bytes. Nothing of a tunnel is ever used again.
 
 pub mod config;
+pub mod relay;
 
 mod connector;
 mod error;
