@@ -116,6 +116,11 @@ impl<S> Greeted<S> {
         &self.stream
     }
 
+    /// The same, for a watch that must read to notice either. What it reads is lost.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The proxy at the other end.
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
