@@ -24,9 +24,8 @@ pub(super) struct Places {
     max_tunnels: Option<At<Count<1, 1_000_000>>>,
     max_per_destination: Option<At<Count<1, 1_000_000>>>,
     spares_max: Option<At<Count<0, 4096>>>,
-    /// The file says something of these, which may be refused.
-    has_max_tunnels: bool,
-    has_spares_max: bool,
+    /// What the file says of these was refused, so that nothing can be held against it.
+    tunnels_refused: bool,
     /// The section.
     tunnel: Option<std::ops::Range<usize>>,
 }
@@ -42,8 +41,8 @@ impl Places {
             max_tunnels: tunnel.and_then(|tunnel| tunnel.max_tunnels.clone()),
             max_per_destination: tunnel.and_then(|tunnel| tunnel.max_per_destination.clone()),
             spares_max: pool.and_then(|pool| pool.spares_max.clone()),
-            has_max_tunnels: tunnel.is_some_and(|tunnel| tunnel.has("max_tunnels")),
-            has_spares_max: pool.is_some_and(|pool| pool.has("spares_max")),
+            tunnels_refused: tunnel.is_some_and(|tunnel| tunnel.refused("max_tunnels", tunnel.max_tunnels.as_ref()))
+                || pool.is_some_and(|pool| pool.refused("spares_max", pool.spares_max.as_ref())),
             tunnel: spec.tunnel.as_ref().map(|at| at.span.clone()),
         }
     }
@@ -109,17 +108,20 @@ impl Check<'_> {
         let proxies = tunnel.upstreams.iter().filter(|upstream| is_proxy(&upstream.kind)).count();
         let free = room.left.saturating_sub(room.kept);
         let pool = &mut tunnel.pool;
-        if !places.has_spares_max && proxies > 0 {
+        if places.spares_max.is_none() && proxies > 0 {
             pool.spares_max = pool.spares_max.min((free / 2 / proxies).max(pool.spares));
         }
         let spares = proxies * pool.spares_max;
-        if !places.has_max_tunnels {
+        if places.max_tunnels.is_none() {
             tunnel.max_tunnels = tunnel.max_tunnels.min(free.saturating_sub(spares));
         }
         let share = spares + tunnel.max_tunnels;
+        if places.tunnels_refused {
+            return share;
+        }
         if tunnel.max_tunnels == 0 || share + room.least > room.left {
             self.too_many_tunnels(tunnel, places, limit_at, room, spares);
-        } else if !(places.has_max_tunnels && places.max_tunnels.is_none()) {
+        } else {
             self.per_destination_fits(tunnel, places);
         }
         share

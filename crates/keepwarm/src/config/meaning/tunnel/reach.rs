@@ -137,7 +137,8 @@ impl Check<'_> {
         let vias: Option<Vec<Via>> = rules.map(|via| names.find(via?)).collect();
         // What leads where is not known as long as a target is missing or misspelt.
         let (Some(mut vias), Some(otherwise)) = (vias, otherwise) else { return };
-        if !names.complete || spec.refused("rule", spec.rule.as_ref()) {
+        let is_clear = !names.upstreams.keys().any(|name| names.groups.contains_key(name));
+        if !is_clear || !names.complete || spec.refused("rule", spec.rule.as_ref()) {
             return;
         }
         vias.push(otherwise.clone());
