@@ -103,7 +103,7 @@ section! {
         /// characters A-Z a-z 0-9 . _ -
         name: Name,
         /// Where it is and what it speaks. Required. "socks5://HOST:PORT" (1080 without a port), "http://HOST:PORT" and
-        /// "https://HOST:PORT" (CONNECT), "ssh://USER@HOST:PORT" (22), "direct://" for this machine itself. "USER:PASSWORD@" may
+        /// "https://HOST:PORT" (CONNECT; 443), "ssh://USER@HOST:PORT" (22), "direct://" for this machine itself. "USER:PASSWORD@" may
         /// stand before the host (special characters as %40).
         address: TunnelAddress,
         /// User, where `address` has none. Up to 255 bytes.

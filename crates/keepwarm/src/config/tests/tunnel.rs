@@ -319,8 +319,10 @@ fn credentials_come_from_one_place() {
     );
     let missing = socks("username = \"ann\"\npassword_file = \"no-such-file\"");
     assert!(missing.len() == 1 && missing[0].contains("no-such-file cannot be read"), "{missing:?}");
-    let colon = "address = \"http://proxy:1\"\nusername = \"a:b\"\npassword = \"x\"";
-    assert_eq!(titles(&upstream(colon)), key("username", "cannot be told to the upstream"));
+    for scheme in ["http", "https"] {
+        let colon = format!("address = \"{scheme}://proxy:1\"\nusername = \"a:b\"\npassword = \"x\"");
+        assert_eq!(titles(&upstream(&colon)), key("username", "cannot be told to the upstream"));
+    }
     let long = format!("username = \"ann\"\npassword = \"{}\"", "x".repeat(256));
     assert_eq!(socks(&long), key("password", "cannot be told to the upstream"));
 }

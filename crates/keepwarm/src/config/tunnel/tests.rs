@@ -68,6 +68,7 @@ fn addresses_of_upstreams_are_read_as_written() {
         ("socks5://proxy.example", "socks5://proxy.example:1080"),
         ("socks5://ann:p%40ss@[2001:db8::1]:9050", "socks5://[2001:db8::1]:9050 ann/p@ss"),
         ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("https://ann:pass@Proxy.Example", "https://proxy.example:443 ann/pass"),
         ("ssh://ann@Host.Example", "ssh host.example 22 ann/"),
         ("ssh://ann:pass@host:2222/", "ssh host 2222 ann/pass"),
         ("ssh://[2001:db8::1]", "ssh 2001:db8::1 22"),

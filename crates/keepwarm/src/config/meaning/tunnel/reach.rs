@@ -65,9 +65,8 @@ impl<'s> Names<'s> {
 impl Check<'_> {
     /// A word after `via` must mean one thing.
     pub(super) fn tunnel_names(&mut self, names: &Names<'_>) {
-        let reserved = |word: &str| [DIRECT, REJECT].contains(&word);
         for (kind, known) in [("upstream", &names.upstreams), ("group", &names.groups)] {
-            for (name, span) in known.iter().filter(|(name, _)| reserved(name)) {
+            for (name, span) in known.iter().filter(|(name, _)| is_reserved(name)) {
                 let title = format!("no {kind} can be named \"{name}\", which has a meaning of its own after `via`");
                 self.faults.push(Fault::error((*span).clone(), title).help("give it another name"));
             }
@@ -89,7 +88,7 @@ impl Check<'_> {
         if found.is_none() && names.complete {
             let name = &*at.value.0;
             let all: BTreeSet<&str> = names.upstreams.keys().chain(names.groups.keys()).copied().collect();
-            let all: Vec<&str> = all.into_iter().chain([DIRECT, REJECT]).collect();
+            let all: Vec<&str> = all.into_iter().filter(|name| !is_reserved(name)).chain([DIRECT, REJECT]).collect();
             let near = nearest(name, all.iter().copied());
             let known = all.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
             self.faults.push(
@@ -137,7 +136,7 @@ impl Check<'_> {
         let vias: Option<Vec<Via>> = rules.map(|via| names.find(via?)).collect();
         // What leads where is not known as long as a target is missing or misspelt.
         let (Some(mut vias), Some(otherwise)) = (vias, otherwise) else { return };
-        let is_clear = !names.upstreams.keys().any(|name| names.groups.contains_key(name));
+        let is_clear = !names.upstreams.keys().any(|name| is_reserved(name) || names.groups.contains_key(name));
         if !is_clear || !names.complete || spec.refused("rule", spec.rule.as_ref()) {
             return;
         }
@@ -169,4 +168,8 @@ impl Check<'_> {
             }
         }
     }
+}
+
+fn is_reserved(name: &str) -> bool {
+    [DIRECT, REJECT].contains(&name)
 }
