@@ -8,13 +8,26 @@ pub mod config;
 
 mod connector;
 mod error;
+mod meaning;
+mod order;
+mod parked;
+mod permits;
+mod ready;
+mod rules;
 mod server;
+mod sizing;
+mod spares;
 mod stream;
 #[expect(dead_code, reason = "for the server's handshakes, which do not call it yet")]
 mod udp;
+mod upstream;
 
-pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
+pub use connector::{
+    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
+};
 pub use error::{Error, ErrorKind, Side};
 pub use server::Server;
+pub use spares::Pipelining;
 pub use stream::{Io, Stream};
 pub use udp::{UdpDropped, UdpStats};
+pub use upstream::{SpareStats, UpstreamStats};

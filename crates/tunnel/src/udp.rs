@@ -13,6 +13,7 @@ mod direct;
 mod find;
 mod header;
 mod port;
+mod relays;
 mod routes;
 
 use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};

@@ -22,9 +22,10 @@ use super::{
     client::Client,
     counters::{Counters, UdpDropped},
     direct::Direct,
-    find::find,
+    find::{self, Way},
     header,
     port::{DATAGRAM_MAX, Port},
+    relays::{Opened, Relays, Want},
     routes::{Found, Next, Route, Routes},
 };
 use crate::Connector;
@@ -38,14 +39,27 @@ pub(super) struct Association {
     client: Client,
     /// Whether the client is on this machine, where our own outlets could be taken for it.
     on_this_machine: bool,
-    direct: Direct,
     routes: Routes,
     finding: FuturesUnordered<Finding>,
+    outlets: Outlets,
     idle: Idle,
     failures: u32,
 }
 
-type Finding = Pin<Box<dyn Future<Output = (Target, Found)> + Send>>;
+/// Where datagrams leave.
+struct Outlets {
+    counters: Arc<Counters>,
+    direct: Direct,
+    relays: Relays,
+}
+
+type Finding = Pin<Box<dyn Future<Output = Discovery> + Send>>;
+
+/// What took its time.
+enum Discovery {
+    Found(Target, Found),
+    Opened(Arc<str>, Result<Opened, UdpDropped>),
+}
 
 /// Ends an association that nobody uses. The timer is not set anew with each datagram, but looks when it fires.
 struct Idle {
@@ -63,14 +77,6 @@ pub(super) enum End {
     Failed,
 }
 
-/// What one turn of a socket came to.
-enum Turn {
-    /// Nothing more is there.
-    Done,
-    /// There may be more.
-    More,
-}
-
 impl Association {
     /// `peer` is the other end of the control connection, `declared` what it said of its datagrams.
     pub(super) fn new(
@@ -86,10 +92,14 @@ impl Association {
             relay,
             client: Client::new(peer, declared),
             on_this_machine: is_on_this_machine(peer),
-            direct: Direct::new(counters.clone()),
-            counters,
             routes: Routes::default(),
             finding: FuturesUnordered::new(),
+            outlets: Outlets {
+                counters: counters.clone(),
+                direct: Direct::new(counters.clone()),
+                relays: Relays::new(counters.clone()),
+            },
+            counters,
             idle: Idle { limit, since: Instant::now(), timer: Box::pin(sleep(limit)) },
             failures: 0,
         }
@@ -99,18 +109,17 @@ impl Association {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = Instant::now();
         let more = BUFFER.with_borrow_mut(|buffer| {
-            let turns = [
-                self.poll_relay(cx, buffer, now),
-                self.poll_direct(0, cx, buffer, now),
-                self.poll_direct(1, cx, buffer, now),
-            ];
-            turns.iter().any(|turn| matches!(turn, Turn::More))
+            let mut more = self.poll_relay(cx, buffer, now);
+            more |= self.poll_direct(0, cx, buffer, now);
+            more |= self.poll_direct(1, cx, buffer, now);
+            for place in 0..self.outlets.relays.len() {
+                more |= self.poll_upstream(place, cx, buffer, now);
+            }
+            more
         });
-        while let Poll::Ready(Some((target, found))) = self.finding.poll_next_unpin(cx) {
-            self.found(&target, found, now);
-        }
+        let more = self.poll_discoveries(cx, now) || more;
         // Last, since what was taken above may have to wait for a socket, and is woken from here.
-        let lost = self.relay.poll_flush(cx) + self.direct.poll_flush(cx);
+        let lost = self.relay.poll_flush(cx) + self.outlets.poll_flush(cx);
         self.counters.dropped(UdpDropped::Failed, lost);
         if self.failures > FAILURES_MAX {
             return Poll::Ready(End::Failed);
@@ -124,10 +133,11 @@ impl Association {
         Poll::Pending
     }
 
-    fn poll_relay(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> Turn {
+    /// Takes what the client sent; tells whether there may be more.
+    fn poll_relay(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> bool {
         for _ in 0..TURN {
             match self.relay.poll_recv(cx, buffer) {
-                Poll::Pending => return Turn::Done,
+                Poll::Pending => return false,
                 Poll::Ready(Err(error)) => self.failed(&error),
                 Poll::Ready(Ok((length, from))) => {
                     self.failures = 0;
@@ -137,7 +147,7 @@ impl Association {
                 }
             }
         }
-        Turn::More
+        true
     }
 
     /// Takes a datagram that came to the relay's port. One that is sent or waits is counted when it has gone.
@@ -157,19 +167,63 @@ impl Association {
         }
         let target = header.target()?;
         match self.routes.datagram(&target, data, now) {
-            Next::Send(route) => send(&mut self.direct, &self.counters, route, data),
-            Next::Find => self.finding.push(Box::pin(find(self.connector.clone(), target))),
+            Next::Send(route) => self.outlets.send(route, &target, data),
+            Next::Find => self.find(target, now),
             Next::Wait => {}
             Next::Drop(reason) => return Err(reason),
         }
         Ok(())
     }
 
+    /// Looks for the route to `target`.
+    fn find(&mut self, target: Target, now: Instant) {
+        let connector = self.connector.clone();
+        match find::way(&connector, &target) {
+            Way::Known(found) => self.found(&target, found, now),
+            Way::LookUp => self.finding.push(Box::pin(async move {
+                let found = find::look_up(&connector, &target).await;
+                Discovery::Found(target, found)
+            })),
+            Way::Over(upstream) => match self.outlets.relays.want(&upstream, &target) {
+                Want::Ready => self.found(&target, find::over(&upstream), now),
+                Want::Wait => {}
+                Want::Full => self.found(&target, find::failed(UdpDropped::Full), now),
+                Want::Open => self.finding.push(Box::pin(async move {
+                    let opened = find::open(&connector, &upstream).await;
+                    Discovery::Opened(upstream, opened)
+                })),
+            },
+        }
+    }
+
+    /// Takes what was found; tells whether anything was, since sockets may have been opened by it that nobody listens to yet.
+    fn poll_discoveries(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(discovery)) = self.finding.poll_next_unpin(cx) {
+            any = true;
+            match discovery {
+                Discovery::Found(target, found) => self.found(&target, found, now),
+                Discovery::Opened(upstream, opened) => {
+                    let (waiting, result) = self.outlets.relays.opened(&upstream, opened);
+                    let found = result.map_or_else(find::failed, |()| find::over(&upstream));
+                    for target in waiting {
+                        self.found(&target, found.clone(), now);
+                    }
+                }
+            }
+        }
+        while let Poll::Ready(upstream) = self.outlets.relays.poll_gone(cx) {
+            tracing::debug!(%upstream, "an upstream closed its udp relay");
+            self.routes.lost(&upstream, &find::failed(UdpDropped::Failed), now);
+        }
+        any
+    }
+
     /// Sends what waited for a route.
     fn found(&mut self, target: &Target, found: Found, now: Instant) {
         for data in self.routes.found(target, found, now) {
             match self.routes.datagram(target, &data, now) {
-                Next::Send(route) => send(&mut self.direct, &self.counters, route, &data),
+                Next::Send(route) => self.outlets.send(route, target, &data),
                 Next::Drop(reason) => self.counters.dropped(reason, 1),
                 // What was found holds for longer than no time.
                 Next::Find | Next::Wait => {}
@@ -177,10 +231,30 @@ impl Association {
         }
     }
 
-    fn poll_direct(&mut self, family: usize, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> Turn {
+    /// Takes what a relay of an upstream sent.
+    fn poll_upstream(&mut self, place: usize, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> bool {
         for _ in 0..TURN {
-            match self.direct.poll_recv(family, cx, &mut buffer[header::SENDER_MAX..]) {
-                Poll::Pending => return Turn::Done,
+            match self.outlets.relays.poll_recv(place, cx, buffer) {
+                Poll::Pending => return false,
+                Poll::Ready(Err(error)) => self.failed(&error),
+                Poll::Ready(Ok(Err(reason))) => self.counters.dropped(reason, 1),
+                Poll::Ready(Ok(Ok((length, bytes)))) => {
+                    self.failures = 0;
+                    self.idle.since = now;
+                    let client = self.client.address().ok_or(UdpDropped::Unasked);
+                    let result = client.and_then(|client| self.relay.send(&buffer[..length], client));
+                    self.counters.received(bytes, result);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes what destinations sent.
+    fn poll_direct(&mut self, family: usize, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> bool {
+        for _ in 0..TURN {
+            match self.outlets.direct.poll_recv(family, cx, &mut buffer[header::SENDER_MAX..]) {
+                Poll::Pending => return false,
                 Poll::Ready(Err(error)) => self.failed(&error),
                 Poll::Ready(Ok((_, Err(reason)))) => self.counters.dropped(reason, 1),
                 Poll::Ready(Ok((length, Ok(from)))) => {
@@ -191,7 +265,7 @@ impl Association {
                 }
             }
         }
-        Turn::More
+        true
     }
 
     /// Hands the client an answer of `length` bytes, before which `buffer` has room for the header.
@@ -209,6 +283,21 @@ impl Association {
     }
 }
 
+impl Outlets {
+    /// Sends, and counts what became of it.
+    fn send(&mut self, route: &mut Route, target: &Target, data: &[u8]) {
+        let result = match route {
+            Route::Direct(addresses) => self.direct.send(addresses, data),
+            Route::Over(upstream) => self.relays.send(upstream, target, data),
+        };
+        self.counters.sent(data.len(), result);
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> usize {
+        self.direct.poll_flush(cx) + self.relays.poll_flush(cx)
+    }
+}
+
 impl Idle {
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
@@ -220,13 +309,6 @@ impl Idle {
         }
         false
     }
-}
-
-fn send(direct: &mut Direct, counters: &Counters, route: &mut Route, data: &[u8]) {
-    let result = match route {
-        Route::Direct(addresses) => direct.send(addresses, data),
-    };
-    counters.sent(data.len(), result);
 }
 
 /// Whether `peer` is an address of this machine. In doubt it is.

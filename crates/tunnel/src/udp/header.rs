@@ -64,6 +64,19 @@ pub(super) fn of_sender(sender: SocketAddr) -> SmallVec<[u8; SENDER_MAX]> {
     header
 }
 
+/// Writes the header of a datagram for `target`.
+pub(super) fn append_of_target(out: &mut Vec<u8>, target: &Target) {
+    if let Some(ip) = target.ip() {
+        out.extend_from_slice(&of_sender(SocketAddr::new(ip, target.port())));
+        return;
+    }
+    let name = target.host();
+    let length = u8::try_from(name.len()).expect("the length of a target's name is checked");
+    out.extend_from_slice(&[0, 0, 0, NAME, length]);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(&target.port().to_be_bytes());
+}
+
 /// Writes ATYP, the address and the port, as headers and replies end. An IPv4-mapped address is written as the IPv4 address it is.
 pub(super) fn append_address(out: &mut SmallVec<[u8; SENDER_MAX]>, address: SocketAddr) {
     match address.ip().to_canonical() {

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     mem,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ use super::{counters::UdpDropped, port::Queue};
 pub(super) enum Route {
     /// From a socket of ours, to one of these.
     Direct(Addresses),
+    /// Over the association's relay of this upstream.
+    Over(Arc<str>),
 }
 
 /// The addresses of a destination, most wanted first, and the one that is used.
@@ -107,6 +110,17 @@ impl Routes {
                 waiting
             }
             State::Known { .. } => Queue::default(),
+        }
+    }
+
+    /// Changes what is known of all that leaves over `upstream`.
+    pub(super) fn lost(&mut self, upstream: &str, found: &Found, now: Instant) {
+        let leaves_over =
+            |answer: &Result<Route, UdpDropped>| matches!(answer, Ok(Route::Over(over)) if **over == *upstream);
+        for entry in self.entries.values_mut() {
+            if matches!(&entry.state, State::Known { answer, .. } if leaves_over(answer)) {
+                entry.state = State::Known { answer: found.0.clone(), until: now + found.1 };
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod ends;
 mod isolation;
 mod limits;
+mod relays;
 mod ways;
 
 use std::{

@@ -90,6 +90,17 @@ fn destinations_that_are_none_are_refused() {
     }
 }
 
+#[test]
+fn the_header_for_an_upstream_names_the_same_destination() {
+    for host in ["192.0.2.1", "2001:db8::1", "dns.example", &"a".repeat(253)] {
+        let target = Target::new(host, 53).unwrap();
+        let mut datagram = Vec::new();
+        append_of_target(&mut datagram, &target);
+        let (header, data) = parse(&datagram).unwrap();
+        assert_eq!((header.fragment, header.target(), data), (0, Ok(target), [].as_slice()));
+    }
+}
+
 fn hosts() -> impl Strategy<Value = (Option<IpAddr>, Vec<u8>)> {
     prop_oneof![
         any::<IpAddr>().prop_map(|ip| (Some(ip), Vec::new())),

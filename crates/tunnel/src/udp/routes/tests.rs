@@ -99,3 +99,16 @@ fn an_address_that_the_system_does_not_take_is_passed_over_for_good() {
     assert_eq!(tries, 2);
     assert_eq!(addresses.send(|_| Err(UdpDropped::TooLarge)), Err(UdpDropped::TooLarge));
 }
+
+#[tokio::test]
+async fn routes_over_a_lost_relay_fail_for_a_while_and_are_then_looked_for_anew() {
+    let (mut routes, now) = (Routes::default(), Instant::now());
+    for (number, upstream) in [(1, "first"), (2, "second")] {
+        assert_eq!(routes.datagram(&target(number), b"1", now), Next::Find);
+        drop(routes.found(&target(number), (Ok(Route::Over(upstream.into())), 60 * MINUTE), now));
+    }
+    routes.lost("first", &(Err(UdpDropped::Failed), MINUTE), now);
+    assert_eq!(routes.datagram(&target(1), b"2", now), Next::Drop(UdpDropped::Failed));
+    assert_eq!(routes.datagram(&target(1), b"3", now + MINUTE), Next::Find);
+    assert_eq!(routes.datagram(&target(2), b"2", now), Next::Send(&mut Route::Over("second".into())));
+}
