@@ -19,6 +19,8 @@ mod server;
 mod sizing;
 mod spares;
 mod stream;
+#[expect(dead_code, reason = "for the server's handshakes, which do not call it yet")]
+mod udp;
 mod upstream;
 mod vitals;
 
@@ -29,4 +31,5 @@ pub use error::{Error, ErrorKind, Side};
 pub use server::Server;
 pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use udp::{UdpDropped, UdpStats};
 pub use upstream::{SpareStats, UpstreamStats};
