@@ -18,6 +18,8 @@ mod rules;
 mod server;
 mod sizing;
 mod spares;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 #[expect(dead_code, reason = "for the server's handshakes, which do not call it yet")]
 mod udp;
