@@ -10,6 +10,8 @@ mod connector;
 mod error;
 mod server;
 mod stream;
+#[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
+mod users;
 
 pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
 pub use error::{Error, ErrorKind, Side};
