@@ -8,6 +8,7 @@ pub mod config;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod relay;
 
 mod connector;
 mod error;

@@ -19,7 +19,9 @@ use super::{
     listen, others, shared,
 };
 use crate::{
+    Stream,
     config::ListenKind,
+    relay::{RelayOptions, relay},
     socks::{self, Request, Version},
 };
 
@@ -111,7 +113,8 @@ impl Session<'_> {
                 {
                     return;
                 }
-                others::relay(stream, upstream, self.shared.connector.config(), listed.traffic()).await;
+                let options = RelayOptions::from(self.shared.connector.config());
+                relay(Stream::Tcp(stream), upstream, &options, listed.traffic()).await;
             }
             (Err(error), Some(version)) => self.last_word(stream, &version.failure(error.kind())).await,
             // There are no words for it, but a clean end would read like an answer without a byte.
