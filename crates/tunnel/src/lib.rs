@@ -8,6 +8,8 @@ pub mod config;
 
 mod connector;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
+mod http;
 mod server;
 mod stream;
 #[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]

@@ -1,0 +1,69 @@
+//! The HTTP proxy: tunnels by CONNECT, and plain `http://` requests in absolute form (RFC 9110 section 9.3.6, RFC 9112 section 3.2).
+//!
+//! What a request asks for is in `ask`, one request in `exchange`, one client's connection in `connection`, the connection to an origin in
+//! `origin`. What is deliberately not here: HTTP/2 from clients, caching, `https://` in absolute form (it would have to be decrypted), and
+//! Via, which would tell origins of this proxy.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use crate::{connector::Live, server::Shared, stream::Stream, users::Users};
+
+mod answer;
+mod ask;
+mod client_io;
+mod connection;
+mod exchange;
+mod fields;
+mod hops;
+mod origin;
+mod refusal;
+mod stage;
+mod tunnel;
+mod upload;
+
+/// Serves a client that speaks HTTP, until it goes or the server stops. `first` was read from it already.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection and its tunnel.
+pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, users: Arc<Users>) {
+    // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
+    let _ = stream.set_nodelay(true);
+    let session = Session {
+        shared,
+        users,
+        stage: stage::Stage::new(),
+        keeper: origin::Keeper::default(),
+        next: Mutex::default(),
+        held: Mutex::default(),
+    };
+    // Boxed, so that a tunnel does not keep the room that HTTP took.
+    let changed = Box::pin(connection::serve(stream, first, Arc::new(session))).await;
+    if let Some(changed) = changed {
+        tunnel::run(changed).await;
+    }
+}
+
+/// What the requests of one client's connection have in common.
+struct Session {
+    shared: Arc<Shared>,
+    users: Arc<Users>,
+    stage: stage::Stage,
+    /// The connection to the origin of the last request. Of this client alone.
+    keeper: origin::Keeper,
+    /// What the connection changes over to when HTTP ends.
+    next: Mutex<Option<Next>>,
+    /// What came behind the head of the first CONNECT.
+    held: Mutex<Bytes>,
+}
+
+/// A tunnel that waits for its client to be told.
+struct Next {
+    stream: Stream,
+    live: Live,
+    /// What was read from the destination already.
+    ahead: Bytes,
+}
