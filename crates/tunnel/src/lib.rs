@@ -5,17 +5,22 @@
 //! takes clients in by SOCKS5, SOCKS4a, HTTP and fixed forwards and relays their bytes. Nothing of a tunnel is ever used again.
 
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod relay;
 
 mod connector;
 mod error;
 #[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
 mod http;
 mod server;
+mod socks;
 mod stream;
 #[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
 mod users;
 
 pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
 pub use error::{Error, ErrorKind, Side};
-pub use server::Server;
+pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};
 pub use stream::{Io, Stream};
