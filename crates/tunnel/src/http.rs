@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
-use crate::{connector::Live, server::Shared, stream::Stream, users::Users};
+use crate::server::{ClientInfo, Shared};
+use connection::Changed;
 
 mod answer;
 mod ask;
@@ -29,41 +29,21 @@ mod upload;
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection and its tunnel.
-pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, users: Arc<Users>) {
-    // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
-    let _ = stream.set_nodelay(true);
-    let session = Session {
-        shared,
-        users,
-        stage: stage::Stage::new(),
-        keeper: origin::Keeper::default(),
-        next: Mutex::default(),
-        held: Mutex::default(),
-    };
+pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, client: ClientInfo) {
+    let (stage, keeper) = (stage::Stage::new(), origin::Keeper::default());
+    let session = Arc::new(Session { shared: shared.clone(), client, stage, keeper });
     // Boxed, so that a tunnel does not keep the room that HTTP took.
-    let changed = Box::pin(connection::serve(stream, first, Arc::new(session))).await;
-    if let Some(changed) = changed {
-        tunnel::run(changed).await;
+    let changed = Box::pin(connection::serve(stream, first, &shared, session)).await;
+    if let Some(Changed { client, rest, next }) = changed {
+        next(client, rest).await;
     }
 }
 
 /// What the requests of one client's connection have in common.
 struct Session {
     shared: Arc<Shared>,
-    users: Arc<Users>,
+    client: ClientInfo,
     stage: stage::Stage,
     /// The connection to the origin of the last request. Of this client alone.
     keeper: origin::Keeper,
-    /// What the connection changes over to when HTTP ends.
-    next: Mutex<Option<Next>>,
-    /// What came behind the head of the first CONNECT.
-    held: Mutex<Bytes>,
-}
-
-/// A tunnel that waits for its client to be told.
-struct Next {
-    stream: Stream,
-    live: Live,
-    /// What was read from the destination already.
-    ahead: Bytes,
 }

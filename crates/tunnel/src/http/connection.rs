@@ -7,31 +7,38 @@ use futures_util::FutureExt as _;
 use http::{Request, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
-use super::{Next, Session, client_io::ClientIo};
+use super::{Session, client_io::ClientIo, exchange::Desk, tunnel::Next};
+use crate::server::{HandshakeFailure, Shared, closed};
 
 /// What is left when HTTP has ended with a change of protocol.
-pub(super) struct Changed {
+pub(super) struct Changed<'a> {
     pub(super) client: TcpStream,
     /// What the client has sent for the tunnel.
     pub(super) rest: Bytes,
-    pub(super) next: Next,
+    pub(super) next: Next<'a>,
 }
 
 /// Serves a client's requests until it goes, until a limit ends it, until the server stops and the answer has ended, or until one of them
 /// changes the protocol.
-pub(super) async fn serve(stream: TcpStream, first: Bytes, session: Arc<Session>) -> Option<Changed> {
-    let config = session.shared.connector.config();
+pub(super) async fn serve(
+    stream: TcpStream,
+    first: Bytes,
+    shared: &Shared,
+    session: Arc<Session>,
+) -> Option<Changed<'_>> {
+    let config = shared.connector.config();
     let (head_max, idle_timeout) = (config.handshake_timeout, config.idle_timeout);
     let (first, held) = split(first);
     let is_held = !held.is_empty();
-    *session.held.lock() = held;
-    let mut closing = session.shared.closing.subscribe();
+    let desk = Desk { session: session.clone(), shared, held: Mutex::new(held), next: Mutex::default() };
+    let mut closing = shared.closing.subscribe();
     let service = service_fn(|request: Request<Incoming>| {
         // Not in the future, which hyper may poll only after it has read on.
         session.stage.began(request.version() < Version::HTTP_11);
-        let answer = session.clone().answer(request);
+        let answer = desk.answer(request);
         // Boxed, since hyper moves it.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
@@ -40,7 +47,7 @@ pub(super) async fn serve(stream: TcpStream, first: Bytes, session: Arc<Session>
     let ended = tokio::select! {
         biased;
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
-        () = told(&mut closing) => None,
+        () = closed(&mut closing) => None,
         never = session.keeper.expire() => match never {},
         () = session.stage.silence(idle_timeout) => return None,
     };
@@ -64,12 +71,18 @@ pub(super) async fn serve(stream: TcpStream, first: Bytes, session: Arc<Session>
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(%error, "a connection of the http proxy failed");
+            let reason = if error.is_parse() {
+                Some(HandshakeFailure::Malformed)
+            } else {
+                session.stage.is_head().then_some(HandshakeFailure::TimedOut)
+            };
+            reason.map(|reason| shared.counters.handshake_failed(reason));
             // hyper has answered what it could not read.
             error.is_parse()
         }
     };
     let parts = connection.into_parts();
-    let next = session.next.lock().take();
+    let next = desk.next.lock().take();
     match next {
         Some(next) if result.is_ok() => {
             // Held bytes are out already, and nothing was read after them. If there were more, they would overtake.
@@ -83,11 +96,6 @@ pub(super) async fn serve(stream: TcpStream, first: Bytes, session: Arc<Session>
             None
         }
     }
-}
-
-async fn told(closing: &mut watch::Receiver<bool>) {
-    // An error means that the server is gone.
-    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 /// The head of a CONNECT, and what was sent behind it without waiting: that can be on its way to the destination before the client is

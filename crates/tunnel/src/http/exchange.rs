@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     request::Parts,
@@ -10,17 +11,32 @@ use http::{
 };
 use hyper::{body::Incoming, ext::on_informational, upgrade::OnUpgrade};
 use keepwarm_transport::proxy::Target;
+use parking_lot::Mutex;
 
 use super::{
-    Next, Session,
+    Session,
     answer::{self, Out, Then},
     ask::{self, Ask},
     fields, hops,
-    origin::{Origin, OriginIo},
+    origin::{Failed, Origin},
     refusal::Refusal,
+    tunnel::{self, Next},
     upload::{Sent, Upload},
 };
-use crate::connector::ConnectOptions;
+use crate::{
+    relay::RelayOptions,
+    server::{HandshakeFailure, Shared},
+};
+
+/// Where the requests of one client's connection are answered.
+pub(super) struct Desk<'a> {
+    pub(super) session: Arc<Session>,
+    pub(super) shared: &'a Shared,
+    /// What came behind the head of the first CONNECT.
+    pub(super) held: Mutex<Bytes>,
+    /// What the connection changes over to when HTTP ends.
+    pub(super) next: Mutex<Option<Next<'a>>>,
+}
 
 /// An origin's answer whose body is still to come, and the connection that it comes over.
 struct Answered {
@@ -29,12 +45,12 @@ struct Answered {
     sent: Sent,
 }
 
-impl Session {
+impl<'a> Desk<'a> {
     /// Answers a request, whatever becomes of it.
     ///
     /// # Cancel safety
     /// Dropping the future gives the request up, at the origin as well.
-    pub(super) async fn answer(self: Arc<Session>, request: Request<Incoming>) -> Response<Out> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Out> {
         let (parts, body) = request.into_parts();
         let answered = match self.read(&parts) {
             Ok(Ask::Connect(target)) => self.connect(&parts, &body, &target).await.map_err(Refusal::closing),
@@ -43,14 +59,10 @@ impl Session {
             Err(refusal) if parts.method == Method::CONNECT => Err(refusal.closing()),
             Err(refusal) => Err(refusal),
         };
-        self.stage.settle();
+        self.session.stage.settle();
         answered.unwrap_or_else(|refusal| {
-            tracing::debug!(
-                status = refusal.status.as_u16(),
-                kind = refusal.kind,
-                "a request of the http proxy failed"
-            );
-            answer::refuse(&refusal, self.stage.clone())
+            tracing::debug!(client = %self.session.client.peer, kind = refusal.kind, "a request of the http proxy failed");
+            answer::refuse(&refusal, self.session.stage.clone())
         })
     }
 
@@ -64,14 +76,15 @@ impl Session {
     }
 
     fn check_user(&self, parts: &Parts) -> Result<(), Refusal> {
-        if self.users.is_empty() {
+        if self.shared.users.is_empty() {
             return Ok(());
         }
         let given = parts.headers.get(header::PROXY_AUTHORIZATION);
-        match given.is_some_and(|given| self.users.check_basic(given.as_bytes())) {
-            true => Ok(()),
-            false => Err(Refusal::unknown_user()),
+        if given.is_some_and(|given| self.shared.users.check_basic(given.as_bytes())) {
+            return Ok(());
         }
+        self.shared.counters.handshake_failed(HandshakeFailure::User);
+        Err(Refusal::unknown_user())
     }
 
     async fn connect(&self, parts: &Parts, body: &Incoming, target: &Target) -> Result<Response<Out>, Refusal> {
@@ -80,22 +93,20 @@ impl Session {
             return Err(Refusal::request("CONNECT has no body (RFC 9110 section 9.3.6)"));
         }
         let payload = std::mem::take(&mut *self.held.lock());
-        let connecting = self.stage.connecting();
-        let options = ConnectOptions { payload, ..ConnectOptions::default() };
-        let tunnel = self.shared.connector.connect_with(target, options).await;
+        let connecting = self.session.stage.connecting();
+        let made = self.shared.open(self.session.client, target.clone(), payload).await;
         drop(connecting);
-        let (stream, live) = tunnel.map_err(|error| Refusal::from(&error))?.into_parts();
-        self.change_over(Next { stream, live, ahead: bytes::Bytes::new() });
-        Ok(Response::new(Out::text("", self.stage.clone())))
-    }
-
-    fn change_over(&self, next: Next) {
-        *self.next.lock() = Some(next);
-        self.stage.tunnel();
+        let (stream, listed) = made.map_err(|error| Refusal::from(&error))?;
+        let options = RelayOptions::from(self.shared.connector.config());
+        self.change_over(Box::new(move |client, rest| {
+            let upstream = (stream, Bytes::new());
+            Box::pin(async move { tunnel::carry((client, rest), upstream, &options, listed.traffic()).await })
+        }));
+        Ok(Response::new(self.nothing()))
     }
 
     async fn forward(
-        self: &Arc<Session>,
+        &self,
         mut parts: Parts,
         body: Incoming,
         target: &Target,
@@ -106,7 +117,7 @@ impl Session {
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "request", text).closing());
         };
         if !hops::spend(&mut parts) {
-            return Ok(hops::answer(&parts, self.stage.clone()));
+            return Ok(hops::answer(&parts, self.session.stage.clone()));
         }
         let is_empty = http_body::Body::is_end_stream(&body);
         let upload = Upload::new(body, !is_empty && fields::expects_continue(&parts.headers));
@@ -114,7 +125,7 @@ impl Session {
         prepare(&mut parts, authority, upgrade.as_ref(), is_chunked);
         let answered = self.ask_origin(parts, upload, is_empty, target).await?;
         if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(answered, upgrade.is_some(), target).await;
+            return self.switch(answered, upgrade.is_some(), target);
         }
         self.pass_on(answered, target)
     }
@@ -127,7 +138,7 @@ impl Session {
         is_empty: bool,
         target: &Target,
     ) -> Result<Answered, Refusal> {
-        if let Some(mut origin) = self.keeper.take(target)
+        if let Some(mut origin) = self.session.keeper.take(target)
             && origin.is_ready().await
         {
             // The origin may close while the request is on its way. It is asked again when it cannot have done anything, or when doing it
@@ -143,19 +154,14 @@ impl Session {
                 _ => return Err(failed.refusal),
             };
         }
-        let connecting = self.stage.connecting();
-        let origin = Origin::open(&self.shared.connector, target).await;
+        let connecting = self.session.stage.connecting();
+        let origin = Origin::open(self.session.shared.clone(), self.session.client, target).await;
         drop(connecting);
         self.exchange(origin?, parts, upload).await.map_err(|failed| failed.refusal)
     }
 
-    async fn exchange(
-        &self,
-        mut origin: Origin,
-        parts: Parts,
-        upload: Upload,
-    ) -> Result<Answered, super::origin::Failed> {
-        let (sent, gate, stage) = (upload.sent(), upload.gate(), self.stage.clone());
+    async fn exchange(&self, mut origin: Origin, parts: Parts, upload: Upload) -> Result<Answered, Failed> {
+        let (sent, gate, stage) = (upload.sent(), upload.gate(), self.session.stage.clone());
         let mut request = Request::from_parts(parts, upload);
         on_informational(&mut request, move |interim| match (interim.status(), &gate) {
             (StatusCode::CONTINUE, Some(gate)) => gate.open(),
@@ -167,13 +173,13 @@ impl Session {
                 stage.interim(status, &headers);
             }
         });
-        let response = origin.send(request, &self.stage).await?;
-        self.stage.active();
+        let response = origin.send(request, &self.session.stage).await?;
+        self.session.stage.active();
         Ok(Answered { response, origin, sent })
     }
 
     /// The client gets the origin's answer.
-    fn pass_on(self: &Arc<Session>, answered: Answered, target: &Target) -> Result<Response<Out>, Refusal> {
+    fn pass_on(&self, answered: Answered, target: &Target) -> Result<Response<Out>, Refusal> {
         let Answered { response, origin, sent } = answered;
         let (mut head, body) = response.into_parts();
         let Ok(is_chunked) = fields::is_chunked(&head.headers) else {
@@ -190,39 +196,38 @@ impl Session {
         }
         head.version = Version::HTTP_11;
         let is_framed = head.headers.contains_key(header::CONTENT_LENGTH) || http_body::Body::is_end_stream(&body);
-        self.stage.body_comes(is_framed);
-        let then = Then { origin, session: self.clone(), sent, is_reusable, limit };
-        Ok(Response::from_parts(head, Out::origin(body, then, self.stage.clone())))
+        self.session.stage.body_comes(is_framed);
+        let then = Then { origin, session: self.session.clone(), sent, is_reusable, limit };
+        Ok(Response::from_parts(head, Out::origin(body, then, self.session.stage.clone())))
     }
 
     /// The origin changes the protocol, as the client wished.
-    async fn switch(&self, answered: Answered, is_wished: bool, target: &Target) -> Result<Response<Out>, Refusal> {
-        let Answered { mut response, origin, .. } = answered;
+    fn switch(&self, answered: Answered, is_wished: bool, target: &Target) -> Result<Response<Out>, Refusal> {
+        let Answered { response, origin, .. } = answered;
         let protocol = fields::upgrade(response.headers()).filter(|_| is_wished);
         let Some(protocol) = protocol else {
             // What follows would not be HTTP, and the client would take it for answers (RFC 9110 section 15.2.2).
             return Err(Refusal::origin(format!("exchange with {target}: answered 101, and no upgrade was asked for")));
         };
-        let upgraded = hyper::upgrade::on(&mut response).await;
-        let changed = upgraded.ok().and_then(OriginIo::from_upgraded);
-        let Some((tunnel, ahead)) = changed else {
-            return Err(Refusal::origin(format!("exchange with {target}: connection closed with its 101")));
-        };
-        drop(origin);
         let (mut head, _) = response.into_parts();
+        head.extensions.remove::<OnUpgrade>();
+        head.headers.remove(header::CONTENT_LENGTH);
         fields::strip_answer(&mut head.headers);
         fields::set_upgrade(&mut head.headers, protocol);
         head.version = Version::HTTP_11;
-        let (stream, live) = tunnel.into_parts();
-        self.change_over(Next { stream, live, ahead });
-        Ok(switching(head, Out::text("", self.stage.clone())))
+        self.change_over(Box::new(|client, rest| Box::pin(origin.switch(client, rest))));
+        Ok(Response::from_parts(head, self.nothing()))
     }
-}
 
-fn switching(mut head: response::Parts, out: Out) -> Response<Out> {
-    head.extensions.remove::<OnUpgrade>();
-    head.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(head, out)
+    /// The answer that is under way is the last of HTTP.
+    fn change_over(&self, next: Next<'a>) {
+        *self.next.lock() = Some(next);
+        self.session.stage.tunnel();
+    }
+
+    fn nothing(&self) -> Out {
+        Out::text("", self.session.stage.clone())
+    }
 }
 
 /// The protocol that the client wishes to change to. Not HTTP/2, which RFC 9113 section 3.1 no longer begins so, and whose settings are in a

@@ -5,41 +5,50 @@
 
 use std::{
     error::Error as _,
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
-    upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
 use keepwarm_transport::proxy::Target;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    task::AbortHandle,
+    net::TcpStream,
+    sync::{Notify, oneshot},
+    task::JoinHandle,
     time::Instant,
 };
 
-use super::{refusal::Refusal, stage::Stage, upload::Upload};
-use crate::connector::{Connector, Tunnel};
+use super::{refusal::Refusal, stage::Stage, tunnel, upload::Upload};
+use crate::{
+    relay::{RelayOptions, Traffic},
+    server::{ClientInfo, Shared},
+    stream::Stream,
+};
 
 /// A connection to an origin.
 pub(super) struct Origin {
     sender: SendRequest<Upload>,
     target: Target,
+    /// Bytes that came.
     received: Arc<AtomicU64>,
-    _driver: Driver,
+    /// For the client's socket, when the protocol changes.
+    switch: oneshot::Sender<(TcpStream, Bytes)>,
+    driver: Driver,
 }
 
 /// Why a request got no answer.
@@ -52,19 +61,17 @@ pub(super) struct Failed {
 }
 
 impl Origin {
-    pub(super) async fn open(connector: &Connector, target: &Target) -> Result<Origin, Refusal> {
-        let tunnel = connector.connect(target).await.map_err(|error| Refusal::from(&error))?;
+    /// # Cancel safety
+    /// Dropping the future closes what was begun.
+    pub(super) async fn open(shared: Arc<Shared>, client: ClientInfo, target: &Target) -> Result<Origin, Refusal> {
+        let (opened, opening) = oneshot::channel();
+        let (switch, switched) = oneshot::channel();
         let received = Arc::new(AtomicU64::new(0));
-        let io = TokioIo::new(OriginIo { tunnel, received: received.clone() });
-        let mut builder = Builder::new();
-        builder.max_buf_size(BUFFER_MAX).preserve_header_case(true).title_case_headers(true);
-        let (sender, connection) = builder.handshake(io).await.map_err(|error| explain(target, &error))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection of the http proxy to an origin failed");
-            }
-        });
-        Ok(Origin { sender, target: target.clone(), received, _driver: Driver(task.abort_handle()) })
+        let drive = drive(shared, client, target.clone(), received.clone(), opened, switched);
+        let driver = Driver(tokio::spawn(drive));
+        let gone = |_| Err(Refusal::origin(format!("exchange with {target}: given up")));
+        let sender = opening.await.unwrap_or_else(gone)?;
+        Ok(Origin { sender, target: target.clone(), received, switch, driver })
     }
 
     /// Waits until the next request may be sent; false: the origin has closed.
@@ -96,13 +103,32 @@ impl Origin {
         })
     }
 
+    /// Relays between the client and the origin, which has changed the protocol. `rest`: what the client has sent for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes both connections.
+    pub(super) async fn switch(self, client: TcpStream, rest: Bytes) {
+        let Origin { switch, mut driver, .. } = self;
+        // It fails when the connection has ended, as the driver then has.
+        if switch.send((client, rest)).is_ok() {
+            driver.ended().await;
+        }
+    }
+
     fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 }
 
 /// Ends a connection's task with it.
-struct Driver(AbortHandle);
+struct Driver(JoinHandle<()>);
+
+impl Driver {
+    async fn ended(&mut self) {
+        // A panic is on record with the runtime; the connection is gone in any case.
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -110,41 +136,109 @@ impl Drop for Driver {
     }
 }
 
-/// The tunnel below.
-pub(super) struct OriginIo {
-    tunnel: Tunnel,
+/// Makes the tunnel, runs HTTP on it, and relays when the protocol changes. The tunnel counts as live until this ends.
+async fn drive(
+    shared: Arc<Shared>,
+    client: ClientInfo,
+    target: Target,
     received: Arc<AtomicU64>,
-}
-
-impl OriginIo {
-    /// The tunnel, where the connection has changed its protocol, and what came of it already.
-    pub(super) fn from_upgraded(upgraded: Upgraded) -> Option<(Tunnel, bytes::Bytes)> {
-        let parts = upgraded.downcast::<TokioIo<OriginIo>>().ok()?;
-        Some((parts.io.into_inner().tunnel, parts.read_buf))
+    opened: oneshot::Sender<Result<SendRequest<Upload>, Refusal>>,
+    switched: oneshot::Receiver<(TcpStream, Bytes)>,
+) {
+    let (stream, listed) = match shared.open(client, target.clone(), Bytes::new()).await {
+        Ok(made) => made,
+        Err(error) => return drop(opened.send(Err(Refusal::from(&error)))),
+    };
+    let has_ended = AtomicBool::new(false);
+    let io = OriginIo { stream, traffic: listed.traffic(), received, has_ended: &has_ended };
+    let mut builder = Builder::new();
+    builder.max_buf_size(BUFFER_MAX).preserve_header_case(true).title_case_headers(true);
+    let mut connection = match builder.handshake(TokioIo::new(io)).await {
+        Ok((sender, connection)) => {
+            if opened.send(Ok(sender)).is_err() {
+                return;
+            }
+            connection
+        }
+        Err(error) => return drop(opened.send(Err(explain(&target, &error)))),
+    };
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+        tracing::debug!(%error, "a connection of the http proxy to an origin failed");
+        return;
+    }
+    // HTTP ends at the origin's end, with its last user, who drops the other side of the channel, or with a change of protocol.
+    if has_ended.load(Ordering::Relaxed) {
+        return;
+    }
+    let parts = connection.into_parts();
+    if let Ok((client, rest)) = switched.await {
+        let options = RelayOptions::from(shared.connector.config());
+        let upstream = parts.io.into_inner().stream;
+        tunnel::carry((client, rest), (upstream, parts.read_buf), &options, listed.traffic()).await;
     }
 }
 
-impl AsyncRead for OriginIo {
+/// The tunnel below.
+struct OriginIo<'a> {
+    stream: Stream,
+    traffic: &'a Traffic,
+    received: Arc<AtomicU64>,
+    /// The origin will send no more.
+    has_ended: &'a AtomicBool,
+}
+
+impl AsyncRead for OriginIo<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let poll = Pin::new(&mut this.tunnel).poll_read(cx, buffer);
-        this.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let read = (buffer.filled().len() - before) as u64;
+        if read > 0 {
+            this.received.fetch_add(read, Ordering::Relaxed);
+            this.traffic.received.fetch_add(read, Ordering::Relaxed);
+        } else if poll.is_ready() {
+            this.has_ended.store(true, Ordering::Relaxed);
+        }
         poll
     }
 }
 
-impl AsyncWrite for OriginIo {
+impl AsyncWrite for OriginIo<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tunnel).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.count(poll)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tunnel).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tunnel).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.count(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl OriginIo<'_> {
+    fn count(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = poll {
+            self.traffic.sent.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        poll
     }
 }
 

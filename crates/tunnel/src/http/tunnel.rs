@@ -8,23 +8,34 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
-use super::connection::Changed;
-use crate::stream::Stream;
+use crate::{
+    relay::{RelayOptions, Traffic, relay},
+    stream::Stream,
+};
 
-/// Relays until both sides have ended.
-pub(super) async fn run(changed: Changed) {
-    let Changed { client, rest, next } = changed;
-    let traffic = next.live.traffic();
+/// What a connection changes over to: takes the client's socket, and what was read from it beyond HTTP, and ends with the tunnel. Dropping it
+/// closes the tunnel.
+pub(super) type Next<'a> = Box<dyn FnOnce(TcpStream, Bytes) -> Running<'a> + Send + 'a>;
+
+type Running<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Relays between a client and an upstream, of each of which some bytes were read already.
+pub(super) async fn carry(
+    (client, rest): (TcpStream, Bytes),
+    (upstream, ahead): (Stream, Bytes),
+    options: &RelayOptions,
+    traffic: &Traffic,
+) {
     let client = Stream::from(client);
-    let ahead = send_now(&client, next.ahead, &traffic.received);
-    let rest = send_now(&next.stream, rest, &traffic.sent);
-    let mut client = Rewound::stream(client, rest);
-    let mut upstream = Rewound::stream(next.stream, ahead);
-    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-        tracing::debug!(%error, "a tunnel of the http proxy failed");
-    }
+    let ahead = send_now(&client, ahead, &traffic.received);
+    let rest = send_now(&upstream, rest, &traffic.sent);
+    let end = relay(Rewound::stream(client, rest), Rewound::stream(upstream, ahead), options, traffic).await;
+    tracing::debug!(reason = ?end.reason, "a tunnel of the http proxy has ended");
 }
 
 /// Sends what the socket takes at once, which is nearly always all, and returns the rest. Errors are left to the relay, which meets them
