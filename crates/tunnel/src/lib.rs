@@ -12,6 +12,7 @@ pub mod relay;
 
 mod connector;
 mod error;
+mod http;
 mod meaning;
 mod order;
 mod parked;
@@ -24,7 +25,6 @@ mod socks;
 mod spares;
 mod stream;
 mod upstream;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
 mod users;
 
 pub use connector::{
