@@ -14,13 +14,25 @@ mod connector;
 mod error;
 #[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
 mod http;
+mod meaning;
+mod order;
+mod parked;
+mod permits;
+mod ready;
+mod rules;
 mod server;
+mod sizing;
 mod socks;
+mod spares;
 mod stream;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
+mod upstream;
 mod users;
 
-pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
+pub use connector::{
+    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
+};
 pub use error::{Error, ErrorKind, Side};
 pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};
+pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use upstream::{SpareStats, UpstreamStats};
