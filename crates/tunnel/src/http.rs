@@ -47,3 +47,6 @@ struct Session {
     /// The connection to the origin of the last request. Of this client alone.
     keeper: origin::Keeper,
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     request::Parts,
-    response,
     uri::{Authority, PathAndQuery},
 };
 use hyper::{body::Incoming, ext::on_informational, upgrade::OnUpgrade};
