@@ -16,13 +16,14 @@ use super::{
     counters::{Connected, Counters},
     gone::gone,
     handshake::{Begin, Failure, handshake},
-    listen, others, shared,
+    listen, shared,
 };
 use crate::{
     Stream,
     config::ListenKind,
     relay::{RelayOptions, relay},
     socks::{self, Request, Version},
+    udp,
 };
 
 /// Serves a client to its end.
@@ -90,7 +91,7 @@ impl Session<'_> {
         match request {
             Request::Connect(target) => self.tunnel(stream, Some(version), target, payload).await,
             Request::Associate(declared) if self.shared.connector.config().udp.enabled => {
-                Box::pin(others::associate(stream, declared, self.shared)).await;
+                Box::pin(udp::associate(stream, declared, self.shared)).await;
             }
             Request::Associate(_) => self.failed(stream, Failure::Refused(socks::not_offered())).await,
         }
