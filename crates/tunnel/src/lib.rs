@@ -12,7 +12,6 @@ pub mod relay;
 
 mod connector;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listeners use it"))]
 mod http;
 mod meaning;
 mod order;

@@ -1,12 +1,9 @@
 //! Where a client's connection goes from here.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::{ClientInfo, Shared};
-
-pub(super) async fn http(_stream: TcpStream, _first: Bytes, _shared: Arc<Shared>, _client: ClientInfo) {}
+use super::Shared;
 
 pub(super) async fn associate(_control: TcpStream, _declared: SocketAddr, _shared: &Shared) {}

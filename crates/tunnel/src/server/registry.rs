@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant as Clock;
 
-use crate::connector::{Live, Traffic};
+use crate::{Live, Traffic};
 
 /// A live tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +34,8 @@ pub struct TunnelRow {
 }
 
 /// What is known of a live tunnel; `max_tunnels` of them at most, since each holds a permit.
-#[derive(Debug)]
 struct Entry {
     client: SocketAddr,
-    target: Target,
     since: Clock,
     live: Live,
 }
@@ -53,8 +51,8 @@ pub(crate) struct Listed<'a> {
 }
 
 impl Registry {
-    pub(super) fn list(&self, client: SocketAddr, target: Target, live: Live) -> Listed<'_> {
-        let entry = Arc::new(Entry { client, target, since: Clock::now(), live });
+    pub(super) fn list(&self, client: SocketAddr, live: Live) -> Listed<'_> {
+        let entry = Arc::new(Entry { client, since: Clock::now(), live });
         let key = self.0.lock().insert(entry.clone());
         Listed { registry: self, key, entry }
     }
@@ -74,7 +72,7 @@ impl Entry {
         let (trace, traffic) = (self.live.trace(), self.live.traffic());
         TunnelRow {
             client: self.client,
-            target: self.target.clone(),
+            target: self.live.target().clone(),
             upstream: trace.upstream.clone(),
             age: self.since.elapsed(),
             spare: trace.spare,

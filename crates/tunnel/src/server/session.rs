@@ -81,7 +81,7 @@ impl Session<'_> {
     /// HTTP and datagrams are boxed: a tunnel by SOCKS or a forward need not have room for what they keep.
     async fn http(self, stream: TcpStream, first: Bytes) {
         Counters::count(&self.shared.counters.http);
-        Box::pin(others::http(stream, first, self.shared.clone(), self.client)).await;
+        Box::pin(crate::http::serve(stream, first, self.shared.clone(), self.client)).await;
     }
 
     async fn socks(self, stream: TcpStream, version: Version, request: Request, payload: Bytes) {

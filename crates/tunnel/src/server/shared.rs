@@ -74,7 +74,7 @@ impl Shared {
             Ok(tunnel) => {
                 Counters::count(&self.counters.tunnels_opened);
                 let (stream, live) = tunnel.into_parts();
-                let listed = self.tunnels.list(client.peer, target, live);
+                let listed = self.tunnels.list(client.peer, live);
                 listed.traffic().sent.fetch_add(sent, Ordering::Relaxed);
                 Ok((stream, listed))
             }
