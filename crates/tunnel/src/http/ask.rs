@@ -1,9 +1,10 @@
 //! What a request asks of the proxy: a tunnel, or an exchange with an origin. RFC 9112 section 3.2 has the forms.
 
-use http::{Method, StatusCode, Uri, uri::Authority};
+use http::{Method, Uri, uri::Authority};
 use keepwarm_transport::proxy::Target;
 
 use super::refusal::Refusal;
+use crate::server::destination::{BadDestination, destination};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +68,14 @@ fn split(authority: &Authority) -> Result<(&str, Option<u16>), Refusal> {
     Err(Refusal::request("the destination is not HOST or HOST:PORT"))
 }
 
+/// By the same rules as for SOCKS.
 fn target(host: &str, port: u16) -> Result<Target, Refusal> {
-    Target::new(host, port).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, "request", error.to_string()))
+    destination(host, port).map_err(|bad| {
+        Refusal::request(match bad {
+            BadDestination::Port => "port 0 cannot be connected to",
+            BadDestination::Empty | BadDestination::Name => "the destination's host cannot be a host's name",
+        })
+    })
 }
 
 /// The port of `http://`.
@@ -97,6 +104,8 @@ mod tests {
             ("CONNECT A.example:443", "tunnel a.example:443"),
             ("CONNECT 192.0.2.1:22", "tunnel 192.0.2.1:22"),
             ("CONNECT [2001:db8::1]:443", "tunnel [2001:db8::1]:443"),
+            // Rules by network see what it is.
+            ("CONNECT [::ffff:192.0.2.1]:22", "tunnel 192.0.2.1:22"),
             ("GET http://A.example", "a.example:80 as A.example"),
             ("GET http://a.example:8080/x?y", "a.example:8080 as a.example:8080"),
             ("PUT http://a.example:80/", "a.example:80 as a.example:80"),
@@ -115,6 +124,9 @@ mod tests {
             "CONNECT a.example:",
             "CONNECT ann@a.example:443",
             "CONNECT ann:pw@a.example:443",
+            "CONNECT 127.1:443",
+            "CONNECT 2130706433:443",
+            "GET http://0x7f000001/",
             "CONNECT /a",
             "CONNECT http://a.example:443/",
             "CONNECT http://a.example:443",

@@ -121,7 +121,9 @@ mod tests {
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
-        headers.keys().map(HeaderName::as_str).collect()
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     #[test]
@@ -142,11 +144,11 @@ mod tests {
         let mut request = headers(&lines);
         request.insert(header::PROXY_AUTHORIZATION, HeaderValue::from_static("Basic x"));
         strip_request(&mut request);
-        assert_eq!(names(&request), ["trailer", "authorization"]);
+        assert_eq!(names(&request), ["authorization", "trailer"]);
         let mut answer = headers(&lines);
         answer.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic"));
         strip_answer(&mut answer);
-        assert_eq!(names(&answer), ["trailer", "authorization"]);
+        assert_eq!(names(&answer), ["authorization", "trailer"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ async fn an_answer_may_end_with_its_connection() {
         upstream.send("HTTP/1.1 200 OK\r\n\r\nto the end").await;
         drop(upstream);
         assert!(fields(&client.head().await).contains(&"transfer-encoding: chunked".to_owned()));
-        let body = client.until("0\r\n\r\n").await;
+        let body = client.until("0\r\n\r\n").await.to_ascii_lowercase();
         assert_eq!(body.replace("a\r\n", "").replace("\r\n", ""), "to the end0");
         // And one of HTTP/1.0, which means no chunks, may go over a connection that is not used again.
         let (_proxy, mut client, mut upstream, _) = asked(GET).await;
@@ -95,7 +95,7 @@ async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
             drop(upstream);
             let (rest, end) = client.rest_or_reset().await;
             assert!(rest.is_empty(), "{got:?} {rest:?}");
-            assert!(end.is_err() || got.contains("content-length: 9"), "{got:?}");
+            assert!(end.is_err() || fields(&got).contains(&"content-length: 9".to_owned()), "{got:?}");
         }
     })
     .await;
