@@ -22,8 +22,8 @@ pub(super) enum Wish {
     Echo,
     /// So many bytes, and then the end.
     Send(u64),
-    /// To get rid of everything until its end, and to hear how much that was.
-    Take,
+    /// To get rid of so many bytes, and to hear when all have come. The end is not waited for: not every proxy passes it on.
+    Take(u64),
 }
 
 impl Wish {
@@ -32,7 +32,7 @@ impl Wish {
         match self {
             Wish::Echo => vec![ECHO],
             Wish::Send(count) => [&[SEND][..], &count.to_be_bytes()].concat(),
-            Wish::Take => vec![TAKE],
+            Wish::Take(count) => [&[TAKE][..], &count.to_be_bytes()].concat(),
         }
     }
 }
@@ -65,8 +65,9 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
             send(&mut stream, count).await
         }
         TAKE => {
-            let count = take(&stream).await?;
-            stream.write_u64(count).await
+            let count = stream.read_u64().await?;
+            let taken = take(&stream, count).await?;
+            stream.write_u64(taken).await
         }
         _ => Err(io::Error::other("nothing that is offered here")),
     }
@@ -95,17 +96,21 @@ pub(super) async fn send(stream: &mut TcpStream, count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts bytes until the end. They are not copied out of the kernel, so that the proxy is what is measured and not this.
-pub(super) async fn take(stream: &TcpStream) -> io::Result<u64> {
+/// Counts bytes until there were so many, or the end. They are not copied out of the kernel, so that the proxy is what is measured
+/// and not this.
+pub(super) async fn take(stream: &TcpStream, most: u64) -> io::Result<u64> {
     let mut buffer = vec![0; PIECE];
     let mut count = 0;
-    loop {
-        let read = || Ok(recv(stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT)?);
+    while count < most {
+        let len = usize::try_from(most - count).unwrap_or(usize::MAX).min(PIECE);
+        let piece = &mut buffer[..len];
+        let read = || Ok(recv(stream.as_raw_fd(), piece, MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT)?);
         match stream.async_io(Interest::READABLE, read).await? {
-            0 => return Ok(count),
+            0 => break,
             len => count += len as u64,
         }
     }
+    Ok(count)
 }
 
 /// One of the loopback addresses, in turn: an address for every tunnel keeps the kernel from running out of ports for one.
@@ -142,12 +147,11 @@ mod tests {
 
         let mut source = connected().await;
         source.write_all(&Wish::Send(3_000_001).bytes()).await.unwrap();
-        assert_eq!(take(&source).await.unwrap(), 3_000_001);
+        assert_eq!(take(&source, u64::MAX).await.unwrap(), 3_000_001);
 
         let mut sink = connected().await;
-        sink.write_all(&Wish::Take.bytes()).await.unwrap();
+        sink.write_all(&Wish::Take(3_000_001).bytes()).await.unwrap();
         send(&mut sink, 3_000_001).await.unwrap();
-        sink.shutdown().await.unwrap();
         assert_eq!(sink.read_u64().await.unwrap(), 3_000_001);
     }
 

@@ -200,11 +200,10 @@ async fn stream(args: &LoadArgs, number: u64) -> io::Result<u64> {
     let mut stream = socks::open(args.proxy, args.user, spread(number, args.port)).await?;
     if args.mode == Mode::Down {
         stream.write_all(&Wish::Send(args.bytes).bytes()).await?;
-        return take(&stream).await;
+        return take(&stream, u64::MAX).await;
     }
-    stream.write_all(&Wish::Take.bytes()).await?;
+    stream.write_all(&Wish::Take(args.bytes).bytes()).await?;
     send(&mut stream, args.bytes).await?;
-    stream.shutdown().await?;
     stream.read_u64().await
 }
 

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::anyhow;
+
 use super::{
     load::{LoadArgs, Mode},
     peers::Peer,
@@ -28,7 +30,7 @@ fn once(workshop: &mut Workshop, peer: &Peer, row: Row, quick: bool) -> anyhow::
     let server = peer.kind.is_server(row).then(|| workshop.start(peer, row)).transpose()?;
     let found = loaded(workshop, server.as_ref(), row, row.amount(peer.kind, quick));
     found.map_err(|error| match &server {
-        Some(server) => error.context(server.last_words()),
+        Some(server) => anyhow!("{error:#}; its log ends with: {}", server.last_words()),
         None => error,
     })
 }

@@ -24,8 +24,8 @@ pub(super) struct Reading {
 /// What a proxy has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Held {
-    /// Resident octets of all its processes, shared pages included.
-    pub(super) rss: u64,
+    /// Resident octets of all its processes; a page that they share counts once.
+    pub(super) memory: u64,
     pub(super) sockets: u64,
     pub(super) threads: u64,
 }
@@ -33,8 +33,9 @@ pub(super) struct Held {
 impl Held {
     /// By a process and all below it.
     pub(super) fn by(pid: u32) -> Held {
-        let (mut held, family) = (Held { rss: cpu::usage(pid).rss, ..Held::default() }, cpu::family(pid));
-        for pid in family {
+        let mut held = Held::default();
+        for pid in cpu::family(pid) {
+            held.memory += memory(pid);
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             held.threads += threads(&status).unwrap_or(0);
             let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -54,7 +55,7 @@ impl Reading {
             Figure::Setup => self.cpu_s * 1e4 / tunnels,
             Figure::Relay => self.cpu_s * 1e9 / self.outcome.bytes.max(1) as f64,
             Figure::Ready => self.outcome.ready.p50,
-            Figure::Memory => self.held[1].rss.saturating_sub(self.held[0].rss) as f64 / 1024.0 / tunnels,
+            Figure::Memory => self.held[1].memory.saturating_sub(self.held[0].memory) as f64 / 1024.0 / tunnels,
         }
     }
 
@@ -85,6 +86,19 @@ impl Reading {
     }
 }
 
+/// Resident octets of a process, a page divided by the number of processes that share it.
+fn memory(pid: u32) -> u64 {
+    let shared = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    // Not every kernel has it.
+    proportional(&shared).unwrap_or_else(|| cpu::usage(pid).rss)
+}
+
+/// `Pss` of `/proc/PID/smaps_rollup`.
+fn proportional(rollup: &str) -> Option<u64> {
+    let kibibytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?;
+    Some(kibibytes.parse::<u64>().ok()? * 1024)
+}
+
 /// `Threads` of `/proc/PID/status`.
 fn threads(status: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
@@ -98,7 +112,8 @@ mod tests {
     fn figures_are_per_tunnel_and_per_gigabyte() {
         let outcome =
             Outcome { tunnels: 2_000, failed: 1, bytes: 4_000_000_000, wall_s: 2.0, soon: 1_500, ..Outcome::default() };
-        let held = [Held { rss: 1 << 20, sockets: 3, threads: 1 }, Held { rss: 21 << 20, sockets: 4_003, threads: 1 }];
+        let held =
+            [Held { memory: 1 << 20, sockets: 3, threads: 1 }, Held { memory: 21 << 20, sockets: 4_003, threads: 1 }];
         let reading = Reading { outcome, cpu_s: 1.0, held, foreign_cores: 0.2 };
         let near = |value: f64, wanted: f64| assert!((value - wanted).abs() < 1e-9, "{value} instead of {wanted}");
         near(reading.figure(Figure::Setup), 5.0);
@@ -117,7 +132,8 @@ mod tests {
         let before = Held::by(std::process::id());
         let _socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let held = Held::by(std::process::id());
-        assert!(held.rss > 0 && held.threads >= 1 && held.sockets >= 1, "{before:?} {held:?}");
+        assert!(held.memory > 0 && held.threads >= 1 && held.sockets >= 1, "{before:?} {held:?}");
+        assert_eq!(proportional("Rss:     9 kB\nPss:     4 kB\nPss_Dirty: 1 kB\n"), Some(4096));
         assert_eq!(threads("Name:\tx\nThreads:\t17\n"), Some(17));
     }
 }

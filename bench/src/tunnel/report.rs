@@ -183,7 +183,7 @@ impl Table {
                 line.show(Reading::soon, |share| Percent(share).to_string()),
             ]),
             Figure::Memory => cells.extend([
-                line.show(|reading| reading.held[0].rss as f64 / f64::from(1 << 20), tenths),
+                line.show(|reading| reading.held[0].memory as f64 / f64::from(1 << 20), tenths),
                 line.show(Reading::sockets, tenths),
                 line.show(|reading| reading.held[1].threads as f64, whole),
             ]),
@@ -228,8 +228,8 @@ impl Table {
                 whole(self.row.amount(Kind::Microsocks, self.quick) as f64),
             ),
             Figure::Memory => format!(
-                "Growth of resident memory by {} tunnels that carried one byte there and back, divided by their number. Threads are those \
-                 with all tunnels open",
+                "Growth of resident memory by {} tunnels that carried one byte there and back, divided by their number; a page that several \
+                 processes share counts once. Threads are those with all tunnels open",
                 whole(amount as f64)
             ),
         }

@@ -17,7 +17,8 @@ fn reading(row: Row, cpu_s: f64) -> Reading {
         soon: 9_950,
         bytes,
     };
-    let held = [Held { rss: 8 << 20, sockets: 2, threads: 2 }, Held { rss: 108 << 20, sockets: 20_002, threads: 2 }];
+    let held =
+        [Held { memory: 8 << 20, sockets: 2, threads: 2 }, Held { memory: 108 << 20, sockets: 20_002, threads: 2 }];
     Reading { outcome, cpu_s, held, foreign_cores: 0.01 }
 }
 
