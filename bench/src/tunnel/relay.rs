@@ -71,8 +71,8 @@ async fn tunnel(mut client: TcpStream, how: How, has_user: bool) -> io::Result<(
     }
     let [client, there] = [blocking(client)?, blocking(there)?];
     let (client_too, there_too) = (client.try_clone()?, there.try_clone()?);
-    thread::spawn(move || direction(client, there, how));
-    thread::spawn(move || direction(there_too, client_too, how));
+    thread::spawn(move || direction(&client, &there, how));
+    thread::spawn(move || direction(&there_too, &client_too, how));
     Ok(())
 }
 
@@ -82,8 +82,8 @@ fn blocking(stream: TcpStream) -> io::Result<Blocking> {
     Ok(stream)
 }
 
-fn direction(from: Blocking, to: Blocking, how: How) {
-    let moved = if how == How::Splice { spliced(&from, &to) } else { copied(&from, &to) };
+fn direction(from: &Blocking, to: &Blocking, how: How) {
+    let moved = if how == How::Splice { spliced(from, to) } else { copied(from, to) };
     let _ = to.shutdown(Shutdown::Write);
     if moved.is_err() {
         let _ = from.shutdown(Shutdown::Both);

@@ -154,10 +154,9 @@ impl Row {
     /// Whether a proxy is part of the row.
     pub(super) fn admits(self, kind: Kind) -> bool {
         match (self.figure(), kind) {
-            (_, Kind::Keepwarm) => true,
             (_, Kind::Splice | Kind::Copy) => self.figure() == Figure::Relay,
-            // It is the upstream: the client goes to it by itself.
-            (Figure::Ready, Kind::Microsocks) => true,
+            // It is the upstream, which the client goes to by itself there.
+            (_, Kind::Keepwarm) | (Figure::Ready, Kind::Microsocks) => true,
             (_, Kind::FastSocks5) if self.has_upstream() => true,
             _ if self.has_upstream() => false,
             // It asks the system who its users are.
