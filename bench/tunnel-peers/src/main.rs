@@ -71,7 +71,9 @@ async fn one(client: TcpStream, way: Way) -> anyhow::Result<()> {
             let there =
                 Socks5Stream::connect_with_password(upstream, host, port, name, password, Config::default()).await;
             match there {
-                Ok(there) => transfer(client.reply_success(([127, 0, 0, 1], 0).into()).await?, there.get_socket()).await,
+                Ok(there) => {
+                    transfer(client.reply_success(([127, 0, 0, 1], 0).into()).await?, there.get_socket()).await
+                }
                 Err(error) => {
                     client.reply_error(&ReplyError::GeneralFailure).await?;
                     return Err(error.into());
