@@ -187,7 +187,7 @@ impl<K: Kinds> HostState<K> {
             capacity_hint,
             capacity_seen: None,
             health: Health::new(),
-            learner: Learner::new(options.idle_timeout),
+            learner: Learner::new(options.idle_timeout, options.idle),
             jitter: Jitter::new(seed),
             asked: false,
             stalled: false,
@@ -425,7 +425,9 @@ impl<K: Kinds> HostState<K> {
         if slot.in_flight > 0 {
             return Usable::Good;
         }
-        if now >= slot.idle_deadline && (slot.idle_deadline_is_peers || self.live() > self.min_idle()) {
+        if now >= slot.idle_deadline
+            && (slot.idle_deadline_is_peers || self.options.idle.replace || self.live() > self.min_idle())
+        {
             return Usable::Expired(CloseReason::IdleTimeout);
         }
         match self.options.check_interval {
@@ -643,9 +645,13 @@ impl<K: Kinds> HostState<K> {
     fn stamp_idle(&mut self, index: u32, now: Instant) {
         let (peers, own) = (self.learner.limit(), self.options.idle_timeout);
         let slot = &mut self.slots[index as usize];
-        let limit = slot.idle_limit.map_or(peers, |told| peers.min(learn::with_margin(told)));
+        let limit = slot.idle_limit.map_or(peers, |told| peers.min(self.learner.with_margin(told)));
+        let mut kept = limit.min(own);
+        if self.options.idle.jitter > 0.0 {
+            kept = kept.mul_f64(1.0 - self.options.idle.jitter.min(1.0) * self.jitter.fraction());
+        }
         slot.idle_since = now;
-        slot.idle_deadline = now + limit.min(own);
+        slot.idle_deadline = now + kept;
         slot.idle_deadline_is_peers = limit < own;
         let check = self.options.check_interval.map_or(self.far, |interval| now + interval);
         slot.good_until = slot.idle_deadline.min(check).min(slot.expires_at.unwrap_or(self.far));
@@ -690,7 +696,8 @@ impl<K: Kinds> HostState<K> {
         }
         self.counters.count_closed(reason);
         fx.event(EventKind::Closed(reason), id, self.slots.len());
-        if unused {
+        // One that is replaced in time has done what it was there for.
+        if unused && !(reason == CloseReason::IdleTimeout && self.options.idle.replace) {
             self.pause_refill(now);
         }
     }
@@ -741,7 +748,7 @@ impl<K: Kinds> HostState<K> {
             idle_limit: self
                 .slots
                 .iter()
-                .filter_map(|(_, slot)| slot.idle_limit.map(learn::with_margin))
+                .filter_map(|(_, slot)| slot.idle_limit.map(|told| self.learner.with_margin(told)))
                 .fold(self.learner.limit(), Duration::min),
             capacity: self.capacity_seen,
             stalled: self.stalled,

@@ -23,7 +23,7 @@ pub use error::{AcquireError, AcquireErrorKind, DialError, Phase, Side};
 pub use event::{CloseReason, Event, EventKind};
 pub use health::BreakerSettings;
 pub use lease::Lease;
-pub use limits::{Limits, LimitsError, Options, Policy};
+pub use limits::{IdlePolicy, Limits, LimitsError, Options, Policy};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
 pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};

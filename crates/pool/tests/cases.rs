@@ -15,5 +15,7 @@ mod lab;
 mod multiplexed;
 #[path = "cases/resize.rs"]
 mod resize;
+#[path = "cases/spares.rs"]
+mod spares;
 #[path = "cases/waiters.rs"]
 mod waiters;

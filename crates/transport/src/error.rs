@@ -37,6 +37,9 @@ pub enum ErrorKind {
     Refused,
     /// The host cannot be reached although the network is there.
     Unreachable,
+    /// The proxy that we connect through has no way to the destination's network. Of this machine's own network it is
+    /// [`NetworkDown`](Self::NetworkDown).
+    NetworkUnreachable,
     /// The deadline passed in this phase.
     TimedOut(Phase),
     /// The peer reset the connection.
@@ -71,13 +74,21 @@ pub enum ErrorKind {
     Http1,
     /// What came back breaks a rule of ours, such as a body above the limit.
     Protocol,
-    /// The proxy that we connect through failed: it cannot be reached, closed, broke its protocol, or reports a failure of its own.
+    /// The proxy that we connect through failed: it cannot be reached, closed, or broke its protocol.
     /// The server behind it was never asked, so this says nothing of it.
     Proxy,
     /// The proxy wants a user and password, or does not accept ours.
     ProxyAuth,
     /// The proxy's rules forbid this destination.
     ProxyDenied,
+    /// The proxy answers that it failed, and not why.
+    ProxyGeneral,
+    /// The proxy answers that it does not do what it was asked for.
+    ProxyUnsupported,
+    /// The proxy does not take destinations of this type: names, or addresses of this family.
+    AddressType,
+    /// An HTTP proxy answers that there is no way, and not whether the destination or itself is at fault; mostly it is the destination.
+    BadGateway,
     /// We gave up ourselves: the connection was closed or replaced on this side.
     Cancelled,
     /// The system reported something else, or what was asked for cannot be done (a host name that is none); the text and the
@@ -209,7 +220,8 @@ impl Error {
         matches!(self.0.kind, ErrorKind::TimedOut(_))
     }
 
-    /// Whether the proxy that we connect through failed. Its own health may count it; nothing is known of the server behind it.
+    /// Whether the failure is that of the proxy that we connect through: nothing is known of the server behind it. Whether the proxy's
+    /// own health should count it is told by [`Blame`](crate::proxy::Blame).
     pub fn is_proxy(&self) -> bool {
         self.0.kind.is_proxy()
     }
@@ -256,6 +268,7 @@ impl ErrorKind {
             ErrorKind::Resolve => "resolve",
             ErrorKind::Refused => "refused",
             ErrorKind::Unreachable => "unreachable",
+            ErrorKind::NetworkUnreachable => "network_unreachable",
             ErrorKind::TimedOut(phase) => match phase {
                 Phase::Resolve => "timeout_resolve",
                 Phase::Listen => "timeout_listen",
@@ -286,6 +299,10 @@ impl ErrorKind {
             ErrorKind::Proxy => "proxy",
             ErrorKind::ProxyAuth => "proxy_auth",
             ErrorKind::ProxyDenied => "proxy_denied",
+            ErrorKind::ProxyGeneral => "proxy_general",
+            ErrorKind::ProxyUnsupported => "proxy_unsupported",
+            ErrorKind::AddressType => "address_type",
+            ErrorKind::BadGateway => "bad_gateway",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Other => "other",
         }
@@ -344,7 +361,14 @@ impl ErrorKind {
     }
 
     pub(crate) fn is_proxy(self) -> bool {
-        matches!(self, ErrorKind::Proxy | ErrorKind::ProxyAuth | ErrorKind::TimedOut(Phase::Proxy))
+        matches!(
+            self,
+            ErrorKind::Proxy
+                | ErrorKind::ProxyAuth
+                | ErrorKind::ProxyGeneral
+                | ErrorKind::ProxyUnsupported
+                | ErrorKind::TimedOut(Phase::Proxy)
+        )
     }
 
     pub(crate) fn side(self) -> Side {
@@ -353,6 +377,8 @@ impl ErrorKind {
             ErrorKind::Resolve
             | ErrorKind::Proxy
             | ErrorKind::ProxyAuth
+            | ErrorKind::ProxyGeneral
+            | ErrorKind::ProxyUnsupported
             | ErrorKind::TimedOut(Phase::Resolve | Phase::Listen | Phase::Proxy)
             | ErrorKind::PortsExhausted
             | ErrorKind::FilesExhausted

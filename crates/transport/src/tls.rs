@@ -22,7 +22,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 pub use tokio_rustls::client::TlsStream as RustlsStream;
 
@@ -168,13 +171,24 @@ impl TlsClient {
         server_name: &str,
         deadline: Instant,
     ) -> Result<(TlsStream, TlsInfo), Error> {
-        let start = tokio::time::Instant::now();
         let tried = match tcp.peer_addr() {
             Ok(peer) => format!("connect to {peer}"),
             Err(_) => format!("connect to {server_name}"),
         };
+        self.connect_over(tcp, server_name, tried, deadline).await
+    }
+
+    /// As [`connect`](Self::connect), on any connection. `tried` begins the text of an error.
+    pub(crate) async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        server_name: &str,
+        tried: String,
+        deadline: Instant,
+    ) -> Result<(RustlsStream<S>, TlsInfo), Error> {
+        let start = tokio::time::Instant::now();
         let name = parse_name(server_name, &tried)?;
-        let handshake = self.connector.0.connect(name, tcp);
+        let handshake = self.connector.0.connect(name, stream);
         let stream = match tokio::time::timeout_at(deadline.into(), handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(explain(error, tried, server_name)),
@@ -227,7 +241,7 @@ fn usual_verifier(roots: &TlsRoots) -> Result<Arc<WebPkiServerVerifier>, RootsEr
 }
 
 impl TlsInfo {
-    fn of(stream: &TlsStream, handshake: Duration) -> TlsInfo {
+    fn of<S>(stream: &RustlsStream<S>, handshake: Duration) -> TlsInfo {
         let (_, connection) = stream.get_ref();
         TlsInfo {
             version: match connection.protocol_version() {

@@ -204,5 +204,5 @@ async fn tinyproxy_connects_with_and_without_a_password() {
     assert_eq!(closed.refuses("http://ann:wrong@", &echo.into()).await, auth);
     let denied = SocketAddr::from((Ipv4Addr::LOCALHOST, forbidden)).into();
     assert_eq!(closed.refuses("http://ann:p4ss@", &denied).await, (ErrorKind::ProxyDenied, Side::Upstream));
-    assert_eq!(open.refuses("http://", &denied).await, (ErrorKind::Unreachable, Side::Upstream));
+    assert_eq!(open.refuses("http://", &denied).await, (ErrorKind::BadGateway, Side::Upstream));
 }

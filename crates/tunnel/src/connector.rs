@@ -1,43 +1,96 @@
 //! Makes tunnels: the way in for programs and for the server alike.
+//!
+//! A tunnel is a permit of its destination, then the upstreams that the rules allow, one after another, until one reaches it. What
+//! happens over one upstream is in `upstream`; in which order they come in `order`.
+
+mod live;
+mod route;
+mod stats;
+mod udp;
 
 use std::{
-    fmt, io,
-    pin::Pin,
+    fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use keepwarm_pool::Histogram;
 use keepwarm_transport::{
-    error::ErrorKind as TransportKind,
-    proxy::Target,
-    resolve::{Resolve, literal},
-    tcp::{self, TcpOptions},
+    proxy::{Blame, Target},
+    resolve::Resolve,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::Instant as Clock,
-};
+use parking_lot::Mutex;
+use tokio::{task::AbortHandle, time::Instant as Clock};
 
 use crate::{
-    config::TunnelConfig,
+    config::{TunnelConfig, UpstreamConfig, UpstreamKind},
     error::{Error, ErrorKind, Side},
-    stream::Stream,
+    meaning,
+    permits::{Permits, Refused},
+    ready::Ready,
+    rules::Rules,
+    upstream::{Missed, Reached, Upstream, look_after},
 };
+use route::{Route, Routes};
+
+pub use live::{Live, Traffic, Tunnel};
+pub use stats::{ConnectorStats, DestinationStats};
+pub(crate) use udp::UdpWay;
 
 /// Makes tunnels to destinations by the rules of a [`TunnelConfig`]. Clones are handles of the same.
+///
+/// # Examples
+/// ```no_run
+/// use std::sync::Arc;
+/// use keepwarm_transport::{proxy::{Proxy, Target}, resolve::SystemResolver};
+/// use keepwarm_tunnel::{Connector, config::{TunnelConfig, UpstreamConfig, UpstreamKind, Via}};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let exit = Arc::new(Proxy::parse("socks5://ann:secret@exit.example:1080")?);
+/// let connector = Connector::new(
+///     TunnelConfig {
+///         upstreams: vec![UpstreamConfig::new("exit", UpstreamKind::Proxy(exit))],
+///         default: Via::Upstream("exit".into()),
+///         ..TunnelConfig::default()
+///     },
+///     Arc::new(SystemResolver::default()),
+/// )?;
+/// let tunnel = connector.connect(&Target::new("tiles.example", 443)?).await?;
+/// println!("over {} after {:?}", tunnel.trace().upstream, tunnel.trace().elapsed);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Connector {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     config: TunnelConfig,
+    rules: Rules,
+    routes: Routes,
+    /// Those of the config, and at the end the one that is always there: this machine itself.
+    upstreams: Vec<Arc<Upstream>>,
+    permits: Arc<Permits>,
+    ready: Arc<Ready>,
     resolver: Arc<dyn Resolve>,
+    counters: Counters,
+    closed: AtomicBool,
+    /// What looks after the upstreams.
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+#[derive(Default)]
+struct Counters {
+    asked: AtomicU64,
+    opened: AtomicU64,
+    failovers: AtomicU64,
+    ahead: AtomicU64,
+    failed: [AtomicU64; ErrorKind::ALL.len()],
+    waits: Mutex<Histogram>,
 }
 
 /// Wishes of one tunnel.
@@ -45,8 +98,8 @@ struct Inner {
 pub struct ConnectOptions {
     /// Everything must be done by then. Default: the config's `acquire_timeout` and then its `timeout`.
     pub deadline: Option<Instant>,
-    /// The first bytes for the destination, where they are known already: they are on their way when the tunnel is handed out, and go
-    /// ahead of the upstream's word where that upstream has shown that it bears this.
+    /// The first bytes for the destination, where they are known already: they have been written when the tunnel is handed out. A
+    /// tunnel that fails after that is not tried again.
     pub payload: Bytes,
 }
 
@@ -58,6 +111,8 @@ pub struct Trace {
     pub upstream: Arc<str>,
     /// Age of the spare that served it; `None`: there was none, the connection was dialled for it.
     pub spare: Option<Duration>,
+    /// Whether the tunnel itself was there already: opened ahead, or given back by [`Connector::release_clean`].
+    pub ready: bool,
     /// Upstream connections that were tried, the last one included.
     pub tries: u32,
     /// Wait for the permits.
@@ -66,44 +121,62 @@ pub struct Trace {
     pub elapsed: Duration,
 }
 
-/// Bytes that went through a tunnel so far.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// From the client to the destination.
-    pub sent: AtomicU64,
-    /// From the destination to the client.
-    pub received: AtomicU64,
-}
-
-/// A live connection to a destination. Dropping it closes it and gives its permit to the next that waits.
-pub struct Tunnel {
-    stream: Stream,
-    live: Live,
-}
-
-/// A tunnel's permits and counters: as long as this lives, the tunnel counts as live.
-pub struct Live {
-    traffic: Traffic,
-    trace: Trace,
-}
-
-/// How datagrams for a destination leave.
+/// Why a connector could not be made.
 #[derive(Debug)]
-pub(crate) enum UdpWay {
-    /// From a socket of ours.
-    Direct,
-}
+pub struct StartError(String);
 
 impl Connector {
     /// Begins to keep spares. Names of proxies, and destinations that this machine connects to itself, are looked up by `resolver`.
     ///
     /// # Errors
-    /// [`ErrorKind::Local`] where the roots for `https://` proxies cannot be used.
+    /// When two upstreams have one name, a rule leads nowhere, or the roots for `https://` proxies cannot be used.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(config: TunnelConfig, resolver: Arc<dyn Resolve>) -> Result<Connector, Error> {
-        Ok(Connector { inner: Arc::new(Inner { config, resolver }) })
+    pub fn new(config: TunnelConfig, resolver: Arc<dyn Resolve>) -> Result<Connector, StartError> {
+        let own = UpstreamConfig::new("direct", UpstreamKind::Direct);
+        let routes = Routes::new(&config.upstreams, &config.rules, &config.default).map_err(StartError)?;
+        let upstreams: Vec<_> = config
+            .upstreams
+            .iter()
+            .chain([&own])
+            .map(|upstream| {
+                let made = Upstream::new(upstream.clone(), &config.pool, config.breaker, &resolver, &config.roots);
+                made.map(Arc::new).map_err(|error| StartError(format!("upstream {}: {error}", upstream.name)))
+            })
+            .collect::<Result<_, _>>()?;
+        let permits = Permits::new(config.max_per_destination, config.max_tunnels, config.max_waiters);
+        let inner = Arc::new(Inner {
+            rules: Rules::new(config.rules.clone(), config.default.clone()),
+            routes,
+            upstreams,
+            permits,
+            ready: Arc::default(),
+            resolver,
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+            tasks: Mutex::default(),
+            config,
+        });
+        let interval = inner.config.pool.check_interval;
+        let mut tasks: Vec<_> = inner
+            .upstreams
+            .iter()
+            .map(|upstream| tokio::spawn(look_after(Arc::downgrade(upstream), interval)).abort_handle())
+            .collect();
+        let ready = Arc::downgrade(&inner.ready);
+        let sweep = async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                match ready.upgrade() {
+                    Some(ready) => ready.sweep(),
+                    None => return,
+                }
+            }
+        };
+        tasks.push(tokio::spawn(sweep).abort_handle());
+        *inner.tasks.lock() = tasks;
+        Ok(Connector { inner })
     }
 
     /// The settings.
@@ -130,45 +203,51 @@ impl Connector {
     /// # Cancel safety
     /// As [`connect`](Self::connect).
     pub async fn connect_with(&self, target: &Target, options: ConnectOptions) -> Result<Tunnel, Error> {
-        let start = Clock::now();
-        let deadline = options.deadline.unwrap_or((start + self.inner.config.timeout).into_std());
-        let failed = |error: keepwarm_transport::error::Error| {
-            let kind = match error.kind() {
-                TransportKind::Refused => ErrorKind::Refused,
-                TransportKind::Resolve => ErrorKind::Resolve,
-                TransportKind::Unreachable => ErrorKind::HostUnreachable,
-                TransportKind::NetworkDown => ErrorKind::NetworkUnreachable,
-                _ if error.is_timeout() => ErrorKind::TimedOut,
-                _ => ErrorKind::Local,
-            };
-            Error::from_transport(kind, error)
+        let inner = &self.inner;
+        inner.counters.asked.fetch_add(1, Ordering::Relaxed);
+        let result = inner.connect(target, options).await;
+        match &result {
+            Ok(_) => inner.counters.opened.fetch_add(1, Ordering::Relaxed),
+            Err(error) => inner.counters.failed[error.kind() as usize].fetch_add(1, Ordering::Relaxed),
         };
-        let ips = match literal(target.host().as_ref()) {
-            Some(ip) => vec![ip],
-            None => self.inner.resolver.resolve(&target.host()).await.map_err(failed)?,
-        };
-        let addresses: Vec<_> = ips.into_iter().map(|ip| (ip, target.port()).into()).collect();
-        let (mut stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(failed)?;
-        if !options.payload.is_empty() {
-            let local = |error: io::Error| Error::new(ErrorKind::Local, Side::Upstream, error.to_string());
-            stream.write_all(&options.payload).await.map_err(local)?;
-        }
-        let trace = Trace {
-            upstream: "direct".into(),
-            spare: None,
-            tries: 1,
-            waited: Duration::ZERO,
-            elapsed: start.elapsed(),
-        };
-        Ok(Tunnel { stream: Stream::Tcp(stream), live: Live { traffic: Traffic::default(), trace } })
+        result
     }
 
-    /// How datagrams for `target` leave, by the rules.
+    /// Gives a tunnel back for another one to the same destination, which then is there at once. Only for callers who vouch that their
+    /// protocol left it where it was when it was opened: every request answered, every byte of the answers read, nothing said that is
+    /// meant for this caller alone. Closed instead when others wait for the destination, or when it is not used within 30 s.
     ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] where the upstream carries none, and those of [`connect`](Self::connect).
-    pub(crate) async fn udp_way(&self, _target: &Target) -> Result<UdpWay, Error> {
-        Ok(UdpWay::Direct)
+    /// The daemon itself never does this: the bytes of its clients are none of its business.
+    pub fn release_clean(&self, tunnel: Tunnel) {
+        let (stream, live) = tunnel.into_parts();
+        if live.is_wanted() || self.inner.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let target = live.target().clone();
+        self.inner.ready.put(&target, stream, live, CLEAN_FOR, self.inner.config.max_per_destination);
+    }
+
+    /// Addresses or routes changed: closes what waits, forgets failures.
+    pub fn network_changed(&self) {
+        self.inner.ready.clear();
+        self.inner.upstreams.iter().for_each(|upstream| upstream.network_changed());
+    }
+
+    /// Closes every spare; new ones are made.
+    pub fn flush(&self) {
+        self.inner.ready.clear();
+        self.inner.upstreams.iter().for_each(|upstream| upstream.flush());
+    }
+
+    /// Refuses tunnels from now on, fails those that wait and closes spares. Live tunnels stay with their owners.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::Relaxed);
+        self.inner.permits.close();
+        self.inner.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.inner.ready.clear();
+        for upstream in &self.inner.upstreams {
+            upstream.close().await;
+        }
     }
 
     /// Looks up what this machine connects to itself.
@@ -177,74 +256,211 @@ impl Connector {
     }
 }
 
-impl Tunnel {
-    /// How it came about.
-    pub fn trace(&self) -> &Trace {
-        &self.live.trace
-    }
-
-    /// The connection, and what keeps it counted as live: to be dropped when the connection has ended.
-    pub fn into_parts(self) -> (Stream, Live) {
-        (self.stream, self.live)
-    }
-}
-
-impl Live {
-    /// How the tunnel came about.
-    pub fn trace(&self) -> &Trace {
-        &self.trace
-    }
-
-    /// Its bytes; whoever relays them counts here.
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-}
-
-impl AsyncRead for Tunnel {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let read = buffer.filled().len() - before;
-        this.live.traffic.received.fetch_add(read as u64, Ordering::Relaxed);
-        poll
-    }
-}
-
-impl AsyncWrite for Tunnel {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = poll {
-            this.live.traffic.sent.fetch_add(written as u64, Ordering::Relaxed);
+impl Inner {
+    async fn connect(self: &Arc<Self>, target: &Target, options: ConnectOptions) -> Result<Tunnel, Error> {
+        let start = Clock::now();
+        let decision = self.rules.decide(target);
+        let route = self.routes.find(decision.via).ok_or_else(|| {
+            Error::new(ErrorKind::Rejected, Side::Client, format!("tunnel to {target}: forbidden by a rule"))
+        })?;
+        let tunnel = self.make(target, route, options, start).await?;
+        if decision.speculate > 0 && self.ready.used(target) {
+            self.open_ahead(target, decision.speculate);
         }
-        poll
+        Ok(tunnel)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    async fn make(
+        self: &Arc<Self>,
+        target: &Target,
+        route: &Route,
+        ConnectOptions { deadline, payload }: ConnectOptions,
+        start: Clock,
+    ) -> Result<Tunnel, Error> {
+        if let Some(tunnel) = self.make_of_ready(target, route, &payload, start).await? {
+            return Ok(tunnel);
+        }
+        let by = |limit: Duration, since: Clock| {
+            let own = since + limit;
+            deadline.map_or(own, |deadline| own.min(deadline.into()))
+        };
+        let permit = self.permits.acquire(target, by(self.config.acquire_timeout, start)).await;
+        let permit = permit.map_err(|refused| self.refused(target, refused, start.elapsed()))?;
+        let begun = Clock::now();
+        self.counters.waits.lock().record(begun - start);
+        let (upstream, reached) =
+            self.reach(target, route, &payload, by(self.config.timeout, begun).into_std()).await?;
+        let trace = Trace {
+            upstream: Arc::clone(upstream.name()),
+            spare: reached.spare,
+            ready: false,
+            tries: reached.tries,
+            waited: begun - start,
+            elapsed: begun.elapsed(),
+        };
+        tracing::debug!(%target, upstream = &*trace.upstream, spare = ?trace.spare, tries = trace.tries, elapsed = ?trace.elapsed, "tunnel");
+        Ok(Tunnel::new(reached.stream, Live::new(permit, upstream.live(), trace)))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    /// Uses a tunnel that waits for this destination.
+    async fn make_of_ready(
+        &self,
+        target: &Target,
+        route: &Route,
+        payload: &[u8],
+        start: Clock,
+    ) -> Result<Option<Tunnel>, Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(closed(target));
+        }
+        let may = |name: &str| route.members.iter().any(|&index| &**self.upstreams[index].name() == name);
+        let Some((mut stream, mut live)) = self.ready.take(target, may) else { return Ok(None) };
+        if !payload.is_empty() {
+            use tokio::io::AsyncWriteExt as _;
+            // The peer reads, or the buffers of the kernel take what a client's first packets hold.
+            let written = tokio::time::timeout(self.config.timeout, stream.write_all(payload)).await;
+            if !matches!(written, Ok(Ok(()))) {
+                let text =
+                    format!("tunnel to {target}: the connection ended under its first bytes, which may have arrived");
+                return Err(Error::new(ErrorKind::HostUnreachable, Side::Upstream, text));
+            }
+        }
+        live.begin_again(start.elapsed());
+        Ok(Some(Tunnel::new(stream, live)))
+    }
+
+    /// Tries the upstreams of a route in order, until one reaches the destination or the destination itself says no.
+    async fn reach(
+        &self,
+        target: &Target,
+        route: &Route,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<(Arc<Upstream>, Reached), Error> {
+        let order = route.order(&self.upstreams, &self.config, Clock::now().into_std());
+        let (mut tries, mut last) = (0, None);
+        let mut silent: Vec<(usize, keepwarm_transport::error::Error)> = Vec::new();
+        for (position, &index) in order.iter().enumerate() {
+            let upstream = &self.upstreams[index];
+            let left = order.len() - position;
+            let missed = match upstream.reach(target, payload, share(deadline, left)).await {
+                Ok(reached) => {
+                    // Where one of a group gets through, the silence of those before it was their own.
+                    silent.iter().for_each(|(index, error)| self.upstreams[*index].blame(error));
+                    route.served_by(index);
+                    return Ok((Arc::clone(upstream), Reached { tries: tries + reached.tries, ..reached }));
+                }
+                Err(missed) => missed,
+            };
+            tries += missed.tries;
+            let Missed { error, blame, sent, .. } = missed;
+            let is_silence = blame == Blame::Destination && error.is_timeout();
+            let is_final = sent || blame == Blame::Destination && !is_silence;
+            if is_silence {
+                silent.push((index, error.clone()));
+            }
+            let error = meaning::of(target, error, sent);
+            if is_final || left == 1 || Clock::now().into_std() >= deadline {
+                return Err(meaning::more_telling(last, error));
+            }
+            self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%target, upstream = &**upstream.name(), %error, "the next upstream is tried");
+            last = Some(meaning::more_telling(last, error));
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Upstream, Side::Local, format!("tunnel to {target}: no upstream is configured"))
+        }))
+    }
+
+    /// Opens tunnels to a hot destination ahead, as many as the rule says and permits are free.
+    fn open_ahead(self: &Arc<Self>, target: &Target, count: usize) {
+        let missing = count.saturating_sub(self.ready.waiting_for(target));
+        for _ in 0..missing {
+            let Some(permit) = self.permits.try_acquire(target) else { return };
+            let (inner, target) = (Arc::downgrade(self), target.clone());
+            tokio::spawn(async move {
+                let Some(inner) = inner.upgrade() else { return };
+                let Some(route) = inner.routes.find(inner.rules.decide(&target).via) else { return };
+                let begun = Clock::now();
+                let deadline = (begun + inner.config.timeout.min(AHEAD_WITHIN)).into_std();
+                // Nobody asked for it: a failure is found out again by whoever does.
+                let Ok((upstream, reached)) = inner.reach(&target, route, &[], deadline).await else { return };
+                inner.counters.ahead.fetch_add(1, Ordering::Relaxed);
+                let trace = Trace {
+                    upstream: Arc::clone(upstream.name()),
+                    spare: reached.spare,
+                    ready: true,
+                    tries: reached.tries,
+                    waited: Duration::ZERO,
+                    elapsed: begun.elapsed(),
+                };
+                if !inner.closed.load(Ordering::Relaxed) {
+                    let live = Live::new(permit, upstream.live(), trace);
+                    inner.ready.put(&target, reached.stream, live, AHEAD_FOR, count);
+                }
+            });
+        }
+    }
+
+    fn refused(&self, target: &Target, refused: Refused, waited: Duration) -> Error {
+        let busy = |text: String| Error::new(ErrorKind::Busy, Side::Local, format!("tunnel to {target}: {text}"));
+        let (live, max) = (self.config.max_per_destination, self.config.max_waiters);
+        match refused {
+            Refused::QueueFull => busy(format!("{max} wait for it already, max_waiters")),
+            Refused::Destination => {
+                busy(format!("its {live} live tunnels (max_per_destination) were in use for {waited:.1?}"))
+            }
+            Refused::All => {
+                busy(format!("all {} tunnels (max_tunnels) were in use for {waited:.1?}", self.config.max_tunnels))
+            }
+            Refused::Closed => closed(target),
+        }
     }
 }
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+    }
+}
+
+fn closed(target: &Target) -> Error {
+    Error::new(ErrorKind::Closed, Side::Local, format!("tunnel to {target}: tunnels are closed"))
+}
+
+/// The part of the time that one of `left` upstreams gets: enough for each of those behind it, but no less than a slow one needs.
+fn share(deadline: Instant, left: usize) -> Instant {
+    let now = Clock::now().into_std();
+    let remaining = deadline.saturating_duration_since(now);
+    let equal = remaining / u32::try_from(left.max(1)).unwrap_or(u32::MAX);
+    now + equal.max(SHARE_MIN).min(remaining)
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").finish_non_exhaustive()
+        f.debug_struct("Connector").field("upstreams", &self.inner.upstreams).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Tunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("trace", &self.live.trace).finish_non_exhaustive()
-    }
-}
+/// A tunnel that was opened ahead is closed when nobody wants it by then.
+const AHEAD_FOR: Duration = Duration::from_secs(5);
 
-impl fmt::Debug for Live {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("trace", &self.trace).finish_non_exhaustive()
-    }
-}
+/// Longest time to open one ahead.
+const AHEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// A tunnel that was given back is closed when nobody wants it by then.
+const CLEAN_FOR: Duration = Duration::from_secs(30);
+
+/// How often those are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What an upstream gets in any case before the next one is tried.
+const SHARE_MIN: Duration = Duration::from_secs(5);

@@ -95,8 +95,8 @@ impl Error {
     }
 
     /// What a connection ended with. `kind` says what it means for the tunnel.
-    pub(crate) fn from_transport(kind: ErrorKind, error: transport::Error) -> Error {
-        Error { kind, side: error.side(), text: Cow::Owned(error.to_string()), source: Some(error) }
+    pub(crate) fn from_transport(kind: ErrorKind, text: String, error: transport::Error) -> Error {
+        Error { kind, side: error.side(), text: Cow::Owned(text), source: Some(error) }
     }
 
     /// What went wrong.

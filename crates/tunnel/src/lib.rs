@@ -8,10 +8,23 @@ pub mod config;
 
 mod connector;
 mod error;
+mod meaning;
+mod order;
+mod parked;
+mod permits;
+mod ready;
+mod rules;
 mod server;
+mod sizing;
+mod spares;
 mod stream;
+mod upstream;
 
-pub use connector::{ConnectOptions, Connector, Trace, Tunnel};
+pub use connector::{
+    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
+};
 pub use error::{Error, ErrorKind, Side};
 pub use server::Server;
+pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use upstream::{SpareStats, UpstreamStats};

@@ -81,7 +81,7 @@ impl ProxyUrl {
     /// # Errors
     /// What is wrong with it, without the credential.
     pub fn parse(&self) -> Result<Proxy, String> {
-        Proxy::parse(&self.0).map_err(|error| format!("invalid value for '--proxy <URL>': {error}"))
+        Proxy::parse_plain(&self.0).map_err(|error| format!("invalid value for '--proxy <URL>': {error}"))
     }
 }
 

@@ -262,6 +262,15 @@ impl<K: Kinds> HostState<K> {
         self.closed(at, CloseReason::Poisoned, now, fx);
     }
 
+    /// As [`reuse_failed`](Self::reuse_failed), of a connection that was taken out of the pool before it was used.
+    pub(crate) fn stale(&mut self, idle_for: Duration, now: Instant, fx: &mut Effects<K>) {
+        self.counters.reuse_failures += 1;
+        if !idle_for.is_zero() {
+            self.learn(idle_for, now, fx);
+        }
+        self.debug_check();
+    }
+
     fn learn(&mut self, age: Duration, now: Instant, fx: &mut Effects<K>) {
         if self.learner.closed_at(age, now) {
             self.restamp(fx);
@@ -369,10 +378,13 @@ impl<K: Kinds> HostState<K> {
         if self.learner.relax(now) {
             self.restamp(fx);
         }
+        let mut restamp = false;
         for index in self.indices(|slot| slot.state == State::Open) {
             match self.judge(index, now) {
                 Usable::Expired(reason) => {
+                    let idled = now.saturating_duration_since(self.slots[index as usize].idle_since);
                     self.retire(index, reason, now, fx);
+                    restamp |= reason == CloseReason::IdleTimeout && self.learner.survived(idled);
                     closed += 1;
                 }
                 Usable::Good | Usable::Check => {
@@ -388,6 +400,9 @@ impl<K: Kinds> HostState<K> {
                     }
                 }
             }
+        }
+        if restamp {
+            self.restamp(fx);
         }
         if closed > 0 {
             self.cleaned_at = Some(now);
@@ -435,7 +450,7 @@ impl<K: Kinds> HostState<K> {
     pub(crate) fn network_changed(&mut self, now: Instant, fx: &mut Effects<K>) {
         let old = self.health.reset();
         fx.trash_fault(old);
-        self.learner = super::Learner::new(self.options.idle_timeout);
+        self.learner = super::Learner::new(self.options.idle_timeout, self.options.idle);
         self.refill_pause = Duration::ZERO;
         self.refill_at = None;
         self.flush(now, fx);

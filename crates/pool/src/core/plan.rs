@@ -273,6 +273,10 @@ impl<K: Kinds> HostState<K> {
     }
 
     pub(super) fn pause_refill(&mut self, now: Instant) {
+        // What ends together is one event: a peer that restarts ends them all.
+        if self.refill_at.is_some_and(|at| at > now) {
+            return;
+        }
         self.refill_at = Some(now + self.refill_pause);
         let ceiling = self.options.idle_timeout.max(REFILL_PAUSE_MIN);
         self.refill_pause = (self.refill_pause * 2).clamp(REFILL_PAUSE_MIN, ceiling);

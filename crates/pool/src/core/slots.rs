@@ -107,16 +107,20 @@ impl Ready {
         Self { head: NIL, tail: NIL, len: 0, policy }
     }
 
+    fn takes_last(&self) -> bool {
+        matches!(self.policy, Policy::Mru | Policy::Newest)
+    }
+
     /// Returns the slot to lease next.
     pub(crate) fn preferred(&self) -> Option<u32> {
-        let index = if self.policy == Policy::Mru { self.tail } else { self.head };
+        let index = if self.takes_last() { self.tail } else { self.head };
         (index != NIL).then_some(index)
     }
 
     /// Returns the slot to lease if `index` is not to be.
     pub(crate) fn after<K: Kinds>(&self, slots: &Slab<Slot<K>>, index: u32) -> Option<u32> {
         let slot = &slots[index as usize];
-        let other = if self.policy == Policy::Mru { slot.prev } else { slot.next };
+        let other = if self.takes_last() { slot.prev } else { slot.next };
         (other != NIL).then_some(other)
     }
 
@@ -159,7 +163,7 @@ impl Ready {
                 }
                 self.insert_before(slots, index, at);
             }
-            Policy::OldestWithRoom => {
+            Policy::OldestWithRoom | Policy::Newest => {
                 let id = slot.id;
                 let mut at = self.head;
                 while at != NIL && slots[at as usize].id < id {
@@ -173,7 +177,7 @@ impl Ready {
     /// Moves a linked slot after its load changed.
     fn reposition<K: Kinds>(&mut self, slots: &mut Slab<Slot<K>>, index: u32) {
         match self.policy {
-            Policy::OldestWithRoom => {}
+            Policy::OldestWithRoom | Policy::Newest => {}
             Policy::Mru | Policy::RoundRobin if self.tail == index => {}
             Policy::Mru | Policy::RoundRobin => {
                 self.unlink(slots, index);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Side;
-use crate::limits::Policy;
+use crate::limits::{IdlePolicy, Policy};
 
 struct Plain;
 
@@ -505,6 +505,16 @@ fn options(variant: u8) -> Options {
     match variant % 11 {
         9 => Options { keep_alive: false, ..plain },
         10 => Options { leak_after: Some(Duration::from_secs(3)), ..plain },
+        8 => Options {
+            policy: Policy::Newest,
+            idle: IdlePolicy {
+                start: Some(Duration::from_secs(4)),
+                jitter: 0.25,
+                replace: true,
+                ..IdlePolicy::default()
+            },
+            ..plain
+        },
         _ => plain,
     }
 }

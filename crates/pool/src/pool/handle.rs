@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, oneshot};
 
@@ -385,6 +385,12 @@ impl<C: Connector> Host<C> {
                 })
             }
         }
+    }
+
+    /// Says that a connection that was [detached](Lease::detach) after idling for so long turned out to be dead before any byte of a
+    /// response: it is counted (`reuse_failures`) and its age is learned from, as [`Lease::reuse_failed`] does for one that was not.
+    pub fn stale(&self, idle_for: Duration) {
+        self.shared.step(|core, now, fx| core.stale(idle_for, now, fx));
     }
 
     /// Returns the host's figures.

@@ -10,13 +10,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Credential, Target, failure::Failure};
 use crate::error::{ErrorKind, Phase};
 
-/// Asks for a connection to `target`.
+/// Asks for a connection to `target`, and sends `ahead` with it.
 pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     target: &Target,
     credential: Option<&Credential>,
+    ahead: &[u8],
 ) -> Result<(), Failure> {
-    stream.write_all(&request(target, credential)).await?;
+    let mut bytes = request(target, credential);
+    bytes.extend_from_slice(ahead);
+    stream.write_all(&bytes).await?;
     stream.flush().await?;
     let mut left = HEAD_MAX;
     loop {
@@ -41,7 +44,8 @@ fn request(target: &Target, credential: Option<&Credential>) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// What a status means. Proxies answer a destination that cannot be reached with 502, 503 or 504 (tinyproxy and others with 500).
+/// What a status means. Proxies answer a destination that cannot be reached with 502, 503 or 504 (tinyproxy and others with 500), and
+/// all but 504 also when they are overloaded.
 fn refusal(status: StatusCode, authenticated: bool) -> Failure {
     let happened = || format!("the proxy answered {status}");
     match status {
@@ -57,7 +61,10 @@ fn refusal(status: StatusCode, authenticated: bool) -> Failure {
         }
         StatusCode::GATEWAY_TIMEOUT => Failure::new(ErrorKind::TimedOut(Phase::Connect), happened()),
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
-            Failure::new(ErrorKind::Unreachable, happened())
+            Failure::new(ErrorKind::BadGateway, happened())
+        }
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            Failure::new(ErrorKind::ProxyUnsupported, happened())
         }
         _ => Failure::new(ErrorKind::Proxy, happened()),
     }

@@ -1,5 +1,8 @@
 //! Proxies that follow a script, byte by byte and in one piece, on a virtual clock.
 
+mod dialer;
+mod pipelined;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use tokio::{
@@ -165,14 +168,14 @@ async fn http_reads_its_answer_and_no_more_in_one_piece_and_byte_by_byte() {
 async fn socks5_replies_are_the_proxys_or_the_destinations() {
     let (upstream, local) = (Side::Upstream, Side::Local);
     for (code, kind, side) in [
-        (1, ErrorKind::Proxy, local),
+        (1, ErrorKind::ProxyGeneral, local),
         (2, ErrorKind::ProxyDenied, upstream),
-        (3, ErrorKind::Unreachable, upstream),
+        (3, ErrorKind::NetworkUnreachable, upstream),
         (4, ErrorKind::Unreachable, upstream),
         (5, ErrorKind::Refused, upstream),
         (6, ErrorKind::TimedOut(Phase::Connect), upstream),
-        (7, ErrorKind::Proxy, local),
-        (8, ErrorKind::Unreachable, upstream),
+        (7, ErrorKind::ProxyUnsupported, local),
+        (8, ErrorKind::AddressType, upstream),
         (9, ErrorKind::Proxy, local),
         (255, ErrorKind::Proxy, local),
     ] {
@@ -180,6 +183,12 @@ async fn socks5_replies_are_the_proxys_or_the_destinations() {
         let turns = vec![hear(b"\x05\x01\x00"), say(b"\x05\x00"), hear(CONNECT_NAME), say(&[5, code])];
         let error = fails("socks5://p", turns, true).await;
         assert_eq!((error.kind(), error.side(), error.is_proxy()), (kind, side, side == local), "{error}");
+        let blame = match code {
+            3..=6 => Blame::Destination,
+            1 | 2 | 7 | 8 => Blame::Declined,
+            _ => Blame::Proxy,
+        };
+        assert_eq!(Blame::of(&error), blame, "{error}");
         assert!(error.to_string().starts_with("connect to tiles.example:443 through socks5://p:1080: "), "{error}");
     }
 }
@@ -192,18 +201,25 @@ async fn http_statuses_are_the_proxys_or_the_destinations() {
         (407, ErrorKind::ProxyAuth, local),
         (403, ErrorKind::ProxyDenied, upstream),
         (451, ErrorKind::ProxyDenied, upstream),
-        (500, ErrorKind::Unreachable, upstream),
-        (502, ErrorKind::Unreachable, upstream),
-        (503, ErrorKind::Unreachable, upstream),
+        (500, ErrorKind::BadGateway, upstream),
+        (502, ErrorKind::BadGateway, upstream),
+        (503, ErrorKind::BadGateway, upstream),
         (504, ErrorKind::TimedOut(Phase::Connect), upstream),
         (101, ErrorKind::Proxy, local),
         (302, ErrorKind::Proxy, local),
         (400, ErrorKind::Proxy, local),
-        (501, ErrorKind::Proxy, local),
+        (405, ErrorKind::ProxyUnsupported, local),
+        (501, ErrorKind::ProxyUnsupported, local),
     ] {
         let answer = format!("HTTP/1.1 {status} x\r\nContent-Length: 4\r\n\r\nbody");
         let error = fails("http://p:1", vec![hear(HTTP_REQUEST), say(answer.as_bytes())], false).await;
         assert_eq!((error.kind(), error.side(), error.is_proxy()), (kind, side, side == local), "{error}");
+        let blame = match status {
+            504 => Blame::Destination,
+            403 | 405 | 451 | 500..=503 => Blame::Declined,
+            _ => Blame::Proxy,
+        };
+        assert_eq!(Blame::of(&error), blame, "{error}");
     }
 }
 
@@ -415,7 +431,7 @@ async fn a_proxy_that_cannot_be_reached_says_nothing_of_the_destination() {
 async fn a_shortage_of_this_machine_is_not_the_proxys() {
     let options = TcpOptions { bind: Some(IpAddr::from([0; 16])), ..TcpOptions::default() };
     let error = proxy("http://127.0.0.1:1").connect(&Fixed(Vec::new()), &target(), &options, soon()).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_proxy()), (ErrorKind::NetworkDown, false));
+    assert_eq!((error.kind(), error.is_proxy(), Blame::of(&error)), (ErrorKind::NetworkDown, false, Blame::Local));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,13 +16,13 @@ impl ProxyParseError {
 }
 
 impl Proxy {
-    /// Reads `socks5://user:password@host:port` or `http://user:password@host:port`; the credential may be left out, and the port of
-    /// SOCKS5, which is 1080. User and password are percent-decoded; they have at most 255 bytes each, and the user of an HTTP proxy
-    /// no colon (RFC 7617 section 2).
+    /// Reads `socks5://user:password@host:port`, `http://user:password@host:port` or `https://user:password@host:port`; the credential may
+    /// be left out, and the port of SOCKS5, which is 1080, and of HTTPS, which is 443. User and password are percent-decoded; they have
+    /// at most 255 bytes each, and the user of an HTTP proxy no colon (RFC 7617 section 2).
     ///
     /// # Errors
-    /// When it is not of that form. `socks5h`, `socks4` and `https` are not known: whether the proxy looks names up is up to the
-    /// [`Target`](super::Target), and proxies are spoken to without TLS.
+    /// When it is not of that form. `socks5h` and `socks4` are not known: whether the proxy looks names up is up to the
+    /// [`Target`](super::Target).
     ///
     /// # Examples
     /// ```
@@ -35,7 +35,9 @@ impl Proxy {
     /// ```
     pub fn parse(url: &str) -> Result<Proxy, ProxyParseError> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(ProxyParseError::new("a proxy is written socks5://host:port or http://host:port"));
+            return Err(ProxyParseError::new(
+                "a proxy is written socks5://host:port, http://host:port or https://host:port",
+            ));
         };
         let protocol = protocol(scheme)?;
         let (user_info, rest) = match rest.rsplit_once('@') {
@@ -50,12 +52,25 @@ impl Proxy {
         let port = match (port, protocol) {
             (Some(port), _) => port,
             (None, ProxyProtocol::Socks5) => SOCKS_PORT,
+            (None, ProxyProtocol::Https) => HTTPS_PORT,
             (None, ProxyProtocol::Http) => {
                 return Err(ProxyParseError::new("an http proxy needs its port, such as http://proxy.example:3128"));
             }
         };
         let credential = user_info.map(|user_info| credential(user_info, protocol)).transpose()?;
         Ok(Proxy { protocol, host, port, credential })
+    }
+
+    /// As [`parse`](Self::parse), for users that speak to proxies without TLS.
+    ///
+    /// # Errors
+    /// Those of [`parse`](Self::parse), and when it is an `https://` proxy.
+    pub fn parse_plain(url: &str) -> Result<Proxy, ProxyParseError> {
+        let proxy = Proxy::parse(url)?;
+        match proxy.protocol {
+            ProxyProtocol::Https => Err(ProxyParseError::new("proxies are spoken to without tls here; write http")),
+            ProxyProtocol::Socks5 | ProxyProtocol::Http => Ok(proxy),
+        }
     }
 }
 
@@ -66,8 +81,8 @@ fn protocol(scheme: &str) -> Result<ProxyProtocol, ProxyParseError> {
         "socks5h" => {
             Err(ProxyParseError::new("write socks5: whether the proxy looks names up is not part of its address"))
         }
-        "https" => Err(ProxyParseError::new("proxies are spoken to without tls; write http")),
-        _ => Err(ProxyParseError::new("the scheme of a proxy is socks5 or http")),
+        "https" => Ok(ProxyProtocol::Https),
+        _ => Err(ProxyParseError::new("the scheme of a proxy is socks5, http or https")),
     }
 }
 
@@ -107,7 +122,7 @@ fn credential(user_info: &str, protocol: ProxyProtocol) -> Result<Credential, Pr
     if credential.user.len() > CREDENTIAL_MAX || credential.password.len() > CREDENTIAL_MAX {
         return Err(ProxyParseError::new("user and password of a proxy have at most 255 bytes each"));
     }
-    if protocol == ProxyProtocol::Http && credential.user.contains(':') {
+    if protocol != ProxyProtocol::Socks5 && credential.user.contains(':') {
         return Err(ProxyParseError::new("the user of an http proxy has no colon"));
     }
     Ok(credential)
@@ -156,6 +171,9 @@ impl std::error::Error for ProxyParseError {}
 /// Where SOCKS5 proxies listen (RFC 1928 section 3).
 const SOCKS_PORT: u16 = 1080;
 
+/// Where HTTP over TLS is spoken (RFC 9110 section 4.2.2).
+const HTTPS_PORT: u16 = 443;
+
 /// Bytes of a user or a password.
 const CREDENTIAL_MAX: usize = 255;
 
@@ -175,6 +193,8 @@ mod tests {
             ("socks5://proxy.example", "socks5://proxy.example:1080", None),
             ("SOCKS5://Proxy.Example:9050/", "socks5://proxy.example:9050", None),
             ("http://127.0.0.1:3128", "http://127.0.0.1:3128", None),
+            ("https://Proxy.example", "https://proxy.example:443", None),
+            ("https://ann:hunter2@[::1]:8443/", "https://[::1]:8443", known("ann", "hunter2")),
             ("socks5://[::1]:1", "socks5://[::1]:1", None),
             ("socks5://[::1]", "socks5://[::1]:1080", None),
             ("socks5://ann:hunter2@host:65535", "socks5://host:65535", known("ann", "hunter2")),
@@ -196,9 +216,8 @@ mod tests {
         for (url, expected) in [
             ("proxy.example:1080", "written socks5://host:port"),
             ("", "written socks5://host:port"),
-            ("socks4://host:1", "socks5 or http"),
+            ("socks4://host:1", "socks5, http or https"),
             ("socks5h://host:1", "write socks5"),
-            ("https://host:1", "without tls"),
             ("http://host", "needs its port"),
             ("socks5://host:0", "1 to 65535"),
             ("socks5://host:65536", "1 to 65535"),
@@ -219,6 +238,7 @@ mod tests {
             ("socks5://ann:secret%FF@host:1", "percent-encoded"),
             ("socks5://ann:secret%0d%0a@host:1", "percent-encoded"),
             ("http://a%3Ab:secret@host:1", "no colon"),
+            ("https://a%3Ab:secret@host:1", "no colon"),
         ] {
             let error = Proxy::parse(url).unwrap_err().to_string();
             assert!(error.contains(expected), "{url}: {error}");
@@ -228,6 +248,15 @@ mod tests {
         assert!(Proxy::parse(&format!("socks5://{long}:y@host:1")).is_err());
         assert!(Proxy::parse(&format!("socks5://y:{long}@host:1")).is_err());
         assert!(Proxy::parse(&format!("socks5://{}:y@host:1", &long[1..])).is_ok());
+    }
+
+    #[test]
+    fn where_proxies_are_spoken_to_in_the_clear_https_is_refused() {
+        let error = Proxy::parse_plain("https://ann:secret@host:1").unwrap_err().to_string();
+        assert!(error.contains("without tls") && !error.contains("secret"), "{error}");
+        for url in ["http://host:1", "socks5://host"] {
+            assert_eq!(Proxy::parse_plain(url), Proxy::parse(url));
+        }
     }
 
     #[test]

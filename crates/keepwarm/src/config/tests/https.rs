@@ -354,6 +354,7 @@ fn a_proxy_has_a_protocol_a_host_a_port_and_perhaps_a_credential() {
     for url in [
         "proxy:1080",
         "ssh://proxy:1080",
+        "https://proxy:1080",
         "http://proxy",
         "http://ann:hunter2@proxy",
         "socks5://:hunter2@proxy:1080",

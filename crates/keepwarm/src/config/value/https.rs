@@ -121,7 +121,7 @@ impl Read for ProxyUrl {
             accepted: PROXY_FORMS.to_owned(),
         };
         let read = text(value.get_ref(), "a proxy's URL", accepted)
-            .and_then(|text| Proxy::parse(text).map_err(|error| refusal(text, unread(error))));
+            .and_then(|text| Proxy::parse_plain(text).map_err(|error| refusal(text, unread(error))));
         match read {
             Ok(proxy) => Some(ProxyUrl(Arc::new(proxy))),
             Err(refusal) => {

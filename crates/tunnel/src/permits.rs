@@ -1,0 +1,301 @@
+//! Who may have a tunnel: so many live ones to a destination, so many in all, the rest in the order in which they came.
+//!
+//! A permit is taken before anything is dialled and is given back when it is dropped, on every path.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use hashbrown::HashMap;
+use keepwarm_transport::proxy::Target;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+/// Counts the live tunnels of every destination.
+pub(crate) struct Permits {
+    max_per_destination: usize,
+    max_waiters: usize,
+    max_tunnels: usize,
+    all: Arc<Semaphore>,
+    destinations: Mutex<HashMap<Arc<Target>, Arc<Destination>>>,
+}
+
+struct Destination {
+    /// Fair: first come, first served.
+    permits: Arc<Semaphore>,
+    /// Permits and waits for one; changed under the lock of the map, so that nobody enters what is being forgotten.
+    users: AtomicUsize,
+    waiting: AtomicUsize,
+    total: AtomicU64,
+}
+
+/// The right to one live tunnel.
+pub(crate) struct Permit {
+    // Given back in this order: first to the waiters of this destination.
+    of_destination: Option<OwnedSemaphorePermit>,
+    of_all: Option<OwnedSemaphorePermit>,
+    entered: Entered,
+}
+
+/// Keeps a destination from being forgotten.
+struct Entered {
+    permits: Arc<Permits>,
+    target: Arc<Target>,
+    destination: Arc<Destination>,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// As many wait for this destination as may.
+    QueueFull,
+    /// None of this destination's came free in time.
+    Destination,
+    /// None of all tunnels' came free in time.
+    All,
+    /// The gates were closed.
+    Closed,
+}
+
+/// What is known of one destination that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DestinationGauges {
+    pub(crate) target: Arc<Target>,
+    pub(crate) live: usize,
+    pub(crate) waiting: usize,
+    pub(crate) total: u64,
+}
+
+impl Permits {
+    pub(crate) fn new(max_per_destination: usize, max_tunnels: usize, max_waiters: usize) -> Arc<Permits> {
+        let max_tunnels = max_tunnels.min(Semaphore::MAX_PERMITS);
+        Arc::new(Permits {
+            max_per_destination: max_per_destination.min(Semaphore::MAX_PERMITS),
+            max_waiters,
+            max_tunnels,
+            all: Arc::new(Semaphore::new(max_tunnels)),
+            destinations: Mutex::default(),
+        })
+    }
+
+    /// Waits in order for a permit, until `deadline`.
+    pub(crate) async fn acquire(self: &Arc<Self>, target: &Target, deadline: Instant) -> Result<Permit, Refused> {
+        let entered = self.enter(target);
+        let destination = &entered.destination;
+        let of_destination = match Arc::clone(&destination.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = Waiting::new(&destination.waiting, self.max_waiters).ok_or(Refused::QueueFull)?;
+                let wait = Arc::clone(&destination.permits).acquire_owned();
+                let permit = tokio::time::timeout_at(deadline, wait).await;
+                permit.map_err(|_| Refused::Destination)?.map_err(|_| Refused::Closed)?
+            }
+        };
+        let of_all = match Arc::clone(&self.all).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
+                permit.map_err(|_| Refused::All)?.map_err(|_| Refused::Closed)?
+            }
+        };
+        destination.total.fetch_add(1, Ordering::Relaxed);
+        Ok(Permit { of_destination: Some(of_destination), of_all: Some(of_all), entered })
+    }
+
+    /// A permit, if one is free now and nobody waits for it.
+    pub(crate) fn try_acquire(self: &Arc<Self>, target: &Target) -> Option<Permit> {
+        let entered = self.enter(target);
+        let of_destination = Arc::clone(&entered.destination.permits).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        entered.destination.total.fetch_add(1, Ordering::Relaxed);
+        Some(Permit { of_destination: Some(of_destination), of_all: Some(of_all), entered })
+    }
+
+    fn enter(self: &Arc<Self>, target: &Target) -> Entered {
+        let mut destinations = self.destinations.lock();
+        let (target, destination) = match destinations.get_key_value(target) {
+            Some((target, destination)) => (Arc::clone(target), Arc::clone(destination)),
+            None => {
+                let target = Arc::new(target.clone());
+                let destination = Arc::new(Destination {
+                    permits: Arc::new(Semaphore::new(self.max_per_destination)),
+                    users: AtomicUsize::new(0),
+                    waiting: AtomicUsize::new(0),
+                    total: AtomicU64::new(0),
+                });
+                destinations.insert(Arc::clone(&target), Arc::clone(&destination));
+                (target, destination)
+            }
+        };
+        destination.users.fetch_add(1, Ordering::Relaxed);
+        drop(destinations);
+        Entered { permits: Arc::clone(self), target, destination }
+    }
+
+    /// Fails everyone who waits, and whoever comes.
+    pub(crate) fn close(&self) {
+        self.all.close();
+        self.destinations.lock().values().for_each(|destination| destination.permits.close());
+    }
+
+    /// Permits that are out.
+    pub(crate) fn live(&self) -> usize {
+        self.max_tunnels - self.all.available_permits()
+    }
+
+    /// Destinations with a live tunnel or somebody who waits for one.
+    pub(crate) fn destinations(&self) -> Vec<DestinationGauges> {
+        let destinations = self.destinations.lock();
+        let gauges = |(target, destination): (&Arc<Target>, &Arc<Destination>)| DestinationGauges {
+            target: Arc::clone(target),
+            live: self.max_per_destination - destination.permits.available_permits(),
+            waiting: destination.waiting.load(Ordering::Relaxed),
+            total: destination.total.load(Ordering::Relaxed),
+        };
+        destinations.iter().map(gauges).collect()
+    }
+}
+
+impl Permit {
+    /// The destination.
+    pub(crate) fn target(&self) -> &Target {
+        &self.entered.target
+    }
+
+    /// Whether others wait for a permit of the same destination.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.entered.destination.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.of_destination = None;
+        self.of_all = None;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut destinations = self.permits.destinations.lock();
+        if self.destination.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            destinations.remove(&*self.target);
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("target", self.target()).finish_non_exhaustive()
+    }
+}
+
+/// One who waits, counted until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn new(count: &AtomicUsize, max: usize) -> Option<Waiting<'_>> {
+        let waiting = Waiting(count);
+        (count.fetch_add(1, Ordering::Relaxed) < max).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// For how long a permit is waited for where it does not matter.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn target(host: &str) -> Target {
+        Target::new(host, 443).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_for_one_destination_are_served_in_order_ten_at_a_time() {
+        let permits = Permits::new(10, 1000, 1000);
+        let (served, live, live_max) =
+            (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let (permits, served) = (Arc::clone(&permits), Arc::clone(&served));
+            let (live, live_max) = (Arc::clone(&live), Arc::clone(&live_max));
+            tasks.spawn(async move {
+                let permit = permits.acquire(&target("one.test"), Instant::now() + LONG).await.unwrap();
+                served.lock().push(number);
+                live_max.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                live.fetch_sub(1, Ordering::SeqCst);
+                drop(permit);
+            });
+            tokio::task::yield_now().await;
+        }
+        tasks.join_all().await;
+        assert_eq!(*served.lock(), (0..100).collect::<Vec<_>>());
+        assert_eq!(live_max.load(Ordering::SeqCst), 10);
+        assert_eq!((permits.live(), permits.destinations().len()), (0, 0), "nothing is left of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_or_gives_up_leaves_no_trace() {
+        let permits = Permits::new(1, 10, 2);
+        let held = permits.acquire(&target("one.test"), Instant::now()).await.unwrap();
+        let wait = |permits: &Arc<Permits>, seconds| {
+            let permits = Arc::clone(permits);
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            tokio::spawn(async move { permits.acquire(&target("one.test"), deadline).await })
+        };
+        let (short, given_up) = (wait(&permits, 1), wait(&permits, 100));
+        tokio::task::yield_now().await;
+        let row = permits.destinations().remove(0);
+        assert_eq!((row.live, row.waiting), (1, 2));
+        assert!(held.is_wanted());
+        let full = permits.acquire(&target("one.test"), Instant::now() + LONG).await.unwrap_err();
+        assert_eq!(full, Refused::QueueFull);
+        assert_eq!(short.await.unwrap().unwrap_err(), Refused::Destination);
+        given_up.abort();
+        assert!(given_up.await.is_err());
+        drop(held);
+        assert!(permits.destinations().is_empty());
+        assert!(permits.try_acquire(&target("one.test")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_of_all_tunnels_holds_across_destinations() {
+        let permits = Permits::new(10, 2, 10);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let _a = permits.acquire(&target("a.test"), deadline).await.unwrap();
+        let b = permits.acquire(&target("b.test"), deadline).await.unwrap();
+        assert_eq!(permits.acquire(&target("c.test"), deadline).await.unwrap_err(), Refused::All);
+        drop(b);
+        assert!(permits.acquire(&target("c.test"), deadline).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_fails_those_who_wait() {
+        let permits = Permits::new(1, 10, 10);
+        let _held = permits.acquire(&target("a.test"), Instant::now()).await.unwrap();
+        let waiter = {
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG).await })
+        };
+        tokio::task::yield_now().await;
+        permits.close();
+        assert_eq!(waiter.await.unwrap().unwrap_err(), Refused::Closed);
+    }
+}

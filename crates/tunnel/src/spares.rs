@@ -1,0 +1,320 @@
+//! Spares: connections to one proxy that are connected, greeted and authenticated, with the CONNECT not yet sent.
+//!
+//! The pool keeps them, at an age that is learned from when the proxy closed some, and in a number that follows the rate of tunnels.
+//! Each serves once. What is deliberately not here: what is asked over them, and what failures mean (`upstream`).
+
+mod ahead;
+mod dial;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keepwarm_pool::{
+    AcquireError, AcquireOptions, Connected, Connector, Host, HostStats, IdlePolicy, Lease, Limits, Options, Policy,
+    Pool, Slot,
+};
+use keepwarm_transport::{
+    error::{Error, ErrorKind, Phase},
+    proxy::{Blame, Greeted, ProxyStream, Target},
+};
+use parking_lot::Mutex;
+use tokio::time::Instant as Clock;
+
+use crate::{config::PoolConfig, parked::Parked, sizing::Sizing};
+
+pub use ahead::Pipelining;
+pub(crate) use dial::{DialSettings, Dialer};
+
+/// The spares of one upstream.
+pub(crate) struct Spares {
+    host: Host<SpareConnector>,
+    dialer: Arc<Dialer>,
+    sizing: Mutex<Sizing>,
+    name: Arc<str>,
+    max: usize,
+    /// How long it takes to make one, in microseconds; 0: not known.
+    lead: AtomicU64,
+    /// Age at which spares are replaced, in microseconds.
+    limit: AtomicU64,
+}
+
+/// A connection that is ready to be asked for a destination.
+pub(crate) struct Taken {
+    pub(crate) greeted: Greeted<ProxyStream>,
+    /// For how long it has waited; zero when it was dialled for this.
+    pub(crate) idle_for: Duration,
+    /// Whether it was there when it was asked for.
+    pub(crate) was_ready: bool,
+    /// A round trip to the proxy, as the TCP handshake took it.
+    pub(crate) round_trip: Duration,
+}
+
+struct SpareConnector {
+    dialer: Arc<Dialer>,
+    timeout: Duration,
+}
+
+/// What the pool keeps: a greeted connection that is watched.
+struct Spare {
+    parked: Parked<Greeted<ProxyStream>>,
+    round_trip: Duration,
+}
+
+/// A failed dial.
+#[derive(Debug, Clone)]
+struct DialFailed(Error);
+
+impl Spares {
+    /// Begins to keep `config.spares_min` of them.
+    pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, config: &PoolConfig) -> Spares {
+        let connector = SpareConnector { dialer: Arc::clone(&dialer), timeout: config.connect_timeout };
+        let pool = Pool::builder(connector).limits(limits(config, config.spares_min)).options(options(name, config));
+        let now = Clock::now().into_std();
+        Spares {
+            host: pool.build().host(&Arc::clone(name)),
+            dialer,
+            sizing: Mutex::new(Sizing::new(config.spares, config.spares_min, config.spares_max, now)),
+            name: Arc::clone(name),
+            max: config.spares_max,
+            lead: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+        }
+    }
+
+    /// A spare, or a connection that is dialled now. With `fresh` only one whose dial begins now will do.
+    pub(crate) async fn take(&self, fresh: bool, deadline: Instant) -> Result<Taken, Error> {
+        let asked = Clock::now();
+        loop {
+            let opened_after = fresh.then_some(asked.into_std());
+            let options = AcquireOptions { deadline: Some(deadline), timeout: None, opened_after };
+            let lease = self.host.acquire_with(options).await.map_err(|error| self.failed(&error, deadline))?;
+            let (idle_for, was_ready) = (lease.idle_for(), lease.waited().is_zero() && !fresh);
+            // Only so many can have ended in this instant; the pool has none of them any more.
+            if let Some((greeted, round_trip)) = Lease::detach(lease).ok().and_then(Spare::take) {
+                let idle_for = if was_ready { idle_for } else { Duration::ZERO };
+                return Ok(Taken { greeted, idle_for, was_ready, round_trip });
+            }
+        }
+    }
+
+    /// A tunnel is asked for: the number of spares follows the rate.
+    pub(crate) fn asked(&self) {
+        self.sizing.lock().asked(Clock::now().into_std(), self.lead());
+        self.resize();
+    }
+
+    /// A spare that is there, or nothing.
+    pub(crate) fn take_ready(&self) -> Option<Taken> {
+        loop {
+            let lease = self.host.try_acquire().ok()?;
+            let idle_for = lease.idle_for();
+            if let Some((greeted, round_trip)) = Lease::detach(lease).ok().and_then(Spare::take) {
+                return Some(Taken { greeted, idle_for, was_ready: true, round_trip });
+            }
+        }
+    }
+
+    /// A connection to `target` that is dialled now, with everything sent ahead. Only where [`level`](Self::level) says so.
+    pub(crate) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
+        self.dialer.connected(target, deadline).await
+    }
+
+    /// What may be sent ahead.
+    pub(crate) fn level(&self) -> Pipelining {
+        self.dialer.ahead.level()
+    }
+
+    /// Finds out more about that.
+    pub(crate) async fn canary(&self, check: Option<&Target>, deadline: Instant) {
+        self.dialer.canary(check, deadline).await;
+    }
+
+    /// Whether a spare is so young that its proxy has certainly not closed it.
+    pub(crate) fn is_young(&self, idle_for: Duration) -> bool {
+        idle_for <= Duration::from_micros(self.limit.load(Ordering::Relaxed)) / 2
+    }
+
+    /// Dials a connection, and keeps it as a spare: shows that the proxy can be reached and knows us.
+    pub(crate) async fn check(&self, deadline: Instant) -> Result<(), Error> {
+        let opened_after = Some(Clock::now().into_std());
+        let options = AcquireOptions { deadline: Some(deadline), timeout: None, opened_after };
+        self.host.acquire_with(options).await.map(drop).map_err(|error| self.failed(&error, deadline))
+    }
+
+    /// A spare that had waited for so long was dead when it was used.
+    pub(crate) fn stale(&self, idle_for: Duration) {
+        self.host.stale(idle_for);
+    }
+
+    /// Adapts the number that is kept to what was seen of late. To be called every second or so.
+    pub(crate) fn tick(&self) {
+        let stats = self.host.stats();
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.lead.store(micros(stats.dial.quantile(0.9)), Ordering::Relaxed);
+        self.limit.store(micros(stats.idle_limit), Ordering::Relaxed);
+        self.resize();
+    }
+
+    fn resize(&self) {
+        let target = self.sizing.lock().target(Clock::now().into_std(), self.lead());
+        let pool = self.host.pool();
+        let limits = pool.limits();
+        if limits.min_idle != target {
+            let limits = Limits { min_idle: target, ..limits };
+            pool.set_limits(limits).expect("the target is at most spares_max, which is the limit of idle connections");
+        }
+    }
+
+    /// How many are to be kept at the moment.
+    pub(crate) fn target(&self) -> usize {
+        self.host.pool().limits().min_idle
+    }
+
+    /// As many are kept at most.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    pub(crate) fn stats(&self) -> HostStats {
+        self.host.stats()
+    }
+
+    pub(crate) fn flush(&self) {
+        self.host.pool().flush_all();
+    }
+
+    /// Addresses or routes changed.
+    pub(crate) fn network_changed(&self) {
+        self.host.pool().network_changed();
+    }
+
+    /// Closes all of them.
+    pub(crate) async fn close(&self) {
+        self.host.pool().drain(Clock::now().into_std()).await;
+    }
+
+    /// How long it takes to make one.
+    fn lead(&self) -> Duration {
+        match self.lead.load(Ordering::Relaxed) {
+            0 => LEAD_UNKNOWN,
+            micros => Duration::from_micros(micros),
+        }
+    }
+
+    fn failed(&self, error: &AcquireError<DialFailed>, deadline: Instant) -> Error {
+        let tried = || format!("connect to upstream {}", self.name);
+        let other = |text: String| Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), text);
+        match error {
+            AcquireError::Dial(error) => error.0.clone(),
+            AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
+            AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
+            AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
+            AcquireError::Closed | AcquireError::Paused => {
+                Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), "its connections were closed")
+            }
+            AcquireError::QueueFull { waiting } => {
+                Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), format!("{waiting} wait for it already"))
+            }
+            error if Clock::now().into_std() >= deadline => {
+                Error::timed_out(Phase::Proxy, tried(), Duration::ZERO).with_source(other(error.to_string()))
+            }
+            error => other(error.to_string()),
+        }
+    }
+}
+
+impl Connector for SpareConnector {
+    /// One pool for each upstream, so its name stands for proxy, chain and credential.
+    type Key = Arc<str>;
+    type Connection = Spare;
+    type Error = DialFailed;
+
+    async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Spare>, DialFailed> {
+        let deadline = (Clock::now() + self.timeout).into_std();
+        let (greeted, round_trip) = self.dialer.greeted(deadline).await.map_err(DialFailed)?;
+        let parked = Parked::new(greeted, move |reason| slot.closed(reason));
+        Ok(Connected::new(Spare { parked, round_trip }))
+    }
+
+    fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {
+        match Blame::of(&error.0) {
+            Blame::Local => keepwarm_pool::Side::Local,
+            Blame::Destination | Blame::Declined | Blame::Proxy => keepwarm_pool::Side::Upstream,
+        }
+    }
+
+    fn kind(&self, error: &DialFailed) -> &'static str {
+        error.0.kind().as_str()
+    }
+
+    fn capacity_hint(&self, _key: &Arc<str>) -> Option<u32> {
+        Some(1)
+    }
+}
+
+impl Spare {
+    fn take(self) -> Option<(Greeted<ProxyStream>, Duration)> {
+        Some((self.parked.take()?, self.round_trip))
+    }
+}
+
+fn limits(config: &PoolConfig, spares: usize) -> Limits {
+    // Dials for tunnels that found no spare come on top.
+    let max = config.spares_max.max(1) + DIALS_MAX;
+    Limits {
+        max_total: max,
+        max_per_host: max,
+        max_idle: config.spares_max,
+        max_idle_per_host: config.spares_max,
+        min_idle: spares,
+        max_dials_per_host: DIALS_MAX,
+        max_dials: DIALS_MAX,
+        ..Limits::default()
+    }
+}
+
+fn options(name: &Arc<str>, config: &PoolConfig) -> Options {
+    Options {
+        name: Arc::clone(name),
+        policy: Policy::Newest,
+        idle_timeout: config.idle_timeout,
+        idle: IdlePolicy {
+            start: Some(AGE_START),
+            margin: 0.2,
+            margin_max: config.idle_timeout,
+            jitter: 0.25,
+            replace: true,
+        },
+        // A little more than the dial's own, whose error says more.
+        connect_timeout: config.connect_timeout + Duration::from_millis(500),
+        // The breaker decides whom to ask; here the next dial must not be far when it does.
+        unhealthy_after: None,
+        backoff_max: Duration::from_secs(1),
+        // A second dial would cost a paid proxy a connection for nothing.
+        backup_dial_after: None,
+        ..Options::default()
+    }
+}
+
+impl fmt::Display for DialFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for DialFailed {}
+
+/// Until the proxy has closed one, spares are kept for so long; it grows while they live.
+const AGE_START: Duration = Duration::from_secs(12);
+
+/// Dials to one upstream at a time.
+const DIALS_MAX: usize = 16;
+
+/// How long a dial is taken to last before there was one.
+const LEAD_UNKNOWN: Duration = Duration::from_millis(500);

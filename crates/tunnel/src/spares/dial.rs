@@ -1,0 +1,166 @@
+//! How a connection to an upstream proxy is made ready: directly or through another one, TLS, greeting, authentication.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keepwarm_transport::{
+    error::{Error, ErrorKind, Phase},
+    proxy::{Blame, Greeted, Hop, Proxy, ProxyDialer, ProxyProtocol, ProxyStream, Target},
+    resolve::Resolve,
+    tcp::TcpOptions,
+    tls::{RootsError, TlsRoots},
+};
+use tokio::io::AsyncReadExt as _;
+
+use super::ahead::{Ahead, Pipelining};
+
+/// Makes connections to one proxy.
+pub(crate) struct Dialer {
+    proxy: ProxyDialer,
+    through: Option<ProxyDialer>,
+    resolver: Arc<dyn Resolve>,
+    pub(crate) ahead: Ahead,
+    /// The shortest TCP handshake with the proxy, in microseconds; 0 before the first.
+    round_trip: AtomicU64,
+}
+
+/// What one dialer is made of.
+pub(crate) struct DialSettings<'a> {
+    pub(crate) proxy: &'a Arc<Proxy>,
+    pub(crate) through: Option<&'a Arc<Proxy>>,
+    pub(crate) roots: &'a TlsRoots,
+    /// Whether steps may be sent ahead at all.
+    pub(crate) pipeline: bool,
+    /// Whether there is a destination that a canary may connect to.
+    pub(crate) has_check: bool,
+}
+
+impl Dialer {
+    pub(crate) fn new(settings: &DialSettings<'_>, resolver: Arc<dyn Resolve>) -> Result<Dialer, RootsError> {
+        let DialSettings { proxy, through, roots, pipeline, has_check } = settings;
+        let dialer = |proxy: &Arc<Proxy>| ProxyDialer::new(Arc::clone(proxy), roots);
+        // HTTP proxies have nothing before the CONNECT, and it is not theirs to bear what follows it.
+        let most = match (proxy.protocol, has_check) {
+            (ProxyProtocol::Socks5, true) => Pipelining::Handshake,
+            (ProxyProtocol::Socks5, false) if proxy.credential.is_some() => Pipelining::Greeting,
+            _ => Pipelining::None,
+        };
+        Ok(Dialer {
+            proxy: dialer(proxy)?,
+            through: through.map(dialer).transpose()?,
+            resolver,
+            ahead: Ahead::new(most, *pipeline),
+            round_trip: AtomicU64::new(0),
+        })
+    }
+
+    /// A connection that waits for a destination, and the time of a round trip to the first proxy.
+    pub(super) async fn greeted(&self, deadline: Instant) -> Result<(Greeted<ProxyStream>, Duration), Error> {
+        let (stream, round_trip) = self.open(deadline).await?;
+        let proxy = self.proxy.proxy();
+        if self.ahead.level() == Pipelining::None {
+            return Ok((proxy.greet(stream, deadline).await?, round_trip));
+        }
+        match proxy.greet_pipelined(stream, deadline).await {
+            Ok(greeted) => Ok((greeted, round_trip)),
+            Err(error) => {
+                // It bore it once. Whatever happened, the next one waits for each answer again.
+                if error.kind() == ErrorKind::Proxy {
+                    self.ahead.failed(Pipelining::Greeting);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A connection to `target` with everything in one write, where a canary has shown that the proxy bears it.
+    pub(super) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
+        let (stream, _) = self.open(deadline).await?;
+        let connected = self.proxy.proxy().connect_pipelined(stream, target, &[], deadline).await;
+        if let Err(error) = &connected
+            && error.kind() == ErrorKind::Proxy
+        {
+            self.ahead.failed(Pipelining::Handshake);
+        }
+        connected
+    }
+
+    /// Finds out whether the proxy bears the next step of what could be sent ahead, if that would save anything.
+    pub(crate) async fn canary(&self, check: Option<&Target>, deadline: Instant) {
+        let gains = Duration::from_micros(self.round_trip.load(Ordering::Relaxed)) >= GAIN_MIN;
+        let Some(level) = self.ahead.to_try().filter(|_| gains) else { return };
+        let tried = match (level, check) {
+            (Pipelining::Handshake, Some(check)) => self.try_handshake(check, deadline).await,
+            _ => self.try_greeting(deadline).await,
+        };
+        match tried {
+            Ok(()) => self.ahead.proved(level),
+            // It could not be tried: another time.
+            Err(error) if Blame::of(&error) == Blame::Local => {}
+            Err(error) => {
+                tracing::debug!(proxy = %self.proxy.proxy(), level = level.as_str(), %error, "not sent ahead");
+                self.ahead.failed(level);
+            }
+        }
+    }
+
+    async fn try_greeting(&self, deadline: Instant) -> Result<(), Error> {
+        let (stream, _) = self.open(deadline).await?;
+        self.proxy.proxy().greet_pipelined(stream, deadline).await.map(drop)
+    }
+
+    /// The whole handshake and a request in one write; the answer must be one to that request.
+    async fn try_handshake(&self, check: &Target, deadline: Instant) -> Result<(), Error> {
+        let (stream, _) = self.open(deadline).await?;
+        let request = format!("HEAD / HTTP/1.1\r\nHost: {check}\r\nConnection: close\r\n\r\n");
+        let mut stream = self.proxy.proxy().connect_pipelined(stream, check, request.as_bytes(), deadline).await?;
+        let mut start = [0; 5];
+        let tried = || format!("ask {check} through {}", self.proxy.proxy());
+        let read = tokio::time::timeout_at(deadline.into(), stream.read_exact(&mut start)).await;
+        match read {
+            Ok(Ok(_)) if start == *b"HTTP/" => Ok(()),
+            Ok(Ok(_)) => Err(Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), "the answer is not http")),
+            Ok(Err(error)) => Err(Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), error.to_string())),
+            Err(_) => Err(Error::timed_out(Phase::Proxy, tried(), Duration::ZERO)),
+        }
+    }
+
+    async fn open(&self, deadline: Instant) -> Result<(ProxyStream, Duration), Error> {
+        let (resolver, options) = (&*self.resolver, TcpOptions::default());
+        let (stream, round_trip) = match &self.through {
+            None => {
+                let (stream, trace) = self.proxy.open(resolver, &options, deadline).await?;
+                (stream, trace.connect)
+            }
+            Some(first) => {
+                let opened = self.proxy.open_through(first, resolver, &options, deadline).await;
+                let (stream, trace) = opened.map_err(|error| self.of_chain(error.hop, error.error))?;
+                (stream, trace.first.connect)
+            }
+        };
+        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1);
+        let known = self.round_trip.load(Ordering::Relaxed);
+        if known == 0 || micros < known {
+            self.round_trip.store(micros, Ordering::Relaxed);
+        }
+        Ok((stream, round_trip))
+    }
+
+    /// Whichever of the two failed, this way to the second is of no use now.
+    fn of_chain(&self, hop: Hop, error: Error) -> Error {
+        if hop == Hop::Second || matches!(Blame::of(&error), Blame::Proxy | Blame::Local) {
+            return error;
+        }
+        let text = format!("the proxy before it: {error}");
+        Error::new(ErrorKind::Proxy, Phase::Proxy, format!("connect to {}", self.proxy.proxy()), text)
+            .with_source(error)
+    }
+}
+
+/// Round trips below this are not worth a canary.
+const GAIN_MIN: Duration = Duration::from_millis(2);

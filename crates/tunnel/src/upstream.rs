@@ -1,0 +1,522 @@
+//! One upstream: how a destination is reached over it, and how it fares.
+//!
+//! A tunnel over a proxy is a spare and one CONNECT. A spare that turns out to be dead is replaced by a fresh connection, once and
+//! unseen, as long as no payload left; one that is silent gets a fresh connection beside it. Whatever the proxy itself answers is final
+//! here: whether another upstream is asked is the connector's business.
+
+mod check;
+mod stats;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keepwarm_pool::{
+    BreakerSettings,
+    health::{Allowed, BreakerState, Health},
+};
+use keepwarm_transport::{
+    error::{Error, ErrorKind, Phase},
+    proxy::{Blame, ProxyProtocol, ProxyStream, Target},
+    resolve::{Resolve, literal},
+    tcp::{self, TcpOptions},
+    tls::TlsRoots,
+};
+use parking_lot::Mutex;
+use tokio::{io::AsyncWriteExt as _, time::Instant as Clock};
+
+use crate::{
+    config::{PoolConfig, UpstreamConfig, UpstreamKind},
+    order::Candidate,
+    spares::{DialSettings, Dialer, Pipelining, Spares, Taken},
+    stream::Stream,
+};
+
+pub(crate) use check::look_after;
+pub use stats::{SpareStats, UpstreamStats};
+
+/// One upstream and its spares.
+pub(crate) struct Upstream {
+    config: UpstreamConfig,
+    way: Way,
+    state: Mutex<State>,
+    live: AtomicUsize,
+    counters: Counters,
+    connect_timeout: Duration,
+}
+
+/// How destinations are reached.
+enum Way {
+    Direct(Arc<dyn Resolve>),
+    Proxy(Spares),
+}
+
+struct State {
+    health: Health,
+    /// When the breaker closed after it had been open.
+    well_since: Option<Instant>,
+    /// What it was last blamed for.
+    last_failure: Option<(Instant, Arc<str>)>,
+    /// When it last answered anything.
+    answered: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Counters {
+    tunnels: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    retries: AtomicU64,
+    hedged: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    ready: Mutex<keepwarm_pool::Histogram>,
+}
+
+/// A connection to a destination.
+pub(crate) struct Reached {
+    pub(crate) stream: Stream,
+    /// Age of the spare; `None`: there was none.
+    pub(crate) spare: Option<Duration>,
+    /// Connections that were tried.
+    pub(crate) tries: u32,
+    /// Whether the payload has gone already.
+    pub(crate) sent: bool,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) error: Error,
+    pub(crate) blame: Blame,
+    pub(crate) tries: u32,
+    /// Payload may have reached the destination.
+    pub(crate) sent: bool,
+}
+
+/// One that is counted as live until it is dropped.
+pub(crate) struct LiveOn(Arc<Upstream>);
+
+impl Upstream {
+    pub(crate) fn new(
+        config: UpstreamConfig,
+        pool: &PoolConfig,
+        breaker: BreakerSettings,
+        resolver: &Arc<dyn Resolve>,
+        roots: &TlsRoots,
+    ) -> Result<Upstream, String> {
+        let way = match &config.kind {
+            UpstreamKind::Direct => Way::Direct(Arc::clone(resolver)),
+            UpstreamKind::Proxy(proxy) => {
+                let settings = DialSettings {
+                    proxy,
+                    through: config.through.as_ref(),
+                    roots,
+                    pipeline: config.pipeline,
+                    has_check: config.check.is_some(),
+                };
+                let dialer = Dialer::new(&settings, Arc::clone(resolver)).map_err(|error| error.to_string())?;
+                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), pool))
+            }
+            UpstreamKind::Ssh(_) => return Err("this build has no ssh: build with the feature ssh".to_owned()),
+        };
+        let state = State { health: Health::new(breaker), well_since: None, last_failure: None, answered: None };
+        Ok(Upstream {
+            config,
+            way,
+            state: Mutex::new(state),
+            live: AtomicUsize::new(0),
+            counters: Counters::default(),
+            connect_timeout: pool.connect_timeout,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    pub(crate) fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// How it is at the moment, for the order in which upstreams are tried.
+    pub(crate) fn candidate(&self, index: usize, now: Instant) -> Candidate {
+        let state = self.state.lock();
+        Candidate {
+            index,
+            priority: self.config.priority,
+            allowed: state.health.allowed(now),
+            well_since: state.well_since,
+            live: self.live.load(Ordering::Relaxed),
+            latency: state.health.snapshot(now).latency,
+        }
+    }
+
+    /// Counts a tunnel as live.
+    pub(crate) fn live(self: &Arc<Self>) -> LiveOn {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        LiveOn(Arc::clone(self))
+    }
+
+    /// Connects to `target`. `payload` has been written when this returns.
+    pub(crate) async fn reach(&self, target: &Target, payload: &[u8], deadline: Instant) -> Result<Reached, Missed> {
+        let start = Clock::now();
+        self.probe_started(start.into_std());
+        let reached = match &self.way {
+            Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
+            Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
+        };
+        let mut reached = self.judge(reached, start)?;
+        if !payload.is_empty() && !reached.sent {
+            write(&mut reached, payload, target, deadline).await?;
+        }
+        self.counters.tunnels.fetch_add(1, Ordering::Relaxed);
+        self.counters.ready.lock().record(start.elapsed());
+        Ok(reached)
+    }
+
+    async fn over_proxy(
+        &self,
+        spares: &Spares,
+        target: &Target,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
+        spares.asked();
+        let Some(taken) = spares.take_ready() else {
+            self.counters.misses.fetch_add(1, Ordering::Relaxed);
+            return self.dialled(spares, target, deadline).await;
+        };
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        if !payload.is_empty() && spares.level() == Pipelining::Handshake && spares.is_young(taken.idle_for) {
+            return self.with_payload(taken, target, payload, deadline).await;
+        }
+        let age = taken.idle_for;
+        let mut first = pin!(over(taken, target, deadline));
+        let silent = match tokio::time::timeout(self.patience(), &mut first).await {
+            Ok(Ok(reached)) => return Ok(reached),
+            Ok(Err(error)) if is_dead(&error) => false,
+            Ok(Err(error)) => return Err(Missed::new(error, 1)),
+            Err(_) => true,
+        };
+        if !silent {
+            spares.stale(age);
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+            return self.fresh(spares, target, deadline).await;
+        }
+        // The proxy may have forgotten it, or the destination may be slow: whichever answers first is right.
+        self.counters.hedged.fetch_add(1, Ordering::Relaxed);
+        let mut second = pin!(self.fresh(spares, target, deadline));
+        tokio::select! {
+            reached = &mut first => match reached {
+                Ok(reached) => Ok(Reached { tries: 2, ..reached }),
+                Err(error) if is_dead(&error) => {
+                    spares.stale(age);
+                    second.await
+                }
+                Err(error) => Err(Missed::new(error, 2)),
+            },
+            reached = &mut second => match reached {
+                Ok(reached) => {
+                    spares.stale(age);
+                    Ok(reached)
+                }
+                Err(missed) if missed.blame == Blame::Destination && !missed.error.is_timeout() => Err(missed),
+                Err(_) => first.await.map(|reached| Reached { tries: 2, ..reached }).map_err(|error| Missed::new(error, 2)),
+            },
+        }
+    }
+
+    /// There is no spare: over the next connection that is made, whoever it was made for.
+    async fn dialled(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+        let (missed, limit) = (|error| Missed::new(error, 1), self.dial_deadline(deadline));
+        if spares.level() == Pipelining::Handshake {
+            match spares.connected(target, deadline).await {
+                Ok(stream) => return Ok(Reached { stream: stream.into(), spare: None, tries: 1, sent: false }),
+                // It may not bear it any more; step by step it is known to work.
+                Err(error) if is_dead(&error) => return self.fresh(spares, target, deadline).await,
+                Err(error) => return Err(missed(error)),
+            }
+        }
+        let taken = spares.take(false, limit).await.map_err(missed)?;
+        over(taken, target, deadline).await.map_err(missed)
+    }
+
+    /// Over a young spare, with the first bytes ahead of the proxy's word. What fails now is not tried again: they may have arrived.
+    async fn with_payload(
+        &self,
+        taken: Taken,
+        target: &Target,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
+        let age = taken.idle_for;
+        match taken.greeted.connect_with(target, payload, deadline).await {
+            Ok(stream) => Ok(Reached { stream: stream.into(), spare: Some(age), tries: 1, sent: true }),
+            Err(error) => Err(Missed { sent: true, ..Missed::new(error, 1) }),
+        }
+    }
+
+    /// Over a connection that is dialled now, after another one was tried.
+    async fn fresh(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+        let missed = |error| Missed::new(error, 2);
+        let taken = spares.take(true, self.dial_deadline(deadline)).await.map_err(missed)?;
+        let reached = over(taken, target, deadline).await.map_err(missed)?;
+        Ok(Reached { tries: 2, ..reached })
+    }
+
+    /// Whether this machine connects itself.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.way, Way::Direct(_))
+    }
+
+    /// Whether it may carry datagrams.
+    pub(crate) fn carries_udp(&self) -> bool {
+        match &self.config.kind {
+            UpstreamKind::Direct => true,
+            // The relay would be asked by the last proxy, and be sent to from here.
+            UpstreamKind::Proxy(proxy) => proxy.protocol == ProxyProtocol::Socks5 && self.config.through.is_none(),
+            UpstreamKind::Ssh(_) => false,
+        }
+    }
+
+    /// A relay for datagrams: its control connection, and where it listens.
+    pub(crate) async fn associate(&self, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
+        let unsupported = || {
+            let tried = format!("relay datagrams through {}", self.config.name);
+            Error::new(ErrorKind::ProxyUnsupported, Phase::Proxy, tried, "it carries none")
+        };
+        let Way::Proxy(spares) = &self.way else { return Err(unsupported()) };
+        if !self.carries_udp() {
+            return Err(unsupported());
+        }
+        let taken = spares.take(false, self.dial_deadline(deadline)).await?;
+        let (was_ready, age) = (taken.was_ready, taken.idle_for);
+        let associated = match associate(taken, deadline).await {
+            Err(error) if was_ready && is_dead(&error) => {
+                spares.stale(age);
+                associate(spares.take(true, self.dial_deadline(deadline)).await?, deadline).await
+            }
+            other => other,
+        };
+        if let Err(error) = &associated
+            && Blame::of(error) == Blame::Proxy
+        {
+            self.blame(error);
+        }
+        associated
+    }
+
+    /// For how long a spare may be silent before a fresh connection is tried beside it.
+    fn patience(&self) -> Duration {
+        let latency = self.state.lock().health.snapshot(Clock::now().into_std()).latency;
+        latency.map_or(PATIENCE_UNKNOWN, |latency| (latency * 4).clamp(PATIENCE_MIN, PATIENCE_MAX))
+    }
+
+    fn dial_deadline(&self, deadline: Instant) -> Instant {
+        deadline.min((Clock::now() + self.connect_timeout).into_std())
+    }
+
+    fn probe_started(&self, now: Instant) {
+        let mut state = self.state.lock();
+        if state.health.allowed(now) == Allowed::Probe {
+            state.health.probe_started(now);
+        }
+    }
+
+    /// Takes a result into the upstream's health.
+    fn judge(&self, result: Result<Reached, Missed>, start: Clock) -> Result<Reached, Missed> {
+        let now = Clock::now();
+        match &result {
+            Ok(_) => self.answered(now.into_std(), now - start),
+            Err(missed) => match missed.blame {
+                // Silence may be the destination's; when another upstream reaches it, this one is blamed after all.
+                Blame::Destination if missed.error.is_timeout() => {}
+                Blame::Destination | Blame::Declined => {
+                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    self.answered(now.into_std(), now - start);
+                }
+                Blame::Proxy => self.blame(&missed.error),
+                Blame::Local => {}
+            },
+        }
+        result
+    }
+
+    fn answered(&self, now: Instant, after: Duration) {
+        if matches!(self.way, Way::Direct(_)) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let was_open = state.health.state() != BreakerState::Closed;
+        state.health.record_success(now, after, 1);
+        state.answered = Some(now);
+        if was_open && state.health.state() == BreakerState::Closed {
+            state.well_since = Some(now);
+            tracing::info!(upstream = &*self.config.name, "upstream is well again");
+        }
+    }
+
+    /// The upstream failed.
+    pub(crate) fn blame(&self, error: &Error) {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        let now = Clock::now().into_std();
+        let mut state = self.state.lock();
+        let was_closed = state.health.state() == BreakerState::Closed;
+        state.health.record_failure(now, rand::random());
+        let text: Arc<str> = error.to_string().into();
+        if was_closed && state.health.state() != BreakerState::Closed {
+            tracing::warn!(upstream = &*self.config.name, error = &*text, "upstream is left alone for a while");
+        }
+        state.last_failure = Some((now, text));
+    }
+
+    /// Addresses or routes changed: what was known of it holds no longer.
+    pub(crate) fn network_changed(&self) {
+        let mut state = self.state.lock();
+        state.health.reset();
+        state.well_since = None;
+        drop(state);
+        if let Way::Proxy(spares) = &self.way {
+            spares.network_changed();
+        }
+    }
+
+    /// Closes its spares.
+    pub(crate) fn flush(&self) {
+        if let Way::Proxy(spares) = &self.way {
+            spares.flush();
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Way::Proxy(spares) = &self.way {
+            spares.close().await;
+        }
+    }
+}
+
+/// This machine connects itself.
+async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+    let missed = |error| Missed::new(error, 1);
+    let host = target.host();
+    let ips = match literal(&host) {
+        Some(ip) => vec![ip],
+        None => {
+            let start = Clock::now();
+            let resolving = tokio::time::timeout_at(deadline.into(), resolver.resolve(&host)).await;
+            let late = |_| Err(Error::timed_out(Phase::Resolve, format!("resolve {host}"), start.elapsed()));
+            resolving.unwrap_or_else(late).map_err(missed)?
+        }
+    };
+    let addresses: Vec<_> = ips.into_iter().map(|ip| (ip, target.port()).into()).collect();
+    let (stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
+    Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1, sent: false })
+}
+
+/// Asks for the destination over one connection.
+async fn over(taken: Taken, target: &Target, deadline: Instant) -> Result<Reached, Error> {
+    let Taken { greeted, idle_for, was_ready, round_trip } = taken;
+    let start = Clock::now();
+    let stream = greeted.connect(target, deadline).await?;
+    if was_ready && round_trip > ROUND_TRIP_MIN && start.elapsed() < round_trip / 2 {
+        // No answer can be there so soon: the proxy had written it before it was asked.
+        let tried = format!("connect to {target} through the upstream");
+        return Err(Error::new(
+            ErrorKind::Proxy,
+            Phase::Proxy,
+            tried,
+            "the proxy answered before it can have been asked",
+        ));
+    }
+    Ok(Reached { stream: stream.into(), spare: was_ready.then_some(idle_for), tries: 1, sent: false })
+}
+
+async fn associate(taken: Taken, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
+    let failed = |error| Error::from_io(error, Phase::Proxy, "relay datagrams through the upstream");
+    let peer = taken.greeted.stream().socket().peer_addr().map_err(failed)?;
+    let (stream, relay) = taken.greeted.associate(peer.ip(), deadline).await?;
+    Ok((stream.into(), relay))
+}
+
+async fn write(reached: &mut Reached, payload: &[u8], target: &Target, deadline: Instant) -> Result<(), Missed> {
+    let written = tokio::time::timeout_at(deadline.into(), async {
+        reached.stream.write_all(payload).await?;
+        reached.stream.flush().await
+    });
+    let error = match written.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => Error::from_io(error, Phase::Write, format!("write to {target}")),
+        Err(_) => Error::timed_out(Phase::Write, format!("write to {target}"), Duration::ZERO),
+    };
+    Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true })
+}
+
+/// Whether a spare was dead: it ended, or said something that is no answer. A refusal is one.
+fn is_dead(error: &Error) -> bool {
+    error.kind() == ErrorKind::Proxy
+}
+
+impl Missed {
+    fn new(error: Error, tries: u32) -> Missed {
+        let blame = match error.kind() {
+            // Of a connection that this machine made itself.
+            ErrorKind::Reset | ErrorKind::Eof => Blame::Destination,
+            _ => Blame::of(&error),
+        };
+        Missed { error, blame, tries, sent: false }
+    }
+}
+
+impl LiveOn {
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        &self.0
+    }
+
+    /// Counts what a tunnel carried.
+    pub(crate) fn carried(&self, sent: u64, received: u64) {
+        self.0.counters.sent.fetch_add(sent, Ordering::Relaxed);
+        self.0.counters.received.fetch_add(received, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LiveOn {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl From<ProxyStream> for Stream {
+    fn from(stream: ProxyStream) -> Stream {
+        match stream {
+            ProxyStream::Tcp(stream) => Stream::Tcp(stream),
+            ProxyStream::Tls(stream) => Stream::Tls(stream),
+            nested => Stream::Other(Box::new(nested)),
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+/// Round trips below this are too short to tell an answer from what was there before.
+const ROUND_TRIP_MIN: Duration = Duration::from_millis(2);
+
+/// Bounds of the time that a spare may be silent.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The same before the upstream's latency is known.
+const PATIENCE_UNKNOWN: Duration = Duration::from_secs(3);
