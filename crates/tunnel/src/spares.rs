@@ -8,6 +8,7 @@ mod dial;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -121,6 +122,11 @@ impl Spares {
     /// A connection to `target` that is dialled now, with everything sent ahead. Only where [`level`](Self::level) says so.
     pub(crate) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
         self.dialer.connected(target, deadline).await
+    }
+
+    /// The address that connections go to, once there was one.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.dialer.peer()
     }
 
     /// What may be sent ahead.

@@ -102,12 +102,12 @@ impl Check<'_> {
     ) -> Option<UpstreamKind> {
         match &address.value.0 {
             Address::Direct => {
-                let keys = ["username", "password", "password_file", "through", "key", "host_key"];
+                let keys = ["username", "password", "password_file", "through", "key", "host_key", "channels"];
                 self.no_meaning(spec, &keys, address, "this machine itself", "remove it, or name a proxy in `address`");
                 Some(UpstreamKind::Direct)
             }
             Address::Proxy(proxy) => {
-                self.no_meaning(spec, &["key", "host_key"], address, "not an SSH server", "remove it");
+                self.no_meaning(spec, &["key", "host_key", "channels"], address, "not an SSH server", "remove it");
                 let login = if proxy.protocol == ProxyProtocol::Socks5 { Login::Socks } else { Login::Basic };
                 let credential = self.credential(spec, address, proxy.credential.as_ref(), login, base);
                 Some(UpstreamKind::Proxy(Arc::new(Proxy { credential, ..proxy.clone() })))
@@ -121,7 +121,9 @@ impl Check<'_> {
                 let password = Some(password).filter(|password| !password.is_empty());
                 let host_key = host_key?;
                 let (host, port) = (host.clone(), *port);
-                Some(UpstreamKind::Ssh(Arc::new(SshConfig { host, port, user, key, password, host_key })))
+                let channels = count(spec.channels.as_ref(), SshConfig::CHANNELS);
+                let ssh = SshConfig { host, port, user, key, password, host_key, channels };
+                Some(UpstreamKind::Ssh(Arc::new(ssh)))
             }
         }
     }
@@ -142,6 +144,7 @@ impl Check<'_> {
             ("through", spec.through.as_ref().map(|at| &at.span)),
             ("key", spec.key.as_ref().map(|at| &at.span)),
             ("host_key", spec.host_key.as_ref().map(|at| &at.span)),
+            ("channels", spec.channels.as_ref().map(|at| &at.span)),
         ];
         for (key, span) in spans.iter().filter(|(key, _)| keys.contains(key)) {
             if let Some(span) = span {
