@@ -82,8 +82,8 @@ async fn without_tunnels_it_is_said_so() {
         let Err(ClientError::Refused { status, error }) = asked else { panic!("{path}: {asked:?}") };
         assert_eq!((status, error.as_str()), (404, "the daemon's config has no [tunnel]"));
     }
-    let flush =
-        post::<Flushed>(served.address, "/api/v1/tunnel/flush", &TunnelFlushRequest::default(), Duration::from_secs(5));
+    let (path, request) = ("/api/v1/tunnel/flush", TunnelFlushRequest::default());
+    let flush = post::<Flushed>(served.address, path, &request, Duration::from_secs(5));
     assert!(matches!(flush.await, Err(ClientError::Refused { status: 404, .. })));
     let answer = whole(served.address, "/proxy.pac", "localhost").await;
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("has no [tunnel]"), "{answer}");

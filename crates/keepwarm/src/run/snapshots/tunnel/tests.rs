@@ -81,7 +81,7 @@ async fn what_is_shown_is_what_the_proxy_counted_and_no_credential_is_in_it() {
     let status = tunnels.status();
     assert_eq!((status.asked, status.opened, status.live, status.max), (1, 1, 1, 4096));
     assert_eq!((status.hits, status.misses, status.hit_ratio), (1, 0, Some(1.0)));
-    assert_eq!((status.listen.len(), status.clients, status.udp), (0, None, None));
+    assert_eq!((status.listen.len(), &status.clients, &status.udp), (0, &None, &None));
     let [exit, direct] = &status.upstreams[..] else { panic!("{:?}", status.upstreams) };
     assert_eq!((&*direct.name, &direct.spares, direct.tunnels), ("direct", &None, 0));
     assert_eq!((&*exit.name, exit.address.clone()), ("exit", format!("socks5://{}", proxy.addr())));
