@@ -19,7 +19,10 @@ mod server;
 mod sizing;
 mod spares;
 mod stream;
+#[expect(dead_code, reason = "for the server's handshakes, which do not call it yet")]
+mod udp;
 mod upstream;
+mod vitals;
 
 pub use connector::{
     ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
@@ -28,4 +31,5 @@ pub use error::{Error, ErrorKind, Side};
 pub use server::Server;
 pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use udp::{UdpDropped, UdpStats};
 pub use upstream::{SpareStats, UpstreamStats};

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use crate::Connector;
+use crate::{Connector, udp};
 
 /// Takes clients in and relays their bytes through tunnels.
 pub struct Server {
@@ -17,12 +17,14 @@ pub(crate) struct Shared {
     pub(crate) connector: Connector,
     /// Becomes true when the server stops: idle clients end at once, tunnels get the drain's patience.
     pub(crate) closing: watch::Sender<bool>,
+    /// Figures of UDP ASSOCIATE.
+    pub(crate) udp: Arc<udp::Counters>,
 }
 
 impl Server {
     /// A server that takes its settings from the connector's.
     pub fn new(connector: Connector) -> Server {
-        Server { shared: Arc::new(Shared { connector, closing: watch::Sender::new(false) }) }
+        Server { shared: Arc::new(Shared { connector, closing: watch::Sender::new(false), udp: Arc::default() }) }
     }
 }
 
