@@ -5,9 +5,14 @@
 //! takes clients in by SOCKS5, SOCKS4a, HTTP and fixed forwards and relays their bytes. Nothing of a tunnel is ever used again.
 
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod relay;
 
 mod connector;
 mod error;
+mod http;
 mod meaning;
 mod order;
 mod parked;
@@ -16,15 +21,22 @@ mod ready;
 mod rules;
 mod server;
 mod sizing;
+mod socks;
 mod spares;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
+mod udp;
 mod upstream;
+mod users;
+mod vitals;
 
 pub use connector::{
     ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
 };
 pub use error::{Error, ErrorKind, Side};
-pub use server::Server;
+pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};
 pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use udp::{UdpDropped, UdpStats};
 pub use upstream::{SpareStats, UpstreamStats};

@@ -77,6 +77,14 @@ pub struct ProxyCounters {
     pub resets: u64,
 }
 
+impl ProxyCounters {
+    /// A request is refused before anything is connected.
+    pub(super) fn refuse(&mut self) {
+        self.connects += 1;
+        self.connects_failed += 1;
+    }
+}
+
 /// Counts for one proxy.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Inner>);

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::connection::{Connection, Stop};
+use super::counters::ProxyCounters;
 use super::spec::ProxyPhase;
 use super::tunnel;
 
@@ -31,9 +32,7 @@ pub(super) async fn serve(connection: &mut Connection) -> Result<(), Stop> {
         return Err(Stop::Finish);
     }
     if !authenticate(connection, &head) {
-        connection.site.count(|counters| {
-            (counters.connects, counters.connects_failed) = (counters.connects + 1, counters.connects_failed + 1)
-        });
+        connection.site.count(ProxyCounters::refuse);
         connection.at(ProxyPhase::Connect)?;
         return refuse(connection, 407).await;
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::connection::{Connection, Stop};
+use super::counters::ProxyCounters;
 use super::spec::{ProxyPhase, ReplyAddress};
 use super::{tunnel, udp};
 
@@ -17,9 +18,7 @@ pub(super) async fn serve(connection: &mut Connection) -> Result<(), Stop> {
     }
     let Some((host, port)) = address(connection).await? else {
         connection.at(ProxyPhase::Connect)?;
-        connection.site.count(|counters| {
-            (counters.connects, counters.connects_failed) = (counters.connects + 1, counters.connects_failed + 1)
-        });
+        connection.site.count(ProxyCounters::refuse);
         return refuse(connection, ADDRESS_TYPE).await;
     };
     match head[1] {

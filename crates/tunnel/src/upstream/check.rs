@@ -1,11 +1,11 @@
 //! Looks after one upstream while nobody asks: the number of its spares, and whether it is well.
 
 use std::{
-    sync::{Arc, Weak},
-    time::Duration,
+    sync::Weak,
+    time::{Duration, Instant},
 };
 
-use keepwarm_pool::health::{Allowed, BreakerState};
+use keepwarm_pool::health::Allowed;
 use keepwarm_transport::{
     error::Error,
     proxy::{Blame, Target},
@@ -22,15 +22,20 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
     loop {
         tokio::time::sleep(TICK).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let Way::Proxy(spares) = &upstream.way else { return };
-        spares.tick();
+        if upstream.is_direct() {
+            return;
+        }
+        if let Way::Proxy(spares) = &upstream.way {
+            spares.tick();
+        }
         if upstream.is_due(checked, interval) {
-            upstream.check(spares).await;
+            upstream.check().await;
             checked = Clock::now();
         }
-        if upstream.has_answered() {
-            let deadline = (Clock::now() + upstream.connect_timeout).into_std();
-            spares.canary(upstream.config.check.as_ref(), deadline).await;
+        if let Way::Proxy(spares) = &upstream.way
+            && upstream.vitals.is_sound()
+        {
+            spares.canary(upstream.config.check.as_ref(), upstream.dial_limit()).await;
         }
     }
 }
@@ -38,48 +43,60 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
 impl Upstream {
     fn is_due(&self, checked: Clock, interval: Duration) -> bool {
         let now = Clock::now();
-        let mut state = self.state.lock();
-        match state.health.allowed(now.into_std()) {
+        let standing = self.vitals.standing(now.into_std());
+        match standing.allowed {
             Allowed::No { .. } => false,
             Allowed::Probe => {
-                state.health.probe_started(now.into_std());
+                self.vitals.asked(now.into_std());
                 true
             }
             Allowed::Yes if interval.is_zero() => false,
             Allowed::Yes => {
-                let answered = state.answered.map_or(checked, |at| checked.max(at.into()));
+                let answered = standing.answered.map_or(checked, |at| checked.max(at.into()));
                 // One that has failed and is not yet left alone is looked at soon.
-                let is_doubtful = state.health.snapshot(now.into_std()).consecutive_failures > 0;
-                let pause = if is_doubtful { interval.min(DOUBTFUL) } else { interval };
-                debug_assert!(state.health.state() == BreakerState::Closed, "all of them are let through");
+                let pause = if standing.snapshot.consecutive_failures > 0 { interval.min(DOUBTFUL) } else { interval };
                 now.saturating_duration_since(answered) >= pause
             }
         }
     }
 
-    /// Whether it was ever heard, and is well: what it does not bear is not its outage.
-    fn has_answered(&self) -> bool {
-        let state = self.state.lock();
-        state.answered.is_some() && state.health.snapshot(Clock::now().into_std()).consecutive_failures == 0
+    fn dial_limit(&self) -> Instant {
+        (Clock::now() + self.connect_timeout).into_std()
     }
 
-    /// Finds out whether the upstream is well: over a spare where there is a destination to ask for, else by making a spare.
-    async fn check(self: &Arc<Self>, spares: &Spares) {
+    /// Finds out whether the upstream is well: by connecting to the destination that it is known to reach where there is one, else by
+    /// making a spare, whose dial counts itself.
+    async fn check(&self) {
         let start = Clock::now();
-        let deadline = (start + self.connect_timeout).into_std();
-        let checked = match &self.config.check {
-            None => spares.check(deadline).await,
-            Some(target) => self.check_target(spares, target).await,
+        let checked = match (&self.way, &self.config.check) {
+            (Way::Direct(_), _) => return,
+            (Way::Proxy(spares), Some(target)) => self.check_target(spares, target).await,
+            (Way::Proxy(spares), None) => {
+                return spares.check(self.dial_limit()).await.map_or((), |()| self.answered_check(start));
+            }
+            #[cfg(feature = "ssh")]
+            (Way::Ssh(sessions), Some(target)) => match sessions.open(target, self.dial_limit()).await {
+                Err((_, false)) => return,
+                opened => opened.map(drop).map_err(|(error, _)| error),
+            },
+            #[cfg(feature = "ssh")]
+            (Way::Ssh(sessions), None) => {
+                return sessions.check(self.dial_limit()).await.map_or((), |()| self.answered_check(start));
+            }
         };
-        let now = Clock::now();
         match checked {
-            Ok(()) => self.answered(now.into_std(), now - start),
+            Ok(()) => self.answered_check(start),
             Err(error) => match Blame::of(&error) {
                 // Whoever answers is well, unless it was asked for what it is known to reach.
-                Blame::Destination | Blame::Declined | Blame::Proxy => self.blame(&error),
+                Blame::Destination | Blame::Declined | Blame::Proxy => self.vitals.blame(&error),
                 Blame::Local => {}
             },
         }
+    }
+
+    fn answered_check(&self, start: Clock) {
+        let now = Clock::now();
+        self.vitals.answered(now.into_std(), now - start);
     }
 
     async fn check_target(&self, spares: &Spares, target: &Target) -> Result<(), Error> {

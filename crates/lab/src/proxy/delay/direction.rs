@@ -66,7 +66,7 @@ impl Direction<'_> {
                 Ok(count) => Piece::Bytes(self.due(), Bytes::copy_from_slice(&buffer[..count])),
                 Err(_) => {
                     let _ = queue.send(Piece::Reset(self.due())).await;
-                    return std::future::pending().await;
+                    return std::future::pending::<()>().await;
                 }
             };
             if queue.send(piece).await.is_err() {
@@ -77,7 +77,7 @@ impl Direction<'_> {
         let _ = queue.send(Piece::Fin(self.due())).await;
         broken(self.from).await;
         let _ = queue.send(Piece::Reset(self.due())).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn write(&self, mut pieces: mpsc::Receiver<Piece>, count: impl Fn(u64)) -> End {

@@ -1,0 +1,309 @@
+//! The connection to an origin, through a tunnel, for the requests of one client: one exchange at a time, and the next only after the body
+//! before it was read to its end.
+//!
+//! What is deliberately not here: a pool. A connection serves the client that it was made for and nobody else.
+
+use std::{
+    error::Error as _,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use keepwarm_transport::proxy::Target;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::{Notify, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{refusal::Refusal, stage::Stage, tunnel, upload::Upload};
+use crate::{
+    Traffic,
+    relay::RelayOptions,
+    server::{ClientInfo, Shared},
+    stream::Stream,
+};
+
+/// A connection to an origin.
+pub(super) struct Origin {
+    sender: SendRequest<Upload>,
+    target: Target,
+    /// Bytes that came.
+    received: Arc<AtomicU64>,
+    /// For the client's socket, when the protocol changes.
+    switch: oneshot::Sender<(TcpStream, Bytes)>,
+    driver: Driver,
+}
+
+/// Why a request got no answer.
+pub(super) struct Failed {
+    /// The request as it was, where not a byte of it was sent.
+    pub(super) unsent: Option<Box<Request<Upload>>>,
+    /// Not a byte came back.
+    pub(super) is_silent: bool,
+    pub(super) refusal: Refusal,
+}
+
+impl Origin {
+    /// # Cancel safety
+    /// Dropping the future closes what was begun.
+    pub(super) async fn open(shared: Arc<Shared>, client: ClientInfo, target: &Target) -> Result<Origin, Refusal> {
+        let (opened, opening) = oneshot::channel();
+        let (switch, switched) = oneshot::channel();
+        let received = Arc::new(AtomicU64::new(0));
+        let drive = drive(shared, client, target.clone(), received.clone(), opened, switched);
+        let driver = Driver(tokio::spawn(drive));
+        let gone = |_| Err(Refusal::origin(format!("exchange with {target}: given up")));
+        let sender = opening.await.unwrap_or_else(gone)?;
+        Ok(Origin { sender, target: target.clone(), received, switch, driver })
+    }
+
+    /// Waits until the next request may be sent; false: the origin has closed.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Sends a request, and awaits the head of the final answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub(super) async fn send(&mut self, request: Request<Upload>, stage: &Stage) -> Result<Response<Incoming>, Failed> {
+        let before = self.received.load(Ordering::Relaxed);
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let mut failure = loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => match answer {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => break failure,
+                },
+                () = stage.interim_came() => {}
+            }
+        };
+        Err(Failed {
+            unsent: failure.take_message().map(Box::new),
+            is_silent: self.received.load(Ordering::Relaxed) == before,
+            refusal: explain(&self.target, failure.error()),
+        })
+    }
+
+    /// Relays between the client and the origin, which has changed the protocol. `rest`: what the client has sent for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes both connections.
+    pub(super) async fn switch(self, client: TcpStream, rest: Bytes) {
+        let Origin { switch, mut driver, .. } = self;
+        // It fails when the connection has ended, as the driver then has.
+        if switch.send((client, rest)).is_ok() {
+            driver.ended().await;
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// Ends a connection's task with it.
+struct Driver(JoinHandle<()>);
+
+impl Driver {
+    async fn ended(&mut self) {
+        // A panic is on record with the runtime; the connection is gone in any case.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Makes the tunnel, runs HTTP on it, and relays when the protocol changes. The tunnel counts as live until this ends.
+async fn drive(
+    shared: Arc<Shared>,
+    client: ClientInfo,
+    target: Target,
+    received: Arc<AtomicU64>,
+    opened: oneshot::Sender<Result<SendRequest<Upload>, Refusal>>,
+    switched: oneshot::Receiver<(TcpStream, Bytes)>,
+) {
+    let (stream, listed) = match shared.open(client, target.clone(), Bytes::new()).await {
+        Ok(made) => made,
+        Err(error) => return drop(opened.send(Err(Refusal::from(&error)))),
+    };
+    let has_ended = AtomicBool::new(false);
+    let io = OriginIo { stream, traffic: listed.traffic(), received, has_ended: &has_ended };
+    let mut builder = Builder::new();
+    builder.max_buf_size(BUFFER_MAX).preserve_header_case(true).title_case_headers(true);
+    let mut connection = match builder.handshake(TokioIo::new(io)).await {
+        Ok((sender, connection)) => {
+            if opened.send(Ok(sender)).is_err() {
+                return;
+            }
+            connection
+        }
+        Err(error) => return drop(opened.send(Err(explain(&target, &error)))),
+    };
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+        tracing::debug!(%error, "a connection of the http proxy to an origin failed");
+        return;
+    }
+    // HTTP ends at the origin's end, with its last user, who drops the other side of the channel, or with a change of protocol.
+    if has_ended.load(Ordering::Relaxed) {
+        return;
+    }
+    let parts = connection.into_parts();
+    if let Ok((client, rest)) = switched.await {
+        let options = RelayOptions::from(shared.connector.config());
+        let upstream = parts.io.into_inner().stream;
+        tunnel::carry((client, rest), (upstream, parts.read_buf), &options, listed.traffic()).await;
+    }
+}
+
+/// The tunnel below.
+struct OriginIo<'a> {
+    stream: Stream,
+    traffic: &'a Traffic,
+    received: Arc<AtomicU64>,
+    /// The origin will send no more.
+    has_ended: &'a AtomicBool,
+}
+
+impl AsyncRead for OriginIo<'_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let read = (buffer.filled().len() - before) as u64;
+        if read > 0 {
+            this.received.fetch_add(read, Ordering::Relaxed);
+            this.traffic.received.fetch_add(read, Ordering::Relaxed);
+        } else if poll.is_ready() {
+            this.has_ended.store(true, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for OriginIo<'_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.count(poll)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.count(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl OriginIo<'_> {
+    fn count(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = poll {
+            self.traffic.sent.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+/// The connection that a client left open.
+#[derive(Default)]
+pub(super) struct Keeper {
+    kept: Mutex<Option<Kept>>,
+    changed: Notify,
+}
+
+struct Kept {
+    origin: Origin,
+    until: Instant,
+}
+
+impl Keeper {
+    /// Keeps a connection that is free, for as long as its server said, and [`KEEP_MAX`] at most.
+    pub(super) fn keep(&self, origin: Origin, limit: Option<Duration>) {
+        if origin.is_closed() {
+            return;
+        }
+        let until = Instant::now() + limit.unwrap_or(KEEP_MAX).min(KEEP_MAX);
+        *self.kept.lock() = Some(Kept { origin, until });
+        self.changed.notify_one();
+    }
+
+    /// The connection, if it leads there; one that leads elsewhere is closed.
+    pub(super) fn take(&self, target: &Target) -> Option<Origin> {
+        let kept = self.kept.lock().take()?;
+        (kept.origin.target == *target && kept.until > Instant::now()).then_some(kept.origin)
+    }
+
+    /// Closes what is kept when its time is over, for ever.
+    pub(super) async fn expire(&self) -> std::convert::Infallible {
+        loop {
+            let until = self.kept.lock().as_ref().map(|kept| kept.until);
+            let Some(until) = until else {
+                self.changed.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {
+                    drop(self.kept.lock().take_if(|kept| kept.until <= Instant::now()));
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+fn explain(target: &Target, error: &hyper::Error) -> Refusal {
+    let why = if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        "connection closed before an answer".to_owned()
+    } else if error.is_parse() {
+        format!("the answer is not valid http/1.1: {error}")
+    } else {
+        error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")).to_lowercase()
+    };
+    Refusal::origin(format!("exchange with {target}: {why}"))
+}
+
+/// For how long a connection waits for its client's next request. It counts as a live tunnel to its destination, of which there may be few,
+/// so it is short: enough for what a page loads, not for what its reader does.
+const KEEP_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of hyper's read buffer, and with it the size of an answer's head.
+const BUFFER_MAX: usize = 64 * 1024;

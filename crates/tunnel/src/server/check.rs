@@ -1,0 +1,141 @@
+//! Settings that no server can work with.
+
+use std::{io, net::SocketAddr};
+
+use tokio::sync::Semaphore;
+
+use super::destination::Own;
+use crate::config::{Listen, ListenKind, TunnelConfig};
+
+/// What can be told before anything is opened.
+pub(super) fn check(config: &TunnelConfig) -> io::Result<()> {
+    if config.listen.is_empty() {
+        return wrong("the tunnel has no address to listen on".to_owned());
+    }
+    if config.max_clients == 0 || config.max_clients > Semaphore::MAX_PERMITS {
+        return wrong(format!("the tunnel cannot serve {} clients", config.max_clients));
+    }
+    config.listen.iter().try_for_each(|listen| check_listener(listen, config.users.is_empty()))?;
+    for user in &config.users {
+        let lengths = [user.name.len(), user.password.len()];
+        if user.name.contains(':') || !lengths.iter().all(|length| (1..=255).contains(length)) {
+            // RFC 1929 section 2 for the lengths, RFC 7617 section 2 for the colon.
+            return wrong(format!(
+                "user {:?} of the tunnel: name and password have 1 to 255 bytes, and the name no colon",
+                user.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_listener(listen: &Listen, is_open: bool) -> io::Result<()> {
+    let address = listen.address;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let port = address.port();
+    // Users or not: what a forward takes in has no handshake in which it could say who it is.
+    if let ListenKind::Forward(target) = &listen.kind {
+        return wrong(format!(
+            "the forward on {address} to {target} could be used by everyone who reaches it: listen on a loopback address such as \
+             127.0.0.1:{port}"
+        ));
+    }
+    if is_open {
+        return wrong(format!(
+            "the tunnel on {address} could be used by everyone who reaches it: set users, or listen on a loopback address such as \
+             127.0.0.1:{port}"
+        ));
+    }
+    Ok(())
+}
+
+/// A forward to a listener of ours would be its own client without end. Told once the ports are known.
+pub(super) fn check_forwards(config: &TunnelConfig, addresses: &[SocketAddr]) -> io::Result<()> {
+    let own = Own::new(addresses.to_vec());
+    for (listen, address) in config.listen.iter().zip(addresses) {
+        if let ListenKind::Forward(target) = &listen.kind
+            && own.is(target)
+        {
+            return wrong(format!("the forward on {address} to {target} leads back to the tunnel itself"));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(text: String) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use keepwarm_transport::proxy::Target;
+
+    use super::*;
+    use crate::config::User;
+
+    fn listen(address: &str, kind: ListenKind) -> Listen {
+        Listen { address: address.parse().unwrap(), kind }
+    }
+
+    fn config(listen: Vec<Listen>, users: &[(&str, &str)]) -> TunnelConfig {
+        let user =
+            |(name, password): &(&str, &str)| User { name: (*name).to_owned(), password: (*password).to_owned() };
+        TunnelConfig { listen, users: users.iter().map(user).collect(), ..TunnelConfig::default() }
+    }
+
+    fn fault(config: &TunnelConfig) -> String {
+        check(config).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn a_listener_is_needed_and_room_for_clients() {
+        assert!(fault(&config(Vec::new(), &[])).contains("no address"));
+        let mut none = config(vec![listen("127.0.0.1:0", ListenKind::Mixed)], &[]);
+        assert!(check(&none).is_ok());
+        none.max_clients = 0;
+        assert!(fault(&none).contains("0 clients"));
+    }
+
+    #[test]
+    fn beyond_loopback_only_with_users_and_never_a_forward() {
+        let target = Target::new("db.example", 5432).unwrap();
+        for kind in [ListenKind::Mixed, ListenKind::Socks, ListenKind::Http] {
+            for address in ["0.0.0.0:1080", "[::]:1080", "192.0.2.1:1080", "[::ffff:192.0.2.1]:1080"] {
+                let open = config(vec![listen(address, kind.clone())], &[]);
+                assert!(fault(&open).contains("set users"), "{address}");
+                let guarded = config(vec![listen(address, kind.clone())], &[("ann", "one")]);
+                assert!(check(&guarded).is_ok(), "{address}");
+            }
+            for address in ["127.8.8.8:1080", "[::1]:1080", "[::ffff:127.0.0.1]:1080"] {
+                assert!(check(&config(vec![listen(address, kind.clone())], &[])).is_ok(), "{address}");
+            }
+        }
+        let forward = ListenKind::Forward(target);
+        assert!(check(&config(vec![listen("127.0.0.1:5432", forward.clone())], &[])).is_ok());
+        let open = config(vec![listen("0.0.0.0:5432", forward)], &[("ann", "one")]);
+        assert!(fault(&open).contains("forward on 0.0.0.0:5432 to db.example:5432"));
+    }
+
+    #[test]
+    fn users_can_be_expressed_in_socks_and_basic() {
+        let long = "x".repeat(256);
+        for user in [("", "one"), ("ann", ""), ("a:b", "one"), (&long, "one"), ("ann", &long)] {
+            let text = fault(&config(vec![listen("127.0.0.1:0", ListenKind::Mixed)], &[user]));
+            assert!(text.contains("1 to 255 bytes"), "{text}");
+            assert!(!text.contains("\"one\"") && !text.contains(&format!("{:?}", user.1)) || user.1.is_empty());
+        }
+        let longest = &long[..255];
+        assert!(check(&config(vec![listen("127.0.0.1:0", ListenKind::Mixed)], &[(longest, longest)])).is_ok());
+    }
+
+    #[test]
+    fn a_forward_to_a_listener_of_ours_is_refused() {
+        let to = |target: Target| config(vec![listen("127.0.0.1:0", ListenKind::Forward(target))], &[]);
+        let addresses = ["127.0.0.1:4000".parse().unwrap()];
+        assert!(check_forwards(&to(Target::new("localhost", 4000).unwrap()), &addresses).is_err());
+        assert!(check_forwards(&to(Target::new("127.0.0.1", 4000).unwrap()), &addresses).is_err());
+        assert!(check_forwards(&to(Target::new("127.0.0.1", 4001).unwrap()), &addresses).is_ok());
+    }
+}
