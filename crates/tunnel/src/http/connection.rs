@@ -76,7 +76,9 @@ pub(super) async fn serve(
             } else {
                 session.stage.is_head().then_some(HandshakeFailure::TimedOut)
             };
-            reason.map(|reason| shared.counters.handshake_failed(reason));
+            if let Some(reason) = reason {
+                shared.counters.handshake_failed(reason);
+            }
             // hyper has answered what it could not read.
             error.is_parse()
         }
