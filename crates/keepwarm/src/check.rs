@@ -1,7 +1,7 @@
 //! `keepwarm check`: a config file read as the daemon would, and in a few lines what it comes to.
 //!
-//! The faults are the config's business; this says where clients come in, whom their queries go to and which hosts are kept
-//! warm.
+//! The faults are the config's business; this says where clients come in, whom their queries and tunnels go to and which hosts are
+//! kept warm.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -10,6 +10,8 @@ use std::{
 
 use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
 use keepwarm_https::config::{HttpVersions, HttpsConfig, OriginConfig};
+
+mod tunnel;
 
 use crate::{
     cli::{CheckArgs, Exit, complain, print},
@@ -40,6 +42,7 @@ fn summary(name: &str, config: &Config) -> String {
     let mut lines = vec![format!("{name}: ok")];
     lines.extend(config.dns.iter().flat_map(dns_lines));
     lines.extend(config.https.iter().flat_map(https_lines));
+    lines.extend(config.tunnel.iter().flat_map(tunnel::lines));
     lines.push(format!("status endpoint on {}", config.control.listen));
     lines.join("\n  ") + "\n"
 }
@@ -69,11 +72,7 @@ fn dns_lines(dns: &DnsConfig) -> Vec<String> {
 fn https_lines(https: &HttpsConfig) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(gateway) = &https.gateway {
-        let users = match gateway.users.len() {
-            0 => "everybody who reaches it".to_owned(),
-            1 => "1 user".to_owned(),
-            users => format!("{users} users"),
-        };
+        let users = users(gateway.users.len(), "it");
         lines.push(format!("https gateway on {}, for {users}", list(gateway.listen.iter().map(ToString::to_string))));
     }
     if !https.origins.is_empty() {
@@ -88,6 +87,14 @@ fn https_lines(https: &HttpsConfig) -> Vec<String> {
         pool.max_total, pool.max_per_host, pool.max_idle
     ));
     lines
+}
+
+fn users(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("everybody who reaches {what}"),
+        1 => "1 user".to_owned(),
+        users => format!("{users} users"),
+    }
 }
 
 fn origin(origin: &OriginConfig) -> String {

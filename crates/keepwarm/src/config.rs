@@ -12,6 +12,7 @@ use std::{
 
 use keepwarm_dns::config::DnsConfig;
 use keepwarm_https::config::HttpsConfig;
+use keepwarm_tunnel::config::TunnelConfig;
 use toml::de::DeTable;
 
 use crate::logging::LogConfig;
@@ -27,10 +28,12 @@ mod origin;
 mod read;
 mod secret;
 mod spec;
+mod tunnel;
 mod value;
 pub mod words;
 
 pub use example::{EXAMPLE, schema};
+pub(crate) use tunnel::show_pattern;
 
 /// A config file larger than this is refused unread: 1 MiB.
 const FILE_MAX: u64 = 1 << 20;
@@ -45,11 +48,13 @@ pub struct Config {
     pub log: LogConfig,
     /// The status endpoint.
     pub control: ControlConfig,
-    /// The DNS gateway, with the limits of the whole daemon; none where the file has no `[dns]`. One of this and `https` is there.
+    /// The DNS gateway, with the limits of the whole daemon; none where the file has no `[dns]`. One of this, `https` and `tunnel` is there.
     pub dns: Option<DnsConfig>,
     /// Hot HTTPS; none where the file has no `[https]`. Its connections and those of `dns` are together at most
-    /// `limits.max_connections`.
+    /// `limits.max_connections`, with those of `tunnel`.
     pub https: Option<HttpsConfig>,
+    /// Tunnels; none where the file has no `[tunnel]`.
+    pub tunnel: Option<TunnelConfig>,
     /// Threads of hot HTTPS; 0: one per core. Those of `dns` are in its own settings, and as many.
     pub workers: usize,
 }
@@ -151,6 +156,7 @@ mod defaults {
 
     use ipnet::IpNet;
     use keepwarm_dns::config::Listen;
+    use keepwarm_tunnel::config as tunnel;
 
     pub(super) const TIMEOUT: Duration = Duration::from_secs(4);
     pub(super) const RACING_DELAY: Duration = Duration::from_millis(100);
@@ -162,6 +168,10 @@ mod defaults {
 
     pub(super) fn listen() -> Listen {
         Listen::plain(SocketAddr::from(([127, 0, 0, 1], 5300)))
+    }
+
+    pub(super) fn tunnel_listen() -> tunnel::Listen {
+        tunnel::Listen { address: SocketAddr::from(([127, 0, 0, 1], 1080)), kind: tunnel::ListenKind::Mixed }
     }
 
     pub(super) fn allow() -> Vec<IpNet> {

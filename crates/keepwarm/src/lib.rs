@@ -15,6 +15,7 @@ pub mod import;
 pub mod lab;
 pub mod logging;
 mod origin;
+pub mod pac;
 pub mod pools;
 pub mod probe;
 pub mod profile;

@@ -1,4 +1,4 @@
-//! DNS upstreams and an HTTPS origin on loopback that misbehave on request, with counters and a test CA.
+//! DNS upstreams, an HTTPS origin and proxies on loopback that misbehave on request, with counters and a test CA.
 //!
 //! A [`Lab`] speaks DNS over UDP, TCP, TLS, HTTPS (h2, h1 and h3) and QUIC. Every name exists, and every answer encodes its question,
 //! so that a client can prove that it got its own: see [`answer_matches`]. [`Faults`] says how the lab misbehaves.
@@ -31,6 +31,24 @@
 //! lab.stop().await;
 //! # Ok(()) }
 //! ```
+//!
+//! A [`ProxyLab`] is an upstream proxy: SOCKS5, or HTTP CONNECT with or without TLS. An [`EchoLab`] is what lies behind it,
+//! destinations whose bytes prove that none has crossed from one client to another: see [`Tagged`]. A [`DelayRelay`] puts a round trip
+//! before any server.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use keepwarm_lab::{EchoLab, ProxyLab, ProxySpec};
+//! use std::time::Duration;
+//!
+//! let echo = EchoLab::start(2).await?;
+//! let proxy = ProxyLab::start(ProxySpec { delay: Duration::from_millis(50), ..ProxySpec::default() }).await?;
+//! proxy.pin("echo.test", echo.addr(0));
+//! proxy.update_faults(|faults| faults.reply_for = [("echo.test".to_owned(), 5)].into());
+//! assert_eq!((proxy.counters().idle, echo.foreign()), (0, 0));
+//! proxy.stop().await;
+//! # Ok(()) }
+//! ```
 
 mod accept;
 mod answer;
@@ -41,6 +59,7 @@ mod https;
 mod lab;
 mod oracle;
 mod origin;
+mod proxy;
 mod quic;
 mod socket;
 mod spec;
@@ -57,6 +76,10 @@ pub use lab::Lab;
 pub use oracle::answer_matches;
 pub use origin::{
     Echo, OriginCounters, OriginFaults, OriginLab, OriginSpec, Upload, expected_body, loopback_addresses, sha256_hex,
+};
+pub use proxy::{
+    DelayCounters, DelayRelay, EchoCounters, EchoLab, EchoMode, IdleFrom, LabProxyProtocol, Live, Mismatch, Pipelining,
+    ProxyClose, ProxyCounters, ProxyFaults, ProxyLab, ProxyPhase, ProxySpec, ReplyAddress, Tagged,
 };
 pub use spec::{CloseKind, Faults, LabSpec, TlsVersions};
 pub use wire::build_query;

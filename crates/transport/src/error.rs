@@ -79,6 +79,8 @@ pub enum ErrorKind {
     Proxy,
     /// The proxy wants a user and password, or does not accept ours.
     ProxyAuth,
+    /// The key of an SSH server is not the one that it is known by.
+    HostKey,
     /// The proxy's rules forbid this destination.
     ProxyDenied,
     /// The proxy answers that it failed, and not why.
@@ -298,6 +300,7 @@ impl ErrorKind {
             ErrorKind::Protocol => "protocol",
             ErrorKind::Proxy => "proxy",
             ErrorKind::ProxyAuth => "proxy_auth",
+            ErrorKind::HostKey => "host_key",
             ErrorKind::ProxyDenied => "proxy_denied",
             ErrorKind::ProxyGeneral => "proxy_general",
             ErrorKind::ProxyUnsupported => "proxy_unsupported",
@@ -365,6 +368,7 @@ impl ErrorKind {
             self,
             ErrorKind::Proxy
                 | ErrorKind::ProxyAuth
+                | ErrorKind::HostKey
                 | ErrorKind::ProxyGeneral
                 | ErrorKind::ProxyUnsupported
                 | ErrorKind::TimedOut(Phase::Proxy)
@@ -377,6 +381,7 @@ impl ErrorKind {
             ErrorKind::Resolve
             | ErrorKind::Proxy
             | ErrorKind::ProxyAuth
+            | ErrorKind::HostKey
             | ErrorKind::ProxyGeneral
             | ErrorKind::ProxyUnsupported
             | ErrorKind::TimedOut(Phase::Resolve | Phase::Listen | Phase::Proxy)

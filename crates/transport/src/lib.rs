@@ -10,6 +10,8 @@ pub mod network;
 pub mod proxy;
 pub mod quic;
 pub mod resolve;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

@@ -151,19 +151,7 @@ impl Proxy {
         options: &TcpOptions,
         deadline: Instant,
     ) -> Result<(TcpStream, ProxyTrace), Error> {
-        let tried = || format!("connect to {self}");
-        let start = Clock::now();
-        let ips = match literal(&self.host) {
-            Some(ip) => vec![ip],
-            None => timeout_at(deadline.into(), resolver.resolve(&self.host))
-                .await
-                .unwrap_or_else(|_| Err(Error::timed_out(Phase::Resolve, tried(), start.elapsed())))?,
-        };
-        let resolve = if literal(&self.host).is_some() { Duration::ZERO } else { start.elapsed() };
-        let addrs: Vec<SocketAddr> = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
-        let connected = tcp::connect(&addrs, options, deadline).await;
-        let (stream, trace) = connected.map_err(|error| failure::unreachable(error, tried()))?;
-        Ok((stream, ProxyTrace::of(&trace, resolve)))
+        open(&self.host, self.port, &format!("connect to {self}"), resolver, options, deadline).await
     }
 
     /// Greets the proxy at the other end of `stream` and authenticates. HTTP has no greeting: that connection is ready as it is.
@@ -281,6 +269,29 @@ impl ProxyProtocol {
             ProxyProtocol::Https => "https",
         }
     }
+}
+
+/// Connects to the address or name of a proxy. `tried` begins the text of an error.
+pub(crate) async fn open(
+    host: &str,
+    port: u16,
+    tried: &str,
+    resolver: &dyn Resolve,
+    options: &TcpOptions,
+    deadline: Instant,
+) -> Result<(TcpStream, ProxyTrace), Error> {
+    let start = Clock::now();
+    let ips = match literal(host) {
+        Some(ip) => vec![ip],
+        None => timeout_at(deadline.into(), resolver.resolve(host))
+            .await
+            .unwrap_or_else(|_| Err(Error::timed_out(Phase::Resolve, tried, start.elapsed())))?,
+    };
+    let resolve = if literal(host).is_some() { Duration::ZERO } else { start.elapsed() };
+    let addrs: Vec<SocketAddr> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    let connected = tcp::connect(&addrs, options, deadline).await;
+    let (stream, trace) = connected.map_err(|error| failure::unreachable(error, tried))?;
+    Ok((stream, ProxyTrace::of(&trace, resolve)))
 }
 
 impl fmt::Display for Proxy {

@@ -24,8 +24,10 @@ mod sizing;
 mod socks;
 mod spares;
 mod stream;
+mod udp;
 mod upstream;
 mod users;
+mod vitals;
 
 pub use connector::{
     ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
@@ -34,4 +36,5 @@ pub use error::{Error, ErrorKind, Side};
 pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};
 pub use spares::Pipelining;
 pub use stream::{Io, Stream};
+pub use udp::{UdpDropped, UdpStats};
 pub use upstream::{SpareStats, UpstreamStats};

@@ -1,6 +1,6 @@
 //! The relay: carries a tunnel's bytes both ways until both ends have ended, one failed, or nothing moved for too long.
 //!
-//! One future, two [`Direction`]s, one timer. An end of one side is passed on as an end, after all its bytes; an error as a reset, so
+//! One future, two directions, one timer. An end of one side is passed on as an end, after all its bytes; an error as a reset, so
 //! that a truncated stream is never taken for a whole one. A direction holds memory or a pipe only while it has bytes that their
 //! receiver does not take yet, and reads nothing more until it took them.
 //!
@@ -16,8 +16,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-pub use crate::connector::Traffic;
-use crate::{config::TunnelConfig, stream::Stream};
+use crate::{Traffic, config::TunnelConfig, stream::Stream};
 
 mod copy;
 mod direction;
@@ -139,11 +138,12 @@ impl Relay<'_> {
     fn verdict(&self) -> Option<RelayReason> {
         match (self.up.end(), self.down.end()) {
             (Some(End::Closed), Some(End::Closed)) => Some(RelayReason::Closed),
-            // All that came of it was delivered, and nothing can be given to it: there is no more to do.
+            // Reading it failed: all that came of it was delivered, and nothing can be given to it. Or it takes nothing any more, and
+            // what it had sent was delivered.
             (Some(End::FromFailed(kind)), _) => Some(RelayReason::ClientFailed(kind)),
-            (_, Some(End::FromFailed(kind))) => Some(RelayReason::UpstreamFailed(kind)),
-            // It takes nothing any more, and what it had sent was delivered.
-            (Some(End::ToFailed(kind)), Some(_)) => Some(RelayReason::UpstreamFailed(kind)),
+            (_, Some(End::FromFailed(kind))) | (Some(End::ToFailed(kind)), Some(_)) => {
+                Some(RelayReason::UpstreamFailed(kind))
+            }
             (Some(_), Some(End::ToFailed(kind))) => Some(RelayReason::ClientFailed(kind)),
             _ => None,
         }

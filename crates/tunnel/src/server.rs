@@ -20,7 +20,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::Connector;
+use crate::{Connector, UdpStats};
 use counters::Counters;
 pub use counters::{HandshakeFailure, ServerStats};
 pub use registry::TunnelRow;
@@ -32,7 +32,6 @@ pub(crate) mod destination;
 mod gone;
 mod handshake;
 mod listen;
-mod others;
 mod registry;
 mod session;
 mod shared;
@@ -138,6 +137,11 @@ impl ServerWatch {
     /// The figures now.
     pub fn stats(&self) -> ServerStats {
         self.0.counters.read(self.0.tunnels.len())
+    }
+
+    /// The figures of UDP ASSOCIATE now.
+    pub fn udp(&self) -> UdpStats {
+        self.0.udp.stats()
     }
 
     /// The live tunnels, at most `max_tunnels` of them, in no particular order.

@@ -26,7 +26,7 @@ use keepwarm_transport::{
 use parking_lot::Mutex;
 use tokio::time::Instant as Clock;
 
-use crate::{config::PoolConfig, parked::Parked, sizing::Sizing};
+use crate::{config::PoolConfig, parked::Parked, sizing::Sizing, vitals::Vitals};
 
 pub use ahead::Pipelining;
 pub(crate) use dial::{DialSettings, Dialer};
@@ -51,20 +51,18 @@ pub(crate) struct Taken {
     pub(crate) idle_for: Duration,
     /// Whether it was there when it was asked for.
     pub(crate) was_ready: bool,
-    /// A round trip to the proxy, as the TCP handshake took it.
+    /// The shortest round trip to the proxy, as TCP handshakes took it.
     pub(crate) round_trip: Duration,
 }
 
 struct SpareConnector {
     dialer: Arc<Dialer>,
+    vitals: Arc<Vitals>,
     timeout: Duration,
 }
 
 /// What the pool keeps: a greeted connection that is watched.
-struct Spare {
-    parked: Parked<Greeted<ProxyStream>>,
-    round_trip: Duration,
-}
+struct Spare(Parked<Greeted<ProxyStream>>);
 
 /// A failed dial.
 #[derive(Debug, Clone)]
@@ -72,8 +70,8 @@ struct DialFailed(Error);
 
 impl Spares {
     /// Begins to keep `config.spares_min` of them.
-    pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, config: &PoolConfig) -> Spares {
-        let connector = SpareConnector { dialer: Arc::clone(&dialer), timeout: config.connect_timeout };
+    pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, vitals: Arc<Vitals>, config: &PoolConfig) -> Spares {
+        let connector = SpareConnector { dialer: Arc::clone(&dialer), vitals, timeout: config.connect_timeout };
         let pool = Pool::builder(connector).limits(limits(config, config.spares_min)).options(options(name, config));
         let now = Clock::now().into_std();
         Spares {
@@ -96,9 +94,9 @@ impl Spares {
             let lease = self.host.acquire_with(options).await.map_err(|error| self.failed(&error, deadline))?;
             let (idle_for, was_ready) = (lease.idle_for(), lease.waited().is_zero() && !fresh);
             // Only so many can have ended in this instant; the pool has none of them any more.
-            if let Some((greeted, round_trip)) = Lease::detach(lease).ok().and_then(Spare::take) {
+            if let Some(greeted) = Lease::detach(lease).ok().and_then(Spare::take) {
                 let idle_for = if was_ready { idle_for } else { Duration::ZERO };
-                return Ok(Taken { greeted, idle_for, was_ready, round_trip });
+                return Ok(Taken { greeted, idle_for, was_ready, round_trip: self.dialer.round_trip() });
             }
         }
     }
@@ -114,8 +112,8 @@ impl Spares {
         loop {
             let lease = self.host.try_acquire().ok()?;
             let idle_for = lease.idle_for();
-            if let Some((greeted, round_trip)) = Lease::detach(lease).ok().and_then(Spare::take) {
-                return Some(Taken { greeted, idle_for, was_ready: true, round_trip });
+            if let Some(greeted) = Lease::detach(lease).ok().and_then(Spare::take) {
+                return Some(Taken { greeted, idle_for, was_ready: true, round_trip: self.dialer.round_trip() });
             }
         }
     }
@@ -237,9 +235,10 @@ impl Connector for SpareConnector {
 
     async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Spare>, DialFailed> {
         let deadline = (Clock::now() + self.timeout).into_std();
-        let (greeted, round_trip) = self.dialer.greeted(deadline).await.map_err(DialFailed)?;
+        let greeted = self.dialer.greeted(deadline).await;
+        let greeted = greeted.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
         let parked = Parked::new(greeted, move |reason| slot.closed(reason));
-        Ok(Connected::new(Spare { parked, round_trip }))
+        Ok(Connected::new(Spare(parked)))
     }
 
     fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {
@@ -259,8 +258,8 @@ impl Connector for SpareConnector {
 }
 
 impl Spare {
-    fn take(self) -> Option<(Greeted<ProxyStream>, Duration)> {
-        Some((self.parked.take()?, self.round_trip))
+    fn take(self) -> Option<Greeted<ProxyStream>> {
+        self.0.take()
     }
 }
 

@@ -18,10 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keepwarm_pool::{
-    BreakerSettings,
-    health::{Allowed, BreakerState, Health},
-};
+use keepwarm_pool::BreakerSettings;
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
     proxy::{Blame, ProxyProtocol, ProxyStream, Target},
@@ -37,6 +34,7 @@ use crate::{
     order::Candidate,
     spares::{DialSettings, Dialer, Pipelining, Spares, Taken},
     stream::Stream,
+    vitals::Vitals,
 };
 
 pub(crate) use check::look_after;
@@ -46,7 +44,7 @@ pub use stats::{SpareStats, UpstreamStats};
 pub(crate) struct Upstream {
     config: UpstreamConfig,
     way: Way,
-    state: Mutex<State>,
+    vitals: Arc<Vitals>,
     live: AtomicUsize,
     counters: Counters,
     connect_timeout: Duration,
@@ -58,16 +56,6 @@ enum Way {
     Proxy(Spares),
 }
 
-struct State {
-    health: Health,
-    /// When the breaker closed after it had been open.
-    well_since: Option<Instant>,
-    /// What it was last blamed for.
-    last_failure: Option<(Instant, Arc<str>)>,
-    /// When it last answered anything.
-    answered: Option<Instant>,
-}
-
 #[derive(Default)]
 struct Counters {
     tunnels: AtomicU64,
@@ -76,7 +64,6 @@ struct Counters {
     retries: AtomicU64,
     hedged: AtomicU64,
     refused: AtomicU64,
-    failed: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
     ready: Mutex<keepwarm_pool::Histogram>,
@@ -101,6 +88,8 @@ pub(crate) struct Missed {
     pub(crate) tries: u32,
     /// Payload may have reached the destination.
     pub(crate) sent: bool,
+    /// Whether the proxy was asked for the destination; else there was no connection to ask on.
+    asked: bool,
 }
 
 /// One that is counted as live until it is dropped.
@@ -114,6 +103,7 @@ impl Upstream {
         resolver: &Arc<dyn Resolve>,
         roots: &TlsRoots,
     ) -> Result<Upstream, String> {
+        let vitals = Arc::new(Vitals::new(&config.name, breaker));
         let way = match &config.kind {
             UpstreamKind::Direct => Way::Direct(Arc::clone(resolver)),
             UpstreamKind::Proxy(proxy) => {
@@ -125,15 +115,14 @@ impl Upstream {
                     has_check: config.check.is_some(),
                 };
                 let dialer = Dialer::new(&settings, Arc::clone(resolver)).map_err(|error| error.to_string())?;
-                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), pool))
+                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), Arc::clone(&vitals), pool))
             }
             UpstreamKind::Ssh(_) => return Err("this build has no ssh: build with the feature ssh".to_owned()),
         };
-        let state = State { health: Health::new(breaker), well_since: None, last_failure: None, answered: None };
         Ok(Upstream {
             config,
             way,
-            state: Mutex::new(state),
+            vitals,
             live: AtomicUsize::new(0),
             counters: Counters::default(),
             connect_timeout: pool.connect_timeout,
@@ -150,14 +139,14 @@ impl Upstream {
 
     /// How it is at the moment, for the order in which upstreams are tried.
     pub(crate) fn candidate(&self, index: usize, now: Instant) -> Candidate {
-        let state = self.state.lock();
+        let standing = self.vitals.standing(now);
         Candidate {
             index,
             priority: self.config.priority,
-            allowed: state.health.allowed(now),
-            well_since: state.well_since,
+            allowed: standing.allowed,
+            well_since: standing.well_since,
             live: self.live.load(Ordering::Relaxed),
-            latency: state.health.snapshot(now).latency,
+            latency: standing.snapshot.latency,
         }
     }
 
@@ -170,7 +159,7 @@ impl Upstream {
     /// Connects to `target`. `payload` has been written when this returns.
     pub(crate) async fn reach(&self, target: &Target, payload: &[u8], deadline: Instant) -> Result<Reached, Missed> {
         let start = Clock::now();
-        self.probe_started(start.into_std());
+        self.vitals.asked(start.into_std());
         let reached = match &self.way {
             Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
             Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
@@ -247,7 +236,7 @@ impl Upstream {
                 Err(error) => return Err(missed(error)),
             }
         }
-        let taken = spares.take(false, limit).await.map_err(missed)?;
+        let taken = spares.take(false, limit).await.map_err(|error| missed(error).not_asked())?;
         over(taken, target, deadline).await.map_err(missed)
     }
 
@@ -269,7 +258,8 @@ impl Upstream {
     /// Over a connection that is dialled now, after another one was tried.
     async fn fresh(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
         let missed = |error| Missed::new(error, 2);
-        let taken = spares.take(true, self.dial_deadline(deadline)).await.map_err(missed)?;
+        let taken = spares.take(true, self.dial_deadline(deadline)).await;
+        let taken = taken.map_err(|error| missed(error).not_asked())?;
         let reached = over(taken, target, deadline).await.map_err(missed)?;
         Ok(Reached { tries: 2, ..reached })
     }
@@ -308,29 +298,19 @@ impl Upstream {
             }
             other => other,
         };
-        if let Err(error) = &associated
-            && Blame::of(error) == Blame::Proxy
-        {
-            self.blame(error);
+        if let Err(error) = &associated {
+            self.vitals.judge(error);
         }
         associated
     }
 
     /// For how long a spare may be silent before a fresh connection is tried beside it.
     fn patience(&self) -> Duration {
-        let latency = self.state.lock().health.snapshot(Clock::now().into_std()).latency;
-        latency.map_or(PATIENCE_UNKNOWN, |latency| (latency * 4).clamp(PATIENCE_MIN, PATIENCE_MAX))
+        self.vitals.latency().map_or(PATIENCE_UNKNOWN, |latency| (latency * 4).clamp(PATIENCE_MIN, PATIENCE_MAX))
     }
 
     fn dial_deadline(&self, deadline: Instant) -> Instant {
         deadline.min((Clock::now() + self.connect_timeout).into_std())
-    }
-
-    fn probe_started(&self, now: Instant) {
-        let mut state = self.state.lock();
-        if state.health.allowed(now) == Allowed::Probe {
-            state.health.probe_started(now);
-        }
     }
 
     /// Takes a result into the upstream's health.
@@ -345,47 +325,28 @@ impl Upstream {
                     self.counters.refused.fetch_add(1, Ordering::Relaxed);
                     self.answered(now.into_std(), now - start);
                 }
-                Blame::Proxy => self.blame(&missed.error),
-                Blame::Local => {}
+                // A dial counts itself.
+                Blame::Proxy if missed.asked && !self.is_direct() => self.vitals.blame(&missed.error),
+                Blame::Proxy | Blame::Local => {}
             },
         }
         result
     }
 
     fn answered(&self, now: Instant, after: Duration) {
-        if matches!(self.way, Way::Direct(_)) {
-            return;
-        }
-        let mut state = self.state.lock();
-        let was_open = state.health.state() != BreakerState::Closed;
-        state.health.record_success(now, after, 1);
-        state.answered = Some(now);
-        if was_open && state.health.state() == BreakerState::Closed {
-            state.well_since = Some(now);
-            tracing::info!(upstream = &*self.config.name, "upstream is well again");
+        if !self.is_direct() {
+            self.vitals.answered(now, after);
         }
     }
 
-    /// The upstream failed.
+    /// The upstream failed, as was found out later.
     pub(crate) fn blame(&self, error: &Error) {
-        self.counters.failed.fetch_add(1, Ordering::Relaxed);
-        let now = Clock::now().into_std();
-        let mut state = self.state.lock();
-        let was_closed = state.health.state() == BreakerState::Closed;
-        state.health.record_failure(now, rand::random());
-        let text: Arc<str> = error.to_string().into();
-        if was_closed && state.health.state() != BreakerState::Closed {
-            tracing::warn!(upstream = &*self.config.name, error = &*text, "upstream is left alone for a while");
-        }
-        state.last_failure = Some((now, text));
+        self.vitals.blame(error);
     }
 
     /// Addresses or routes changed: what was known of it holds no longer.
     pub(crate) fn network_changed(&self) {
-        let mut state = self.state.lock();
-        state.health.reset();
-        state.well_since = None;
-        drop(state);
+        self.vitals.reset();
         if let Way::Proxy(spares) = &self.way {
             spares.network_changed();
         }
@@ -458,7 +419,7 @@ async fn write(reached: &mut Reached, payload: &[u8], target: &Target, deadline:
         Ok(Err(error)) => Error::from_io(error, Phase::Write, format!("write to {target}")),
         Err(_) => Error::timed_out(Phase::Write, format!("write to {target}"), Duration::ZERO),
     };
-    Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true })
+    Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true, asked: true })
 }
 
 /// Whether a spare was dead: it ended, or said something that is no answer. A refusal is one.
@@ -473,7 +434,13 @@ impl Missed {
             ErrorKind::Reset | ErrorKind::Eof => Blame::Destination,
             _ => Blame::of(&error),
         };
-        Missed { error, blame, tries, sent: false }
+        Missed { error, blame, tries, sent: false, asked: true }
+    }
+}
+
+impl Missed {
+    fn not_asked(self) -> Missed {
+        Missed { asked: false, ..self }
     }
 }
 

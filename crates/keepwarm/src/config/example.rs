@@ -17,13 +17,17 @@ pub fn schema() -> Value {
     describe(&mut schema, &example, "");
     schema["title"] = "keepwarm configuration".into();
     schema["required"] = serde_json::json!(["version"]);
-    schema["anyOf"] = serde_json::json!([{ "required": ["dns"] }, { "required": ["https"] }]);
+    schema["anyOf"] =
+        serde_json::json!([{ "required": ["dns"] }, { "required": ["https"] }, { "required": ["tunnel"] }]);
     schema["properties"]["version"]["const"] = 1.into();
     schema["properties"]["dns"]["required"] = serde_json::json!(["upstream"]);
     schema["properties"]["dns"]["properties"]["upstream"]["minItems"] = 1.into();
     schema["properties"]["dns"]["properties"]["upstream"]["items"]["required"] = serde_json::json!(["name", "address"]);
     schema["properties"]["dns"]["properties"]["route"]["items"]["required"] = serde_json::json!(["match", "via"]);
     schema["properties"]["dns"]["properties"]["tls"]["required"] = serde_json::json!(["certificate", "key"]);
+    let tunnel = &mut schema["properties"]["tunnel"]["properties"];
+    tunnel["upstream"]["items"]["required"] = serde_json::json!(["name", "address"]);
+    tunnel["rule"]["items"]["required"] = serde_json::json!(["match", "via"]);
     let https = &mut schema["properties"]["https"]["properties"];
     https["origin"]["items"]["required"] = serde_json::json!(["host"]);
     for reached in [&["origin", "items"], &["any_host"][..]] {
@@ -41,7 +45,7 @@ pub(super) const NOT_FOR_ANY_HOST: [&str; 4] = ["host", "port", "addresses", "wa
 
 /// Whether the keys below a key are of the author's choice.
 pub(super) fn is_free(path: &str) -> bool {
-    path == "https.users"
+    matches!(path, "https.users" | "tunnel.users")
 }
 
 /// The example with the keys that are commented out in it.
@@ -57,7 +61,9 @@ pub(super) fn every_key() -> Value {
 /// Keys that the example shows with something else than a default.
 pub(super) fn is_only_an_example(path: &str) -> bool {
     const UPSTREAM: [&str; 4] = ["name", "address", "addresses", "server_name"];
-    const OTHERS: [&str; 11] = [
+    const TUNNEL_UPSTREAM: [&str; 9] =
+        ["name", "address", "username", "password", "password_file", "through", "check", "key", "host_key"];
+    const OTHERS: [&str; 16] = [
         "version",
         "dns.fallback",
         "dns.tls.certificate",
@@ -69,9 +75,15 @@ pub(super) fn is_only_an_example(path: &str) -> bool {
         "https.origin.host",
         "https.origin.verdicts.statuses",
         "https.origin.proxy",
+        "tunnel.users",
+        "tunnel.max_tunnels",
+        "tunnel.default",
+        "tunnel.rule.match",
+        "tunnel.rule.via",
     ];
     path.starts_with("dns.route.")
         || path.strip_prefix("dns.upstream.").is_some_and(|key| UPSTREAM.contains(&key))
+        || path.strip_prefix("tunnel.upstream.").is_some_and(|key| TUNNEL_UPSTREAM.contains(&key))
         || OTHERS.contains(&path)
 }
 

@@ -9,8 +9,7 @@ pub(super) fn purpose(path: &str) -> Option<&'static str> {
     LATER.iter().find(|(known, _)| *known == path).map(|(_, purpose)| *purpose)
 }
 
-const LATER: [(&str, &str); 3] = [
-    ("tunnel", "SOCKS5 and HTTP proxies"),
+const LATER: [(&str, &str); 2] = [
     ("control.token_file", "a token for listeners beyond loopback"),
     ("control.watch", "reload when the file changes"),
 ];

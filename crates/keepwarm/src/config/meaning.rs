@@ -32,10 +32,12 @@ mod https;
 mod listen;
 mod pool;
 mod shares;
+mod tunnel;
 mod upstream;
 
 use https::{ORIGIN_FORM, Taken};
 use shares::Places;
+use tunnel::TUNNEL_FORM;
 use upstream::UPSTREAM_FORM;
 
 /// The one version of the file format.
@@ -52,14 +54,17 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     let mut check = Check { faults };
     check.version(&spec);
     check.has_a_gateway(&spec);
+    let places = Places::of(&spec);
     let limits = spec.limits.map(|at| at.value).unwrap_or_default();
     let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
     let roots = check.roots(&extra_roots, base);
     let control = spec.control.map(|at| at.value).unwrap_or_default();
     let taken = Taken::by(&control, spec.dns.as_ref().map(|at| &at.value));
-    let places = Places::of(spec.dns.as_ref().map(|at| &at.value), spec.https.as_ref().map(|at| &at.value));
     let workers = count(limits.workers.as_ref(), defaults::WORKERS);
+    let gateway = spec.https.as_ref().map(|at| at.value.clone());
     let https = spec.https.map(|at| check.https(at, &taken, roots.clone(), base));
+    let taken = taken.and_gateway(gateway.as_ref());
+    let tunnel = spec.tunnel.map(|at| check.tunnel(at, &taken, roots.clone(), base));
     let dns = spec.dns.map(|At { value: dns, span }| {
         if !dns.has("upstream") {
             check.no_upstream(span);
@@ -72,6 +77,7 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
         control: control.listen.map_or_else(ControlConfig::default, |at| ControlConfig { listen: at.value.0 }),
         dns,
         https,
+        tunnel,
         workers,
     };
     if !limits.refused("max_connections", limits.max_connections.as_ref()) {
@@ -95,9 +101,12 @@ struct Check<'f> {
 
 impl Check<'_> {
     fn has_a_gateway(&mut self, spec: &FileSpec) {
-        if !spec.has("dns") && !spec.has("https") {
-            let help = format!("add an upstream, such as:\n{UPSTREAM_FORM}\nor an origin, such as:\n{ORIGIN_FORM}");
-            self.faults.push(Fault::error(0..0, "there is nothing to do: neither [dns] nor [https]").help(help));
+        if !spec.has("dns") && !spec.has("https") && !spec.has("tunnel") {
+            let help = format!(
+                "add an upstream, such as:\n{UPSTREAM_FORM}\nor an origin, such as:\n{ORIGIN_FORM}\nor tunnels, such as:\n{TUNNEL_FORM}"
+            );
+            let title = "there is nothing to do: neither [dns] nor [https] nor [tunnel]";
+            self.faults.push(Fault::error(0..0, title).help(help));
         }
     }
 

@@ -24,9 +24,11 @@ pub(super) fn conceal_within(faults: &mut Faults, value: &Spanned<DeValue<'_>>) 
 
 /// Conceals the value of a key that is not known, where it may have been meant for one that holds secrets.
 pub(super) fn conceal_unknown(faults: &mut Faults, section: &str, key: &str, value: &Spanned<DeValue<'_>>) {
-    let of_users = section == "https" && value.get_ref().is_table();
+    // A misspelt `password` need not speak of one.
+    let of_login = section == "tunnel.upstream";
+    let of_users = matches!(section, "https" | "tunnel") && value.get_ref().is_table();
     let names_user = value.get_ref().as_str().is_some_and(|text| text.contains('@'));
-    if of_users || names_user || speaks_of_secrets(key) && !key.ends_with(FILE) {
+    if of_users || of_login || names_user || speaks_of_secrets(key) && !key.ends_with(FILE) {
         conceal_within(faults, value);
     }
 }
@@ -164,7 +166,7 @@ const FILE: &str = "_file";
 
 fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    ["user", "pass", "secret", "token", "proxy", "credential"].iter().any(|word| text.contains(word))
+    ["user", "pass", "pasw", "pwd", "secret", "token", "proxy", "credential"].iter().any(|word| text.contains(word))
 }
 
 #[cfg(test)]

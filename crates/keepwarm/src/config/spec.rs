@@ -12,11 +12,13 @@ use crate::logging::{LogFilter, LogFormat};
 mod answers;
 mod dns;
 mod https;
+mod tunnel;
 mod upstream;
 
 pub(super) use answers::{CacheSpec, ClientSubnetSpec, LocalSpec, QueryLogSpec};
 pub(super) use dns::{ClientsSpec, DnsSpec, ListenTlsSpec};
 pub(super) use https::{HttpsPoolSpec, HttpsSpec, OriginSpec, UserSpec, ValidateSpec, VerdictSpec};
+pub(super) use tunnel::{RuleSpec, TunnelPoolSpec, TunnelSpec, TunnelUpstreamSpec, UdpSpec};
 pub(super) use upstream::{BreakerSpec, HedgeSpec, PoolSpec, RouteSpec, UpstreamSpec};
 
 section! {
@@ -28,12 +30,14 @@ section! {
         log: LogSpec,
         /// Limits of the whole daemon.
         limits: LimitsSpec,
-        /// What is trusted when connecting to encrypted upstreams and to origins.
+        /// What is trusted when connecting to encrypted upstreams, to origins and to proxies over TLS.
         tls: TlsSpec,
         /// The DNS gateway.
         dns: DnsSpec,
         /// Hot HTTPS: connections to hosts that are ready, and the local gateway to them.
         https: HttpsSpec,
+        /// Tunnels: a local SOCKS5 and HTTP proxy over ready connections to upstream proxies.
+        tunnel: TunnelSpec,
         /// The status endpoint, which `keepwarm pools`, `keepwarm cache` and `keepwarm query` ask.
         control: ControlSpec,
     }
@@ -60,7 +64,7 @@ section! {
 }
 
 section! {
-    /// What is trusted when connecting to encrypted upstreams and to origins. Certificates are always verified.
+    /// What is trusted when connecting to encrypted upstreams, to origins and to proxies over TLS. Certificates are always verified.
     TlsSpec {
         /// PEM files with certificates that are trusted beside the system's roots; relative paths start at this file.
         extra_roots: List<Text>,
@@ -76,7 +80,7 @@ section! {
 }
 
 /// Every section of this version and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 22] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 28] = [
     ("", FileSpec::KEYS),
     ("log", LogSpec::KEYS),
     ("limits", LimitsSpec::KEYS),
@@ -98,5 +102,11 @@ pub(super) const SECTIONS: [(&str, &[&str]); 22] = [
     ("https.origin", OriginSpec::KEYS),
     ("https.origin.validate", ValidateSpec::KEYS),
     ("https.origin.verdicts", VerdictSpec::KEYS),
+    ("tunnel", TunnelSpec::KEYS),
+    ("tunnel.pool", TunnelPoolSpec::KEYS),
+    ("tunnel.breaker", BreakerSpec::KEYS),
+    ("tunnel.udp", UdpSpec::KEYS),
+    ("tunnel.upstream", TunnelUpstreamSpec::KEYS),
+    ("tunnel.rule", RuleSpec::KEYS),
     ("control", ControlSpec::KEYS),
 ];

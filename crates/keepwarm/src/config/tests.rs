@@ -15,6 +15,7 @@ use super::{
 
 mod dns;
 mod https;
+mod tunnel;
 
 const MINIMAL: &str = "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n";
 
@@ -107,9 +108,9 @@ fn every_key_reaches_the_typed_config() {
         server_name = "other.example"
         case_randomization = true
     "#;
-    let Config { log, control, dns, https, workers } = parse(text).unwrap().config;
+    let Config { log, control, dns, https, tunnel, workers } = parse(text).unwrap().config;
     let dns = dns.unwrap();
-    assert!(https.is_none());
+    assert!(https.is_none() && tunnel.is_none());
     assert_eq!((log.filter.as_str(), log.format), ("debug,h2=warn", crate::logging::LogFormat::Json));
     assert_eq!(control.listen.to_string(), "[::1]:9999");
     assert_eq!((dns.max_connections, dns.workers, workers), (99, 3, 3));
@@ -194,7 +195,8 @@ fn the_example_shows_the_typed_defaults() {
     let Loaded { config: example, warnings } = Config::parse("example", EXAMPLE, Path::new("")).unwrap();
     assert_eq!(warnings.iter().count(), 0);
     let gateway = "[https]\ngateway = \"127.0.0.1:8180\"\n[[https.origin]]\nhost = \"tiles.example.com\"\n";
-    let minimal = parse(&format!("{MINIMAL}{gateway}")).unwrap().config;
+    let tunnel = "[[tunnel.upstream]]\nname = \"exit-a\"\naddress = \"socks5://proxy.example.com:1080\"\n";
+    let minimal = parse(&format!("{MINIMAL}{gateway}{tunnel}")).unwrap().config;
     let upstream = |config: &Config| config.dns.as_ref().unwrap().upstreams[0].clone();
     let (shown, default) = (&upstream(&example), &upstream(&minimal));
     assert_eq!((&shown.group, shown.weight), (&default.group, default.weight));
@@ -280,7 +282,7 @@ fn bounds_in_the_schema_are_those_of_the_words() {
             bounded += 1;
         }
     }
-    assert_eq!(bounded, 38);
+    assert_eq!(bounded, 50);
 }
 
 fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
@@ -298,7 +300,7 @@ fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
 
 #[test]
 fn all_faults_come_at_once_in_the_order_of_the_file() {
-    let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[tunnel]\n";
+    let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[control]\nwatch = true\n";
     assert_eq!(
         refused(text),
         [
@@ -310,7 +312,7 @@ fn all_faults_come_at_once_in_the_order_of_the_file() {
             "10:11: `dns.upstream.address` does not say which protocol to speak",
             "11:1: `dns.upstream.address` is missing",
             "12:8: two upstreams are named \"a\"",
-            "13:2: `tunnel` is known, but not part of this version",
+            "14:1: `control.watch` is known, but not part of this version",
         ]
     );
 }
@@ -439,7 +441,7 @@ fn files_that_cannot_be_read_are_named() {
 
 #[test]
 fn keys_of_later_versions_are_refused_as_such() {
-    for text in ["[tunnel]", "[control]\ntoken_file = \"\"", "[control]\nwatch = false"] {
+    for text in ["[control]\ntoken_file = \"\"", "[control]\nwatch = false"] {
         let faults = refused(&format!("{MINIMAL}{text}\n"));
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].ends_with("is known, but not part of this version"), "{faults:?}");

@@ -258,8 +258,10 @@ word_value! {
 }
 
 mod https;
+mod tunnel;
 
 pub(super) use https::{GatewayAddress, Method, OriginHost, Password, ProxyUrl, UrlPath, Users};
+pub(super) use tunnel::{Destination, Pattern, Secret, SwitchBack, Through, TunnelAddress, TunnelListen};
 
 fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {
     let address = address::parse_plain_socket(text)?;

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Phase};
 /// | SOCKS5 method 255 or a refused password, HTTP 401 and 407 | `ProxyAuth` | `Proxy` |
 /// | no connection to the proxy, or no answer to its greeting, by the deadline | `TimedOut(Proxy)` | `Proxy` |
 /// | refused, reset, closed or untrusted by the proxy; garbage; other replies and statuses | `Proxy` | `Proxy` |
+/// | the key of an SSH server is another one | `HostKey` | `Proxy` |
 /// | no file, port, buffer or route here; the proxy's name is not found | as without a proxy | `Local` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blame {
@@ -48,7 +49,9 @@ impl Blame {
             | ErrorKind::ProxyGeneral
             | ErrorKind::ProxyUnsupported
             | ErrorKind::BadGateway => Blame::Declined,
-            ErrorKind::Proxy | ErrorKind::ProxyAuth | ErrorKind::TimedOut(Phase::Proxy) => Blame::Proxy,
+            ErrorKind::Proxy | ErrorKind::ProxyAuth | ErrorKind::HostKey | ErrorKind::TimedOut(Phase::Proxy) => {
+                Blame::Proxy
+            }
             _ => Blame::Local,
         }
     }

@@ -43,7 +43,7 @@ impl From<io::Error> for Failure {
 }
 
 /// The error of a proxy that cannot be reached: what an upstream would be blamed for is the proxy's.
-pub(super) fn unreachable(error: Error, tried: String) -> Error {
+pub(super) fn unreachable(error: Error, tried: impl Into<String>) -> Error {
     let (kind, phase) = match error.side() {
         Side::Upstream if error.is_timeout() => (ErrorKind::TimedOut(Phase::Proxy), Phase::Proxy),
         Side::Upstream => (ErrorKind::Proxy, Phase::Proxy),

@@ -35,7 +35,8 @@ use tokio::{
 
 use super::{refusal::Refusal, stage::Stage, tunnel, upload::Upload};
 use crate::{
-    relay::{RelayOptions, Traffic},
+    Traffic,
+    relay::RelayOptions,
     server::{ClientInfo, Shared},
     stream::Stream,
 };

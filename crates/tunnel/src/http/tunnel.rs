@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    relay::{RelayOptions, Traffic, relay},
+    Traffic,
+    relay::{RelayOptions, relay},
     stream::Stream,
 };
 

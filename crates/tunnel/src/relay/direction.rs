@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
@@ -130,8 +130,9 @@ impl Direction {
         match (delivered, self.state) {
             (Err(kind), _) => self.fail(kind),
             (Ok(()), State::Open) if *budget == 0 => {
-                // Others on this thread go on first.
-                cx.waker().wake_by_ref();
+                // Others of this thread go on first, those too that only a look at the sockets will wake: a mere wake would come back
+                // here up to 61 times before the runtime looks.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }
             (Ok(()), State::Open) => {

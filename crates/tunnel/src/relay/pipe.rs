@@ -145,3 +145,90 @@ const FREE_MAX: usize = 16;
 const CAPACITY_MIN: usize = 64 * 1024;
 /// What any user may ask for (`/proc/sys/fs/pipe-max-size`).
 const CAPACITY_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::Mutex,
+    };
+
+    use super::*;
+
+    /// One test at a time, where they share a process and its pipes.
+    static ALONE: Mutex<()> = Mutex::const_new(());
+
+    async fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (far, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_pipe_grows_when_it_fills_and_loses_nothing() {
+        let _alone = ALONE.lock().await;
+        let ((mut sender, from), (mut receiver, to)) = (tcp_pair().await, tcp_pair().await);
+        let mut pipe = Pipe::new().unwrap();
+        assert_eq!(pipe.capacity, CAPACITY_MIN);
+        let bytes: Vec<u8> = (0..8_000_000_u32).map(|at| at.to_le_bytes()[at as usize % 4]).collect();
+        let relay = async {
+            let mut carried = 0;
+            loop {
+                match poll_fn(|cx| pipe.poll_fill(cx, &from)).await.unwrap() {
+                    0 => break,
+                    read => assert!(read <= pipe.capacity),
+                }
+                let mut written = 0;
+                poll_fn(|cx| pipe.poll_empty(cx, &to, &mut written)).await.unwrap();
+                carried += written;
+            }
+            drop(to);
+            carried
+        };
+        let send = async {
+            sender.write_all(&bytes).await.unwrap();
+            sender.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (carried, (), read) = tokio::join!(relay, send, receiver.read_to_end(&mut got));
+        read.unwrap();
+        assert_eq!(carried, bytes.len());
+        assert!(got == bytes);
+        // A user beyond the quota of pipe(7) may be refused.
+        assert!(pipe.capacity > CAPACITY_MIN || !pipe.grows);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_with_bytes_in_it_is_never_used_again() {
+        let _alone = ALONE.lock().await;
+        let (mut sender, from) = tcp_pair().await;
+        sender.write_all(b"another tunnel's").await.unwrap();
+        let mut pipe = Pipe::new().unwrap();
+        poll_fn(|cx| pipe.poll_fill(cx, &from)).await.unwrap();
+        assert_eq!(pipe.len, 16);
+        pipe.give_back();
+        let mut byte = [0];
+        while let Some(free) = FREE.lock().pop() {
+            assert_eq!(rustix::io::read(&free.read, &mut byte), Err(Errno::AGAIN), "an empty pipe");
+        }
+    }
+
+    #[tokio::test]
+    async fn pipes_have_a_limit_and_come_back() {
+        let _alone = ALONE.lock().await;
+        let mut pipes = Vec::new();
+        // A user beyond the quota of pipe(7) gets fewer that are of use.
+        while let Some(pipe) = Pipe::take() {
+            pipes.push(pipe);
+            assert!(pipes.len() <= PIPES_MAX);
+        }
+        assert!(!pipes.is_empty());
+        pipes.into_iter().for_each(Pipe::give_back);
+        assert_eq!(FREE.lock().len(), FREE_MAX);
+        assert!(PIPES.load(Ordering::Relaxed) < PIPES_MAX);
+        assert!(Pipe::take().is_some());
+    }
+}

@@ -12,8 +12,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{RelayEnd, RelayOptions, RelayReason, Traffic, relay};
-use crate::stream::Stream;
+use super::{RelayEnd, RelayOptions, RelayReason, relay};
+use crate::{Traffic, stream::Stream};
 
 mod bytes;
 mod ends;

@@ -16,13 +16,14 @@ use super::{
     counters::{Connected, Counters},
     gone::gone,
     handshake::{Begin, Failure, handshake},
-    listen, others, shared,
+    listen, shared,
 };
 use crate::{
     Stream,
     config::ListenKind,
     relay::{RelayOptions, relay},
     socks::{self, Request, Version},
+    udp,
 };
 
 /// Serves a client to its end.
@@ -90,7 +91,7 @@ impl Session<'_> {
         match request {
             Request::Connect(target) => self.tunnel(stream, Some(version), target, payload).await,
             Request::Associate(declared) if self.shared.connector.config().udp.enabled => {
-                Box::pin(others::associate(stream, declared, self.shared)).await;
+                Box::pin(udp::associate(stream, declared, self.shared)).await;
             }
             Request::Associate(_) => self.failed(stream, Failure::Refused(socks::not_offered())).await,
         }
@@ -100,9 +101,11 @@ impl Session<'_> {
     async fn tunnel(self, mut stream: TcpStream, version: Option<Version>, target: Target, payload: Bytes) {
         // A client of a forward has had nothing to wait for, so it may be done with sending before a byte was sent.
         let may_half_close = version.is_none() || !payload.is_empty();
+        // Boxed, since it takes thousands of bytes for a moment, and a task keeps for its whole life what its largest moment took. It
+        // also costs less than to move them when the task is spawned.
         let made = tokio::select! {
             biased;
-            made = self.shared.open(self.client, target, payload) => made,
+            made = Box::pin(self.shared.open(self.client, target, payload)) => made,
             () = gone(&stream, may_half_close) => return Counters::count(&self.shared.counters.gone_early),
         };
         match (made, version) {

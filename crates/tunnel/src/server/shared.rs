@@ -1,6 +1,10 @@
 //! What all clients have in common.
 
-use std::{io, net::SocketAddr, sync::atomic::Ordering};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use keepwarm_transport::proxy::Target;
@@ -11,7 +15,7 @@ use super::{
     destination::Own,
     registry::{Listed, Registry},
 };
-use crate::{ConnectOptions, Connector, Error, ErrorKind, Side, Stream, users::Users};
+use crate::{ConnectOptions, Connector, Error, ErrorKind, Side, Stream, udp, users::Users};
 
 /// What all clients have in common.
 pub(crate) struct Shared {
@@ -22,6 +26,8 @@ pub(crate) struct Shared {
     /// Becomes true when the server stops: idle clients end at once, tunnels get the drain's patience.
     pub(crate) closing: watch::Sender<bool>,
     pub(crate) counters: Counters,
+    /// Figures of UDP ASSOCIATE.
+    pub(crate) udp: Arc<udp::Counters>,
     pub(super) tunnels: Registry,
     own: Own,
 }
@@ -44,6 +50,7 @@ impl Shared {
             users,
             closing: watch::Sender::new(false),
             counters: Counters::default(),
+            udp: Arc::default(),
             tunnels: Registry::default(),
             own: Own::new(addresses),
         }

@@ -15,7 +15,7 @@ use keepwarm_transport::{
     tcp::TcpOptions,
     tls::{RootsError, TlsRoots},
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, time::Instant as Clock};
 
 use super::ahead::{Ahead, Pipelining};
 
@@ -25,7 +25,9 @@ pub(crate) struct Dialer {
     through: Option<ProxyDialer>,
     resolver: Arc<dyn Resolve>,
     pub(crate) ahead: Ahead,
-    /// The shortest TCP handshake with the proxy, in microseconds; 0 before the first.
+    /// What waiting for one answer of the proxy costs, the shortest that was seen, in microseconds; 0 before the first.
+    step: AtomicU64,
+    /// The shortest TCP handshake, in microseconds; 0 before the first.
     round_trip: AtomicU64,
 }
 
@@ -55,19 +57,29 @@ impl Dialer {
             through: through.map(dialer).transpose()?,
             resolver,
             ahead: Ahead::new(most, *pipeline),
+            step: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
         })
     }
 
-    /// A connection that waits for a destination, and the time of a round trip to the first proxy.
-    pub(super) async fn greeted(&self, deadline: Instant) -> Result<(Greeted<ProxyStream>, Duration), Error> {
-        let (stream, round_trip) = self.open(deadline).await?;
+    /// The shortest round trip to the first proxy; zero before the first.
+    pub(super) fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    /// A connection that waits for a destination.
+    pub(super) async fn greeted(&self, deadline: Instant) -> Result<Greeted<ProxyStream>, Error> {
+        let stream = self.open(deadline).await?;
         let proxy = self.proxy.proxy();
         if self.ahead.level() == Pipelining::None {
-            return Ok((proxy.greet(stream, deadline).await?, round_trip));
+            let start = Clock::now();
+            let greeted = proxy.greet(stream, deadline).await?;
+            let answers = if proxy.credential.is_some() { 2 } else { 1 };
+            keep_least(&self.step, start.elapsed() / answers);
+            return Ok(greeted);
         }
         match proxy.greet_pipelined(stream, deadline).await {
-            Ok(greeted) => Ok((greeted, round_trip)),
+            Ok(greeted) => Ok(greeted),
             Err(error) => {
                 // It bore it once. Whatever happened, the next one waits for each answer again.
                 if error.kind() == ErrorKind::Proxy {
@@ -80,7 +92,7 @@ impl Dialer {
 
     /// A connection to `target` with everything in one write, where a canary has shown that the proxy bears it.
     pub(super) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
-        let (stream, _) = self.open(deadline).await?;
+        let stream = self.open(deadline).await?;
         let connected = self.proxy.proxy().connect_pipelined(stream, target, &[], deadline).await;
         if let Err(error) = &connected
             && error.kind() == ErrorKind::Proxy
@@ -92,7 +104,7 @@ impl Dialer {
 
     /// Finds out whether the proxy bears the next step of what could be sent ahead, if that would save anything.
     pub(crate) async fn canary(&self, check: Option<&Target>, deadline: Instant) {
-        let gains = Duration::from_micros(self.round_trip.load(Ordering::Relaxed)) >= GAIN_MIN;
+        let gains = Duration::from_micros(self.step.load(Ordering::Relaxed)) >= GAIN_MIN;
         let Some(level) = self.ahead.to_try().filter(|_| gains) else { return };
         let tried = match (level, check) {
             (Pipelining::Handshake, Some(check)) => self.try_handshake(check, deadline).await,
@@ -110,13 +122,13 @@ impl Dialer {
     }
 
     async fn try_greeting(&self, deadline: Instant) -> Result<(), Error> {
-        let (stream, _) = self.open(deadline).await?;
+        let stream = self.open(deadline).await?;
         self.proxy.proxy().greet_pipelined(stream, deadline).await.map(drop)
     }
 
     /// The whole handshake and a request in one write; the answer must be one to that request.
     async fn try_handshake(&self, check: &Target, deadline: Instant) -> Result<(), Error> {
-        let (stream, _) = self.open(deadline).await?;
+        let stream = self.open(deadline).await?;
         let request = format!("HEAD / HTTP/1.1\r\nHost: {check}\r\nConnection: close\r\n\r\n");
         let mut stream = self.proxy.proxy().connect_pipelined(stream, check, request.as_bytes(), deadline).await?;
         let mut start = [0; 5];
@@ -130,7 +142,7 @@ impl Dialer {
         }
     }
 
-    async fn open(&self, deadline: Instant) -> Result<(ProxyStream, Duration), Error> {
+    async fn open(&self, deadline: Instant) -> Result<ProxyStream, Error> {
         let (resolver, options) = (&*self.resolver, TcpOptions::default());
         let (stream, round_trip) = match &self.through {
             None => {
@@ -143,12 +155,8 @@ impl Dialer {
                 (stream, trace.first.connect)
             }
         };
-        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1);
-        let known = self.round_trip.load(Ordering::Relaxed);
-        if known == 0 || micros < known {
-            self.round_trip.store(micros, Ordering::Relaxed);
-        }
-        Ok((stream, round_trip))
+        keep_least(&self.round_trip, round_trip);
+        Ok(stream)
     }
 
     /// Whichever of the two failed, this way to the second is of no use now.
@@ -162,5 +170,14 @@ impl Dialer {
     }
 }
 
-/// Round trips below this are not worth a canary.
+/// Keeps the shortest of all measurements.
+fn keep_least(least: &AtomicU64, measured: Duration) {
+    let micros = u64::try_from(measured.as_micros()).unwrap_or(u64::MAX).max(1);
+    let known = least.load(Ordering::Relaxed);
+    if known == 0 || micros < known {
+        least.store(micros, Ordering::Relaxed);
+    }
+}
+
+/// Answers that come sooner are waited for.
 const GAIN_MIN: Duration = Duration::from_millis(2);

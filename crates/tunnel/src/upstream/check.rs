@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm_pool::health::{Allowed, BreakerState};
+use keepwarm_pool::health::Allowed;
 use keepwarm_transport::{
     error::Error,
     proxy::{Blame, Target},
@@ -28,7 +28,7 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
             upstream.check(spares).await;
             checked = Clock::now();
         }
-        if upstream.has_answered() {
+        if upstream.vitals.is_sound() {
             let deadline = (Clock::now() + upstream.connect_timeout).into_std();
             spares.canary(upstream.config.check.as_ref(), deadline).await;
         }
@@ -38,29 +38,21 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
 impl Upstream {
     fn is_due(&self, checked: Clock, interval: Duration) -> bool {
         let now = Clock::now();
-        let mut state = self.state.lock();
-        match state.health.allowed(now.into_std()) {
+        let standing = self.vitals.standing(now.into_std());
+        match standing.allowed {
             Allowed::No { .. } => false,
             Allowed::Probe => {
-                state.health.probe_started(now.into_std());
+                self.vitals.asked(now.into_std());
                 true
             }
             Allowed::Yes if interval.is_zero() => false,
             Allowed::Yes => {
-                let answered = state.answered.map_or(checked, |at| checked.max(at.into()));
+                let answered = standing.answered.map_or(checked, |at| checked.max(at.into()));
                 // One that has failed and is not yet left alone is looked at soon.
-                let is_doubtful = state.health.snapshot(now.into_std()).consecutive_failures > 0;
-                let pause = if is_doubtful { interval.min(DOUBTFUL) } else { interval };
-                debug_assert!(state.health.state() == BreakerState::Closed, "all of them are let through");
+                let pause = if standing.snapshot.consecutive_failures > 0 { interval.min(DOUBTFUL) } else { interval };
                 now.saturating_duration_since(answered) >= pause
             }
         }
-    }
-
-    /// Whether it was ever heard, and is well: what it does not bear is not its outage.
-    fn has_answered(&self) -> bool {
-        let state = self.state.lock();
-        state.answered.is_some() && state.health.snapshot(Clock::now().into_std()).consecutive_failures == 0
     }
 
     /// Finds out whether the upstream is well: over a spare where there is a destination to ask for, else by making a spare.
@@ -68,18 +60,23 @@ impl Upstream {
         let start = Clock::now();
         let deadline = (start + self.connect_timeout).into_std();
         let checked = match &self.config.check {
-            None => spares.check(deadline).await,
+            // The dial counts itself.
+            None => return spares.check(deadline).await.map_or((), |()| self.answered_check(start)),
             Some(target) => self.check_target(spares, target).await,
         };
-        let now = Clock::now();
         match checked {
-            Ok(()) => self.answered(now.into_std(), now - start),
+            Ok(()) => self.answered_check(start),
             Err(error) => match Blame::of(&error) {
                 // Whoever answers is well, unless it was asked for what it is known to reach.
-                Blame::Destination | Blame::Declined | Blame::Proxy => self.blame(&error),
+                Blame::Destination | Blame::Declined | Blame::Proxy => self.vitals.blame(&error),
                 Blame::Local => {}
             },
         }
+    }
+
+    fn answered_check(&self, start: Clock) {
+        let now = Clock::now();
+        self.vitals.answered(now.into_std(), now - start);
     }
 
     async fn check_target(&self, spares: &Spares, target: &Target) -> Result<(), Error> {

@@ -75,9 +75,7 @@ pub struct SpareStats {
 impl Upstream {
     pub(crate) fn stats(&self) -> UpstreamStats {
         let now = Clock::now().into_std();
-        let state = self.state.lock();
-        let (health, failure) = (state.health.snapshot(now), state.last_failure.clone());
-        drop(state);
+        let standing = self.vitals.standing(now);
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         UpstreamStats {
@@ -90,8 +88,8 @@ impl Upstream {
             through: self.config.through.as_ref().map(ToString::to_string),
             group: Arc::clone(&self.config.group),
             priority: self.config.priority,
-            health,
-            last_failure: failure.map(|(at, text)| (now.saturating_duration_since(at), text)),
+            health: standing.snapshot,
+            last_failure: standing.last_failure.map(|(at, text)| (now.saturating_duration_since(at), text)),
             live: self.live.load(Ordering::Relaxed),
             tunnels: count(&counters.tunnels),
             hits: count(&counters.hits),
@@ -99,7 +97,7 @@ impl Upstream {
             retries: count(&counters.retries),
             hedged: count(&counters.hedged),
             refused: count(&counters.refused),
-            failed: count(&counters.failed),
+            failed: standing.failed,
             sent: count(&counters.sent),
             received: count(&counters.received),
             ready: counters.ready.lock().clone(),

@@ -77,10 +77,40 @@ async fn all_listeners_serve_side_by_side() {
 }
 
 #[tokio::test]
+async fn the_first_byte_tells_what_is_spoken() {
+    let address = echo("127.0.0.1").await;
+    let config =
+        TunnelConfig { listen: [ListenKind::Mixed, ListenKind::Http].map(listen).to_vec(), ..TunnelConfig::default() };
+    let running = Running::start(config);
+    let asked = format!("CONNECT {address} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    for listener in running.addresses.clone() {
+        let mut client = TcpStream::connect(listener).await.unwrap();
+        client.write_all(asked.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(crate::harness::take(&mut client, 1).await[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+        client.write_all(b"echo").await.unwrap();
+        expect(&mut client, b"echo").await;
+    }
+    through(&running, &connect(address)).await;
+    let stats = running.watch.stats();
+    assert_eq!((stats.http, stats.socks5, stats.tunnels_opened), (2, 1, 3));
+    // Where only HTTP is spoken, SOCKS is no request.
+    let mut client = TcpStream::connect(running.addresses[1]).await.unwrap();
+    client.write_all(GREETING).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert!(!rest(&mut client).await.starts_with(&[5]));
+}
+
+#[tokio::test]
 async fn a_stop_ends_handshakes_at_once_and_leaves_tunnels_their_time() {
     let address = echo("127.0.0.1").await;
     let names = Names::default();
-    let running = Running::start_with(open(), &names, Duration::from_secs(60));
+    // Neither the handshakes' limit nor the patience ends anything here.
+    let config = TunnelConfig { handshake_timeout: Duration::from_secs(3600), ..open() };
+    let running = Running::start_with(config, &names, Duration::from_secs(3600));
     let listener = running.addresses[0];
     let mut idle = running.client().await;
     let mut greeted = running.client().await;

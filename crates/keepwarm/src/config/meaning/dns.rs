@@ -41,7 +41,7 @@ impl Check<'_> {
             bootstrap: spec.bootstrap.map(|at| at.value.iter().map(|item| item.value.0).collect()).unwrap_or_default(),
             cache: self.cache(&spec.cache.map(|at| at.value).unwrap_or_default()),
             pool: self.pool(&spec.pool.map(|at| at.value).unwrap_or_default()),
-            breaker: self.breaker(&spec.breaker.map(|at| at.value).unwrap_or_default()),
+            breaker: self.breaker("dns.breaker", &spec.breaker.map(|at| at.value).unwrap_or_default()),
             upstreams: spec.upstream.map(|list| self.upstreams(list)).unwrap_or_default(),
             ..DnsConfig::default()
         }

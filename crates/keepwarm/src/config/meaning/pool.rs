@@ -82,31 +82,27 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn breaker(&mut self, spec: &BreakerSpec) -> BreakerSettings {
+    pub(super) fn breaker(&mut self, path: &str, spec: &BreakerSpec) -> BreakerSettings {
         let default = BreakerSettings::default();
+        let key = |key: &str| format!("{path}.{key}");
         let failure_ratio = match &spec.failure_ratio {
             Some(at) if at.value > 0.0 && at.value <= 1.0 => at.value,
             Some(at) => {
-                self.out_of_range(
-                    "dns.breaker.failure_ratio",
-                    at.span.clone(),
-                    "a share above 0, up to 1, such as 0.5",
-                );
+                self.out_of_range(&key("failure_ratio"), at.span.clone(), "a share above 0, up to 1, such as 0.5");
                 default.failure_ratio
             }
             None => default.failure_ratio,
         };
-        let open = self.duration("dns.breaker.open", spec.open.as_ref(), MILLISECOND..=DAY, default.open);
-        let open_max =
-            self.duration("dns.breaker.open_max", spec.open_max.as_ref(), MILLISECOND..=DAY, default.open_max);
+        let open = self.duration(&key("open"), spec.open.as_ref(), MILLISECOND..=DAY, default.open);
+        let open_max = self.duration(&key("open_max"), spec.open_max.as_ref(), MILLISECOND..=DAY, default.open_max);
         if open > open_max {
             let (at, other) = (spec.open.as_ref(), spec.open_max.as_ref());
-            self.order(at, other, "dns.breaker.open", "dns.breaker.open_max", &duration_words(open_max));
+            self.order(at, other, &key("open"), &key("open_max"), &duration_words(open_max));
         }
         BreakerSettings {
             failures: count(spec.failures.as_ref(), default.failures),
             failure_ratio,
-            window: self.duration("dns.breaker.window", spec.window.as_ref(), 100 * MILLISECOND..=HOUR, default.window),
+            window: self.duration(&key("window"), spec.window.as_ref(), 100 * MILLISECOND..=HOUR, default.window),
             open,
             open_max,
             successes: count(spec.successes.as_ref(), default.successes),

@@ -43,9 +43,11 @@ fn https_alone_is_a_config_without_dns() {
 }
 
 #[test]
-fn a_file_with_neither_is_refused_with_both_remedies() {
+fn a_file_with_nothing_to_do_is_refused_with_every_remedy() {
     let text = rendered("version = 1\n[log]\n", Path::new(""));
-    for part in ["neither [dns] nor [https]", "[[dns.upstream]]", "[[https.origin]]"] {
+    for part in
+        ["neither [dns] nor [https] nor [tunnel]", "[[dns.upstream]]", "[[https.origin]]", "[[tunnel.upstream]]"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(titles("version = 1\n[https]\n"), ["there is no origin to connect to"]);

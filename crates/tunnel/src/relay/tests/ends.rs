@@ -77,12 +77,17 @@ async fn what_a_side_had_said_arrives_though_it_takes_no_more() {
     for options in [options(), copying()] {
         let mut relayed = Relayed::tcp(&options).await;
         let answer = pattern(5, 300_000);
-        // A server that answers early and closes without reading the rest of the request: its kernel resets the connection.
+        // A server that answers early and closes without reading the request: its kernel resets the connection. The client goes on
+        // with the request, so that it is the write which fails first.
         relayed.client.write_all(b"request").await.unwrap();
-        relayed.upstream.write_all(&answer).await.unwrap();
-        let mut got = vec![0; answer.len()];
         relayed.upstream.readable().await.unwrap();
+        relayed.upstream.write_all(&answer).await.unwrap();
+        while relayed.received() < answer.len() as u64 {
+            tokio::task::yield_now().await;
+        }
         drop(relayed.upstream);
+        relayed.client.write_all(b"rest of the request").await.unwrap();
+        let mut got = vec![0; answer.len()];
         relayed.client.read_exact(&mut got).await.unwrap();
         assert!(got == answer);
         assert_eq!(relayed.client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

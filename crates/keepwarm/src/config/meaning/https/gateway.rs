@@ -35,6 +35,19 @@ impl Taken {
         }
         Taken(taken)
     }
+
+    /// And by the gateway of `[https]`.
+    pub(in crate::config::meaning) fn and_gateway(mut self, https: Option<&HttpsSpec>) -> Taken {
+        let listeners = https.and_then(|https| https.gateway.as_ref()).into_iter().flat_map(|at| &at.value.0);
+        self.0.extend(listeners.map(|item| (item.value.0, "https.gateway", Some(item.span.clone()))));
+        self
+    }
+
+    /// The key of who takes an address, and the place where the file says so.
+    pub(in crate::config::meaning) fn who(&self, address: SocketAddr) -> Option<(&'static str, Option<&Range<usize>>)> {
+        let (_, key, place) = self.0.iter().find(|(taken, _, _)| *taken == address)?;
+        Some((*key, place.as_ref()))
+    }
 }
 
 impl Check<'_> {
@@ -114,7 +127,7 @@ impl Check<'_> {
                         .help("remove one of them, or give it another port"),
                 );
             }
-            if let Some((_, key, place)) = taken.0.iter().find(|(taken, _, _)| *taken == address) {
+            if let Some((key, place)) = taken.who(address) {
                 let title = format!("`https.gateway` is {address}, where `{key}` takes TCP");
                 let fault = Fault::error(item.span.clone(), title).help("give one of them another port");
                 self.faults.push(match place {
@@ -126,27 +139,31 @@ impl Check<'_> {
     }
 
     fn users(&mut self, users: &At<Users>, base: &Path) -> Vec<User> {
-        let At { value: Users(users), span } = users;
-        if users.len() > USERS_MAX {
-            self.faults.push(
-                Fault::error(span.clone(), format!("`https.users` has {} entries", users.len()))
-                    .help(format!("accepted: at most {USERS_MAX}")),
-            );
-        }
+        self.not_too_many_users("https.users", users);
         let user = |(name, password): &(At<String>, Password)| {
             let password = match password {
                 Password::Inline(at) => at.value.clone(),
-                Password::File(at) => self.password(&name.value, at, base)?,
+                Password::File(at) => self.password(&format!("https.users.{}.password_file", name.value), at, base)?,
             };
             Some(User { name: name.value.clone(), password })
         };
-        users.iter().filter_map(user).collect()
+        users.value.0.iter().filter_map(user).collect()
     }
 
-    fn password(&mut self, user: &str, at: &At<Text>, base: &Path) -> Option<String> {
-        let key = format!("https.users.{user}.password_file");
+    pub(in crate::config::meaning) fn not_too_many_users(&mut self, key: &str, users: &At<Users>) {
+        let count = users.value.0.len();
+        if count > USERS_MAX {
+            self.faults.push(
+                Fault::error(users.span.clone(), format!("`{key}` has {count} entries"))
+                    .help(format!("accepted: at most {USERS_MAX}")),
+            );
+        }
+    }
+
+    /// The password in a file, or a fault.
+    pub(in crate::config::meaning) fn password(&mut self, key: &str, at: &At<Text>, base: &Path) -> Option<String> {
         let what = "a file with the password as its only line";
-        let text = self.text_file(&key, &at.value.0, &at.span, base, what)?;
+        let text = self.text_file(key, &at.value.0, &at.span, base, what)?;
         let password = text.strip_suffix('\n').unwrap_or(&text);
         let password = password.strip_suffix('\r').unwrap_or(password);
         match check_password(password) {

@@ -79,7 +79,7 @@ impl Check<'_> {
     }
 
     /// The text of a file, or a fault.
-    pub(super) fn text_file(
+    pub(in crate::config::meaning) fn text_file(
         &mut self,
         key: &str,
         file: &str,
