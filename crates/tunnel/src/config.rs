@@ -167,6 +167,9 @@ pub struct SshConfig {
     pub password: Option<String>,
     /// The server's key: its fingerprint (`SHA256:...`), or a `known_hosts` file.
     pub host_key: HostKey,
+    /// Tunnels over one session at a time, 1 to 64. Fewer sessions with more, and a client that stops reading holds up the others of its
+    /// session. Default 1.
+    pub channels: u32,
 }
 
 /// How an SSH server is known.

@@ -23,6 +23,8 @@ mod server;
 mod sizing;
 mod socks;
 mod spares;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 mod udp;
 mod upstream;

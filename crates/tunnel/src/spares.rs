@@ -242,10 +242,7 @@ impl Connector for SpareConnector {
     }
 
     fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {
-        match Blame::of(&error.0) {
-            Blame::Local => keepwarm_pool::Side::Local,
-            Blame::Destination | Blame::Declined | Blame::Proxy => keepwarm_pool::Side::Upstream,
-        }
+        side(&error.0)
     }
 
     fn kind(&self, error: &DialFailed) -> &'static str {
@@ -261,6 +258,23 @@ impl Spare {
     fn take(self) -> Option<Greeted<ProxyStream>> {
         self.0.take()
     }
+}
+
+/// Whose fault a dial's error is, for the pool.
+pub(crate) fn side(error: &Error) -> keepwarm_pool::Side {
+    match Blame::of(error) {
+        Blame::Local => keepwarm_pool::Side::Local,
+        Blame::Destination | Blame::Declined | Blame::Proxy => keepwarm_pool::Side::Upstream,
+    }
+}
+
+/// What a proxy says of the one behind it: this way to the second is of no use now, whichever of the two failed.
+pub(crate) fn of_chain(tried: &str, error: Error) -> Error {
+    if matches!(Blame::of(&error), Blame::Proxy | Blame::Local) {
+        return error;
+    }
+    let text = format!("the proxy before it: {error}");
+    Error::new(ErrorKind::Proxy, Phase::Proxy, tried, text).with_source(error)
 }
 
 fn limits(config: &PoolConfig, spares: usize) -> Limits {

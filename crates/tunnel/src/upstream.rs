@@ -37,6 +37,8 @@ use crate::{
     vitals::Vitals,
 };
 
+#[cfg(feature = "ssh")]
+use crate::ssh::Sessions;
 pub(crate) use check::look_after;
 pub use stats::{SpareStats, UpstreamStats};
 
@@ -54,6 +56,8 @@ pub(crate) struct Upstream {
 enum Way {
     Direct(Arc<dyn Resolve>),
     Proxy(Spares),
+    #[cfg(feature = "ssh")]
+    Ssh(Sessions),
 }
 
 #[derive(Default)]
@@ -117,7 +121,13 @@ impl Upstream {
                 let dialer = Dialer::new(&settings, Arc::clone(resolver)).map_err(|error| error.to_string())?;
                 Way::Proxy(Spares::new(&config.name, Arc::new(dialer), Arc::clone(&vitals), pool))
             }
+            #[cfg(not(feature = "ssh"))]
             UpstreamKind::Ssh(_) => return Err("this build has no ssh: build with the feature ssh".to_owned()),
+            #[cfg(feature = "ssh")]
+            UpstreamKind::Ssh(ssh) => {
+                let (through, vitals) = (config.through.as_ref(), Arc::clone(&vitals));
+                Way::Ssh(Sessions::new(&config.name, ssh, through, pool, vitals, Arc::clone(resolver), roots)?)
+            }
         };
         Ok(Upstream {
             config,
@@ -131,10 +141,6 @@ impl Upstream {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.config.name
-    }
-
-    pub(crate) fn config(&self) -> &UpstreamConfig {
-        &self.config
     }
 
     /// How it is at the moment, for the order in which upstreams are tried.
@@ -163,6 +169,8 @@ impl Upstream {
         let reached = match &self.way {
             Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
             Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
+            #[cfg(feature = "ssh")]
+            Way::Ssh(sessions) => self.over_ssh(sessions, target, deadline).await,
         };
         let mut reached = self.judge(reached, start)?;
         if !payload.is_empty() && !reached.sent {
@@ -223,6 +231,15 @@ impl Upstream {
                 Err(_) => first.await.map(|reached| Reached { tries: 2, ..reached }).map_err(|error| Missed::new(error, 2)),
             },
         }
+    }
+
+    #[cfg(feature = "ssh")]
+    async fn over_ssh(&self, sessions: &Sessions, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+        let opened = sessions.open(target, deadline).await;
+        let channel = opened.map_err(|(error, asked)| Missed { asked, ..Missed::new(error, 1) })?;
+        let counted = if channel.reused.is_some() { &self.counters.hits } else { &self.counters.misses };
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(Reached { stream: channel.stream, spare: channel.reused, tries: 1, sent: false })
     }
 
     /// There is no spare: over the next connection that is made, whoever it was made for.
@@ -347,21 +364,30 @@ impl Upstream {
     /// Addresses or routes changed: what was known of it holds no longer.
     pub(crate) fn network_changed(&self) {
         self.vitals.reset();
-        if let Way::Proxy(spares) = &self.way {
-            spares.network_changed();
+        match &self.way {
+            Way::Direct(_) => {}
+            Way::Proxy(spares) => spares.network_changed(),
+            #[cfg(feature = "ssh")]
+            Way::Ssh(sessions) => sessions.network_changed(),
         }
     }
 
     /// Closes its spares.
     pub(crate) fn flush(&self) {
-        if let Way::Proxy(spares) = &self.way {
-            spares.flush();
+        match &self.way {
+            Way::Direct(_) => {}
+            Way::Proxy(spares) => spares.flush(),
+            #[cfg(feature = "ssh")]
+            Way::Ssh(sessions) => sessions.flush(),
         }
     }
 
     pub(crate) async fn close(&self) {
-        if let Way::Proxy(spares) = &self.way {
-            spares.close().await;
+        match &self.way {
+            Way::Direct(_) => {}
+            Way::Proxy(spares) => spares.close().await,
+            #[cfg(feature = "ssh")]
+            Way::Ssh(sessions) => sessions.close().await,
         }
     }
 }
@@ -445,10 +471,6 @@ impl Missed {
 }
 
 impl LiveOn {
-    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
-        &self.0
-    }
-
     /// Counts what a tunnel carried.
     pub(crate) fn carried(&self, sent: u64, received: u64) {
         self.0.counters.sent.fetch_add(sent, Ordering::Relaxed);

@@ -151,22 +151,15 @@ impl Dialer {
             }
             Some(first) => {
                 let opened = self.proxy.open_through(first, resolver, &options, deadline).await;
-                let (stream, trace) = opened.map_err(|error| self.of_chain(error.hop, error.error))?;
+                let (stream, trace) = opened.map_err(|error| match error.hop {
+                    Hop::First => super::of_chain(&format!("connect to {}", self.proxy.proxy()), error.error),
+                    Hop::Second => error.error,
+                })?;
                 (stream, trace.first.connect)
             }
         };
         keep_least(&self.round_trip, round_trip);
         Ok(stream)
-    }
-
-    /// Whichever of the two failed, this way to the second is of no use now.
-    fn of_chain(&self, hop: Hop, error: Error) -> Error {
-        if hop == Hop::Second || matches!(Blame::of(&error), Blame::Proxy | Blame::Local) {
-            return error;
-        }
-        let text = format!("the proxy before it: {error}");
-        Error::new(ErrorKind::Proxy, Phase::Proxy, format!("connect to {}", self.proxy.proxy()), text)
-            .with_source(error)
     }
 }
 

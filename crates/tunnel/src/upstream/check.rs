@@ -1,8 +1,8 @@
 //! Looks after one upstream while nobody asks: the number of its spares, and whether it is well.
 
 use std::{
-    sync::{Arc, Weak},
-    time::Duration,
+    sync::Weak,
+    time::{Duration, Instant},
 };
 
 use keepwarm_pool::health::Allowed;
@@ -22,15 +22,20 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
     loop {
         tokio::time::sleep(TICK).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let Way::Proxy(spares) = &upstream.way else { return };
-        spares.tick();
+        if upstream.is_direct() {
+            return;
+        }
+        if let Way::Proxy(spares) = &upstream.way {
+            spares.tick();
+        }
         if upstream.is_due(checked, interval) {
-            upstream.check(spares).await;
+            upstream.check().await;
             checked = Clock::now();
         }
-        if upstream.vitals.is_sound() {
-            let deadline = (Clock::now() + upstream.connect_timeout).into_std();
-            spares.canary(upstream.config.check.as_ref(), deadline).await;
+        if let Way::Proxy(spares) = &upstream.way
+            && upstream.vitals.is_sound()
+        {
+            spares.canary(upstream.config.check.as_ref(), upstream.dial_limit()).await;
         }
     }
 }
@@ -55,14 +60,29 @@ impl Upstream {
         }
     }
 
-    /// Finds out whether the upstream is well: over a spare where there is a destination to ask for, else by making a spare.
-    async fn check(self: &Arc<Self>, spares: &Spares) {
+    fn dial_limit(&self) -> Instant {
+        (Clock::now() + self.connect_timeout).into_std()
+    }
+
+    /// Finds out whether the upstream is well: by connecting to the destination that it is known to reach where there is one, else by
+    /// making a spare, whose dial counts itself.
+    async fn check(&self) {
         let start = Clock::now();
-        let deadline = (start + self.connect_timeout).into_std();
-        let checked = match &self.config.check {
-            // The dial counts itself.
-            None => return spares.check(deadline).await.map_or((), |()| self.answered_check(start)),
-            Some(target) => self.check_target(spares, target).await,
+        let checked = match (&self.way, &self.config.check) {
+            (Way::Direct(_), _) => return,
+            (Way::Proxy(spares), Some(target)) => self.check_target(spares, target).await,
+            (Way::Proxy(spares), None) => {
+                return spares.check(self.dial_limit()).await.map_or((), |()| self.answered_check(start));
+            }
+            #[cfg(feature = "ssh")]
+            (Way::Ssh(sessions), Some(target)) => match sessions.open(target, self.dial_limit()).await {
+                Err((_, false)) => return,
+                opened => opened.map(drop).map_err(|(error, _)| error),
+            },
+            #[cfg(feature = "ssh")]
+            (Way::Ssh(sessions), None) => {
+                return sessions.check(self.dial_limit()).await.map_or((), |()| self.answered_check(start));
+            }
         };
         match checked {
             Ok(()) => self.answered_check(start),

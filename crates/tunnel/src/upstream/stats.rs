@@ -109,6 +109,11 @@ impl Upstream {
                     pool: spares.stats(),
                 }),
                 Way::Direct(_) => None,
+                #[cfg(feature = "ssh")]
+                Way::Ssh(sessions) => {
+                    let pool = sessions.stats();
+                    Some(SpareStats { target: 0, max: 0, pipelining: Pipelining::None, pool })
+                }
             },
         }
     }

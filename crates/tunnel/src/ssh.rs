@@ -1,0 +1,299 @@
+//! SSH servers as upstreams: sessions that are kept, and a channel for each tunnel.
+//!
+//! A session is expensive to set up and serves one tunnel after another. How many at a time is `channels`; the library lets one reader
+//! that stalls hold up all channels of its session, so by default that is one.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use keepwarm_pool::{
+    AcquireError, AcquireOptions, CloseReason, Connected, Connector, Host, HostStats, Lease, Limits, Options, Pool,
+    Slot,
+};
+use keepwarm_transport::{
+    error::{Error, ErrorKind, Phase},
+    proxy::{Proxy, ProxyDialer, Target},
+    resolve::Resolve,
+    ssh::{self, SshAuth, SshClient, SshSession, SshSettings, SshStream},
+    tcp::TcpOptions,
+    tls::TlsRoots,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::AbortHandle,
+    time::Instant as Clock,
+};
+
+use crate::{
+    config::{HostKey, PoolConfig, SshConfig},
+    stream::Stream,
+    vitals::Vitals,
+};
+
+/// The sessions with one server.
+pub(crate) struct Sessions {
+    host: Host<Dialer>,
+    name: Arc<str>,
+}
+
+/// A tunnel over a session, and whether the session was there.
+pub(crate) struct Channel {
+    pub(crate) stream: Stream,
+    /// How long the session had been unused; `None`: it was made for this.
+    pub(crate) reused: Option<Duration>,
+}
+
+struct Dialer {
+    client: SshClient,
+    through: Option<ProxyDialer>,
+    resolver: Arc<dyn Resolve>,
+    vitals: Arc<Vitals>,
+    channels: u32,
+    timeout: Duration,
+}
+
+/// A session that tells its pool when it ends.
+struct Session {
+    session: Arc<SshSession>,
+    watch: AbortHandle,
+}
+
+#[derive(Debug, Clone)]
+struct DialFailed(Error);
+
+impl Sessions {
+    pub(crate) fn new(
+        name: &Arc<str>,
+        config: &SshConfig,
+        through: Option<&Arc<Proxy>>,
+        pool: &PoolConfig,
+        vitals: Arc<Vitals>,
+        resolver: Arc<dyn Resolve>,
+        roots: &TlsRoots,
+    ) -> Result<Sessions, String> {
+        let client = SshClient::new(settings(config)?).map_err(|error| error.to_string())?;
+        let through = through.map(|proxy| ProxyDialer::new(Arc::clone(proxy), roots)).transpose();
+        let dialer = Dialer {
+            client,
+            through: through.map_err(|error| error.to_string())?,
+            resolver,
+            vitals,
+            channels: config.channels,
+            timeout: pool.connect_timeout,
+        };
+        let max = pool.spares_max.max(1);
+        let limits = Limits {
+            max_total: max,
+            max_per_host: max,
+            max_idle: max,
+            max_idle_per_host: max,
+            min_idle: pool.spares_min.min(max),
+            max_in_flight: config.channels,
+            ..Limits::default()
+        };
+        let options = Options {
+            name: Arc::clone(name),
+            idle_timeout: IDLE_TIMEOUT,
+            connect_timeout: pool.connect_timeout + Duration::from_millis(500),
+            unhealthy_after: None,
+            backoff_max: Duration::from_secs(1),
+            backup_dial_after: None,
+            ..Options::default()
+        };
+        let pool = Pool::builder(dialer).limits(limits).options(options).build();
+        Ok(Sessions { host: pool.host(name), name: Arc::clone(name) })
+    }
+
+    /// Opens a channel to `target`, over another session once if the one that was there has ended.
+    pub(crate) async fn open(&self, target: &Target, deadline: Instant) -> Result<Channel, (Error, bool)> {
+        let lease = self.session(None, deadline).await.map_err(|error| (error, false))?;
+        let reused = lease.reused().then(|| lease.idle_for());
+        match lease.session.open(target, deadline).await {
+            Ok(stream) => Ok(channel(stream, lease, reused)),
+            Err(error) if error.kind() == ErrorKind::Proxy && reused.is_some() => {
+                let began = Clock::now().into_std();
+                drop(lease);
+                let lease = self.session(Some(began), deadline).await.map_err(|error| (error, false))?;
+                let stream = lease.session.open(target, deadline).await.map_err(|error| (error, true))?;
+                Ok(channel(stream, lease, None))
+            }
+            Err(error) => Err((error, true)),
+        }
+    }
+
+    async fn session(&self, opened_after: Option<Instant>, deadline: Instant) -> Result<Lease<Dialer>, Error> {
+        let options = AcquireOptions { deadline: Some(deadline), timeout: None, opened_after };
+        self.host.acquire_with(options).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Makes sure that there is a session.
+    pub(crate) async fn check(&self, deadline: Instant) -> Result<(), Error> {
+        self.session(None, deadline).await.map(drop)
+    }
+
+    fn failed(&self, error: &AcquireError<DialFailed>) -> Error {
+        let tried = || format!("connect to upstream {}", self.name);
+        match error {
+            AcquireError::Dial(error) => error.0.clone(),
+            AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
+            AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
+            AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
+            other => Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), other.to_string()),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> HostStats {
+        self.host.stats()
+    }
+
+    pub(crate) fn flush(&self) {
+        self.host.pool().flush_all();
+    }
+
+    pub(crate) fn network_changed(&self) {
+        self.host.pool().network_changed();
+    }
+
+    pub(crate) async fn close(&self) {
+        self.host.pool().drain(Clock::now().into_std()).await;
+    }
+}
+
+impl Connector for Dialer {
+    /// One pool for each upstream, so its name stands for server, user and credential.
+    type Key = Arc<str>;
+    type Connection = Session;
+    type Error = DialFailed;
+
+    async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Session>, DialFailed> {
+        let deadline = (Clock::now() + self.timeout).into_std();
+        let session = self.dial(deadline).await.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
+        let session = Arc::new(session);
+        let watched = Arc::clone(&session);
+        let watch = tokio::spawn(async move {
+            watched.closed().await;
+            slot.closed(CloseReason::PeerClosed);
+        });
+        Ok(Connected::new(Session { session, watch: watch.abort_handle() }).capacity(self.channels))
+    }
+
+    fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {
+        crate::spares::side(&error.0)
+    }
+
+    fn kind(&self, error: &DialFailed) -> &'static str {
+        error.0.kind().as_str()
+    }
+
+    fn capacity_hint(&self, _key: &Arc<str>) -> Option<u32> {
+        Some(self.channels)
+    }
+}
+
+impl Dialer {
+    async fn dial(&self, deadline: Instant) -> Result<SshSession, Error> {
+        let options = TcpOptions::default();
+        let Some(through) = &self.through else {
+            return Ok(self.client.connect(&*self.resolver, &options, deadline).await?.0);
+        };
+        let SshSettings { host, port, .. } = self.client.settings();
+        let target = Target::new(host, *port).map_err(|error| {
+            Error::new(ErrorKind::Other, Phase::Proxy, format!("connect to ssh://{host}:{port}"), error.to_string())
+        })?;
+        let (stream, _) = through.open(&*self.resolver, &options, deadline).await?;
+        let greeted = through.proxy().greet(stream, deadline).await?;
+        let stream =
+            greeted.connect(&target, deadline).await.map_err(|error| crate::spares::of_chain(&self.tried(), error))?;
+        self.client.connect_over(stream, deadline).await
+    }
+
+    fn tried(&self) -> String {
+        let SshSettings { host, port, .. } = self.client.settings();
+        format!("connect to ssh://{host}:{port}")
+    }
+}
+
+impl std::ops::Deref for Session {
+    type Target = SshSession;
+
+    fn deref(&self) -> &SshSession {
+        &self.session
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// A channel keeps its session leased.
+struct Leased {
+    stream: SshStream,
+    _lease: Lease<Dialer>,
+}
+
+fn channel(stream: SshStream, lease: Lease<Dialer>, reused: Option<Duration>) -> Channel {
+    Channel { stream: Stream::Other(Box::new(Leased { stream, _lease: lease })), reused }
+}
+
+impl AsyncRead for Leased {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Leased {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+fn settings(config: &SshConfig) -> Result<SshSettings, String> {
+    let auth = match (&config.key, &config.password) {
+        (Some(key), _) => SshAuth::Key(key.clone()),
+        (None, Some(password)) => SshAuth::Password(password.clone()),
+        (None, None) => return Err("ssh needs a key or a password".to_owned()),
+    };
+    let host_key = match &config.host_key {
+        HostKey::Fingerprint(text) => ssh::HostKey::Fingerprint(text.clone()),
+        HostKey::KnownHosts(path) => ssh::HostKey::KnownHosts(path.clone()),
+    };
+    Ok(SshSettings { host: config.host.clone(), port: config.port, user: config.user.clone(), auth, host_key })
+}
+
+impl std::fmt::Display for DialFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for DialFailed {}
+
+/// Sessions beyond `spares_min` are closed when they were not used for so long. Signs of life are asked for meanwhile.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
