@@ -44,7 +44,8 @@ async fn an_exchange_or_a_tunnel_without_bytes_ends() {
             let line = line.replace("ORIGIN", &format!("localhost:{}", origin.port()));
             client.send(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
             let mut upstream = origin.accept().await;
-            client.gone().await;
+            let (answer, _) = client.rest_or_reset().await;
+            assert_eq!(answer.starts_with(b"HTTP/1.1 200 "), line.starts_with("CONNECT"));
             // It has had the request, and then its end.
             drop(upstream.rest_or_reset().await);
         }
