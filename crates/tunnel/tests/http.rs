@@ -145,6 +145,7 @@ async fn what_goes_wrong_is_counted() {
         let stats = server.watch.stats();
         assert_eq!(stats.handshakes_failed(HandshakeFailure::User), 1);
         assert_eq!(stats.handshakes_failed(HandshakeFailure::Malformed), 1);
+        assert_eq!(stats.handshakes_failed(HandshakeFailure::Gone), 0);
         assert_eq!(stats.tunnels_failed(ErrorKind::Refused), 1);
         assert_eq!(server.stop().await, 0);
     })
