@@ -1,6 +1,6 @@
 //! Tunnels through proxies that misbehave, to destinations whose bytes prove whose they are.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests; figures are said")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "connector/ahead.rs"]
 mod ahead;
