@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use nix::{time::ClockId, unistd::Pid};
+
 /// What a process and its children used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Usage {
@@ -17,6 +19,12 @@ pub(crate) fn usage(pid: u32) -> Usage {
         let one = of_process(pid).unwrap_or_default();
         Usage { cpu: sum.cpu + one.cpu, rss: sum.rss + one.rss }
     })
+}
+
+/// User and system time of a process and all below it, threads and children that have ended included. To the nanosecond, but for
+/// ended children.
+pub(crate) fn spent(pid: u32) -> Duration {
+    family(pid).into_iter().map(|pid| clock(pid) + ended_children(pid)).sum()
 }
 
 /// A process and all below it.
@@ -36,6 +44,17 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
 /// Busy time of all cores since the machine started, of everybody.
 pub(crate) fn machine_busy() -> Duration {
     fs::read_to_string("/proc/stat").ok().and_then(|stat| busy_ticks(&stat)).map_or(Duration::ZERO, from_ticks)
+}
+
+/// The CPU time clock of a process, which goes on counting what its ended threads used.
+fn clock(pid: u32) -> Duration {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).and_then(ClockId::now);
+    clock.map_or(Duration::ZERO, Duration::from)
+}
+
+fn ended_children(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    ticks_after(&stat, 13).map_or(Duration::ZERO, from_ticks)
 }
 
 fn of_process(pid: u32) -> Option<Usage> {
@@ -62,8 +81,14 @@ fn schedstat(text: &str) -> Option<Duration> {
 
 /// User and system time of `/proc/PID/stat`. The name before may hold spaces and brackets.
 fn stat_ticks(text: &str) -> Option<u64> {
+    ticks_after(text, 11)
+}
+
+/// The sum of two times that stand together in `/proc/PID/stat`, so many fields after the name: 11 those of the process itself, 13
+/// those of its children that have ended.
+fn ticks_after(text: &str, skipped: usize) -> Option<u64> {
     let (_, fields) = text.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut fields = fields.split_whitespace().skip(skipped).map(str::parse::<u64>);
     Some(fields.next()?.ok()? + fields.next()?.ok()?)
 }
 
@@ -101,6 +126,7 @@ mod tests {
     fn stat_is_read_past_any_name() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 161 0 0 0 250 75 9 9 20 0 3 0 100 1000 10 0";
         assert_eq!(stat_ticks(stat), Some(325));
+        assert_eq!(ticks_after(stat, 13), Some(18));
         assert_eq!(stat_ticks("42 (a) S 1 2"), None);
         assert_eq!(from_ticks(325), Duration::from_millis(3250));
     }
@@ -115,6 +141,15 @@ mod tests {
     fn idle_time_is_not_busy() {
         assert_eq!(busy_ticks("cpu  10 20 30 4000 500 6 7 800 0 0\ncpu0 1 2 3 4 5 6 7\n"), Some(73));
         assert_eq!(busy_ticks("intr 1 2 3"), None);
+    }
+
+    #[test]
+    fn what_an_ended_thread_used_stays_counted() {
+        let me = std::process::id();
+        let before = spent(me);
+        let worker = std::thread::spawn(|| (0..20_000_000_u64).fold(0, |sum, one| std::hint::black_box(sum ^ one)));
+        assert_eq!(worker.join().unwrap(), (0..20_000_000).fold(0, |sum, one| sum ^ one));
+        assert!(spent(me) > before, "{before:?}");
     }
 
     #[test]

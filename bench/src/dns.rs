@@ -21,9 +21,9 @@ mod stub;
 mod tools;
 mod wire;
 
-use crate::{faults, https, pin};
+use crate::{faults, https, pin, tunnel};
 
-/// Measures keepwarm beside other DNS forwarders and HTTPS clients.
+/// Measures keepwarm beside other DNS forwarders, HTTPS clients and SOCKS5 proxies.
 #[derive(Parser)]
 #[command(name = "dns-bench", version, about)]
 struct Cli {
@@ -41,6 +41,9 @@ enum Command {
     /// Compare keepwarm's HTTPS client with its peers and write docs/https-bench.md.
     #[command(after_help = https::HELP)]
     Https(https::HttpsArgs),
+    /// Compare keepwarm's tunnels with other SOCKS5 proxies and write docs/tunnel-bench.md.
+    #[command(after_help = tunnel::HELP)]
+    Tunnel(tunnel::TunnelArgs),
     /// Answer DNS queries over UDP, TCP, DoT and DoH, as the upstream of a comparison.
     #[command(hide = true)]
     Stub(stub::StubArgs),
@@ -59,6 +62,15 @@ enum Command {
     /// Pass on TCP connections after a pause: the way to a server far away.
     #[command(hide = true)]
     Delay(https::DelayArgs),
+    /// Echo, send or take bytes: where tunnels lead.
+    #[command(hide = true)]
+    TunnelDestination,
+    /// Open tunnels through a SOCKS5 proxy, and print what was measured as JSON.
+    #[command(hide = true)]
+    TunnelLoad(tunnel::LoadArgs),
+    /// Be a SOCKS5 proxy that only relays: the least that a tunnel can cost.
+    #[command(hide = true)]
+    TunnelRelay(tunnel::RelayArgs),
     /// Run a program on some cores only, and end it when this one ends.
     #[command(hide = true)]
     Pin(pin::PinArgs),
@@ -125,6 +137,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Https(args) => https::run(&args),
         Command::HttpsClient(args) => https::keepwarm(&args),
         Command::Delay(args) => https::delay(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
+        Command::TunnelDestination => tunnel::destination(),
+        Command::TunnelLoad(args) => tunnel::load(&args),
+        Command::TunnelRelay(args) => tunnel::relay(&args),
         Command::Pin(args) => pin::run(&args),
     };
     match result {

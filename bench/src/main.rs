@@ -1,5 +1,5 @@
 //! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run; `dns-bench faults`: keepwarm before
-//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others.
+//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others; `dns-bench tunnel`: its SOCKS5 proxy beside others.
 //!
 //! The upstream, the load generator and the floors are commands of the same program, so that each is a process of its own on
 //! a core of its own. Nothing here is part of the daemon.
@@ -30,6 +30,8 @@ mod pin;
 mod process;
 #[cfg(target_os = "linux")]
 mod programs;
+#[cfg(target_os = "linux")]
+mod tunnel;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

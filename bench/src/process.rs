@@ -78,6 +78,10 @@ impl Process {
         cpu::usage(self.child.id())
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }

@@ -41,3 +41,44 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     let status = status.context("run cargo")?;
     if status.success() { Ok(()) } else { bail!("`cargo {}` failed", arguments.join(" ")) }
 }
+
+/// A program that was named, wherever servers start.
+pub(crate) fn checked(program: &Path) -> anyhow::Result<PathBuf> {
+    // Servers start in directories of their own.
+    let program = std::path::absolute(program)?;
+    if is_program(&program) { Ok(program) } else { bail!("{} is not a program", program.display()) }
+}
+
+/// Release builds of the workspace; quick when nothing changed.
+pub(crate) fn build_keepwarm() -> anyhow::Result<PathBuf> {
+    cargo(&["build", "--release", "--package", "keepwarm"])?;
+    checked(&target_dir()?.join("release/keepwarm"))
+}
+
+/// The first word that looks like a version.
+pub(crate) fn version_in(text: &str) -> String {
+    let looks_right = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+    let words = text
+        .split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ','))
+        .map(|word| word.trim_start_matches('v'));
+    words.into_iter().find(looks_right).unwrap_or("of unknown version").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (said, version) in [
+            ("dnsdist 1.9.10 (Lua 5.1.4 [LuaJIT 2.1])\nEnabled features: ...", "1.9.10"),
+            ("Version 1.22.0\n\nConfigure line: --build=x86_64", "1.22.0"),
+            ("smartdns 46.1+dfsg-1.1~deb13u1\n", "46.1+dfsg-1.1~deb13u1"),
+            ("Hickory DNS named server 0.26.3", "0.26.3"),
+            ("oxidns v1.6.1 (abc)", "1.6.1"),
+            ("", "of unknown version"),
+        ] {
+            assert_eq!(version_in(said), version);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use super::DnsArgs;
-use crate::programs::{cargo, is_program, on_path, own, target_dir};
+use crate::programs::{build_keepwarm, cargo, checked, is_program, on_path, own, target_dir, version_in};
 
 mod config;
 
@@ -150,18 +150,6 @@ fn program(kind: Kind, args: &DnsArgs) -> anyhow::Result<Result<PathBuf, Option<
     })
 }
 
-fn checked(program: &Path) -> anyhow::Result<PathBuf> {
-    // Servers start in directories of their own.
-    let program = std::path::absolute(program)?;
-    if is_program(&program) { Ok(program) } else { bail!("{} is not a program", program.display()) }
-}
-
-/// Release builds of the workspace; quick when nothing changed.
-fn build_keepwarm() -> anyhow::Result<PathBuf> {
-    cargo(&["build", "--release", "--package", "keepwarm"])?;
-    checked(&target_dir()?.join("release/keepwarm"))
-}
-
 fn install(package: &str, version: &str, features: Option<&str>) -> anyhow::Result<PathBuf> {
     let root = target_dir()?.join("bench-peers");
     let installed = root.join("bin").join(package);
@@ -190,15 +178,6 @@ fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
     Ok(version_in(&String::from_utf8_lossy(&said)))
 }
 
-/// The first word that looks like a version.
-fn version_in(text: &str) -> String {
-    let looks_right = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
-    let words = text
-        .split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ','))
-        .map(|word| word.trim_start_matches('v'));
-    words.into_iter().find(looks_right).unwrap_or("of unknown version").to_owned()
-}
-
 /// `NAME=PROGRAM` of the command line.
 pub(super) fn named_program(text: &str) -> Result<(Kind, PathBuf), String> {
     let (name, program) = text.split_once('=').ok_or("NAME=PROGRAM is expected")?;
@@ -212,20 +191,6 @@ pub(super) fn named_program(text: &str) -> Result<(Kind, PathBuf), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_found_in_what_programs_say() {
-        for (said, version) in [
-            ("dnsdist 1.9.10 (Lua 5.1.4 [LuaJIT 2.1])\nEnabled features: ...", "1.9.10"),
-            ("Version 1.22.0\n\nConfigure line: --build=x86_64", "1.22.0"),
-            ("smartdns 46.1+dfsg-1.1~deb13u1\n", "46.1+dfsg-1.1~deb13u1"),
-            ("Hickory DNS named server 0.26.3", "0.26.3"),
-            ("oxidns v1.6.1 (abc)", "1.6.1"),
-            ("", "of unknown version"),
-        ] {
-            assert_eq!(version_in(said), version);
-        }
-    }
 
     #[test]
     fn a_named_program_needs_a_known_name() {

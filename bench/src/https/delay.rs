@@ -28,6 +28,9 @@ pub(crate) struct DelayArgs {
     /// The way in one direction.
     #[arg(long, value_name = "MICROSECONDS")]
     micros: u64,
+    /// Connections at a time; one more is closed at once.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    open_max: usize,
 }
 
 /// Says where it listens, on a line, and passes on until it is ended.
@@ -35,15 +38,15 @@ pub(crate) struct DelayArgs {
 pub(super) fn run(args: &DelayArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
     println!("{}", listener.local_addr()?);
-    serve(&listener, args.to, Duration::from_micros(args.micros))
+    serve(&listener, args.to, Duration::from_micros(args.micros), args.open_max)
 }
 
-fn serve(listener: &TcpListener, to: SocketAddr, way: Duration) -> anyhow::Result<()> {
+fn serve(listener: &TcpListener, to: SocketAddr, way: Duration, open_max: usize) -> anyhow::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         let (client, _) = listener.accept().context("accept")?;
         let accepted = Instant::now();
-        if open.load(Ordering::Relaxed) >= OPEN_MAX {
+        if open.load(Ordering::Relaxed) >= open_max {
             continue;
         }
         open.fetch_add(1, Ordering::Relaxed);
@@ -102,8 +105,6 @@ fn send(mut to: TcpStream, pieces: &Receiver<(Instant, Vec<u8>)>) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// Connections at a time; one more is closed at once.
-const OPEN_MAX: usize = 64;
 /// Pieces on their way in one direction of a connection.
 const PIECES_MAX: usize = 256;
 
@@ -124,7 +125,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let way = Duration::from_millis(5);
-        thread::spawn(move || serve(&listener, to, way));
+        thread::spawn(move || serve(&listener, to, way, 64));
 
         let start = Instant::now();
         let mut client = TcpStream::connect(address).unwrap();

@@ -1,5 +1,7 @@
 //! HTTP on a server's listeners: what the listeners make of it, and what is shown of it. The proxy itself is tested beside its code.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use keepwarm_transport::resolve::Fixed;
