@@ -1,12 +1,13 @@
 //! `keepwarm run`: the daemon from its start to its last query and request.
 //!
-//! DNS and hot HTTPS run side by side and share nothing but the process, its limits and the status endpoint. The DNS server has threads
-//! of its own. Hot HTTPS lives on the daemon's runtime, which has as many threads as there are workers where there is `[https]`: one
-//! core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without `[https]`
-//! the runtime has one thread, for the status endpoint alone.
+//! DNS, hot HTTPS and tunnels run side by side and share nothing but the process, its limits and the status endpoint. The DNS server has
+//! threads of its own. The other two live on the daemon's runtime, which has as many threads as there are workers where there is one of
+//! them: one core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without
+//! them the runtime has one thread, for the status endpoint alone.
 
 mod https;
 mod snapshots;
+mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,10 +32,12 @@ use crate::{
 };
 
 use https::Https;
+use tunnel::Tunnels;
 
 pub use https::{HttpsView, OwnClient, Validation};
 pub use snapshots::{Daemon, ask, report};
 pub(crate) use snapshots::{WARM_UP_MAX, address, late, step, warmable};
+pub use tunnel::TunnelView;
 
 /// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
@@ -52,14 +55,14 @@ pub fn main(config: Config) -> anyhow::Result<Exit> {
 }
 
 fn runtime(config: &Config) -> std::io::Result<Runtime> {
-    if config.https.is_none() {
+    if config.https.is_none() && config.tunnel.is_none() {
         return Builder::new_current_thread().enable_all().build();
     }
     let mut builder = Builder::new_multi_thread();
     if config.workers > 0 {
         builder.worker_threads(config.workers);
     }
-    builder.thread_name("https").enable_all().build()
+    builder.thread_name("gateway").enable_all().build()
 }
 
 async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit> {
@@ -80,18 +83,28 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             Some(dns)
         }
     };
+    let resolver: Arc<dyn Resolve> = match &dns {
+        Some(dns) => Arc::new(dns.server.resolver()),
+        None => Arc::new(SystemResolver::default()),
+    };
     let https = match config.https {
         None => None,
         Some(config) => {
-            let resolver: Arc<dyn Resolve> = match &dns {
-                Some(dns) => Arc::new(dns.server.resolver()),
-                None => Arc::new(SystemResolver::default()),
-            };
-            let https = Https::start(config, resolver, &stopped)?;
+            let https = Https::start(config, Arc::clone(&resolver), &stopped)?;
             daemon = daemon.with_https(https.view(stopped.clone()));
             Some(https)
         }
     };
+    let tunnels = match config.tunnel {
+        None => None,
+        Some(config) => {
+            let tunnels = Tunnels::start(config, Arc::clone(&resolver), &stopped)?;
+            daemon = daemon.with_tunnels(tunnels.view());
+            Some(tunnels)
+        }
+    };
+    // It keeps the server alive, which is taken apart at the end.
+    drop(resolver);
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
     let endpoint = tokio::spawn(status::serve(control, Arc::new(daemon), stopped));
     if let Some(dns) = &dns {
@@ -109,6 +122,12 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
                 None => 0,
             }
         };
+        let tunnels = async {
+            match tunnels {
+                Some(tunnels) => tunnels.stop().await,
+                None => 0,
+            }
+        };
         let dns = async {
             match dns {
                 Some(dns) => dns.stop().await,
@@ -116,14 +135,14 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             }
         };
         // Side by side: a client of the status endpoint that does not finish holds up nobody's queries.
-        let (queries, requests, ()) = tokio::join!(dns, https, end_of(endpoint));
-        (queries, requests)
+        let (queries, requests, tunnels, ()) = tokio::join!(dns, https, tunnels, end_of(endpoint));
+        (queries, requests, tunnels)
     };
     tokio::select! {
-        (queries, requests) = ended => {
-            match (queries, requests) {
-                (0, 0) => tracing::info!("stopped"),
-                (queries, requests) => tracing::warn!(queries, requests, "stopped: some were cut off"),
+        (queries, requests, tunnels) = ended => {
+            match (queries, requests, tunnels) {
+                (0, 0, 0) => tracing::info!("stopped"),
+                _ => tracing::warn!(queries, requests, tunnels, "stopped: some were cut off"),
             }
             Ok(Exit::Ok)
         }

@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+mod changes;
 #[cfg(target_os = "linux")]
 mod linux;
 mod polling;
+
+pub use changes::{Change, Changes};
 
 /// Watches the network that this machine is in.
 #[derive(Debug)]

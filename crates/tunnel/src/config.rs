@@ -302,6 +302,23 @@ impl UpstreamConfig {
     }
 }
 
+impl ListenKind {
+    /// `mixed`, `socks5`, `http` or `forward`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ListenKind::Mixed => "mixed",
+            ListenKind::Socks => "socks5",
+            ListenKind::Http => "http",
+            ListenKind::Forward(_) => "forward",
+        }
+    }
+}
+
+impl SshConfig {
+    /// Default of [`channels`](Self::channels).
+    pub const CHANNELS: u32 = 1;
+}
+
 impl Strategy {
     /// Its name in the config.
     pub fn as_str(self) -> &'static str {

@@ -227,6 +227,12 @@ impl Connector {
         self.inner.ready.put(&target, stream, live, CLEAN_FOR, self.inner.config.max_per_destination);
     }
 
+    /// The addresses of proxies, as far as they were reached: when the way to one is another, the
+    /// [network changed](Self::network_changed).
+    pub fn peers(&self) -> Vec<std::net::IpAddr> {
+        self.inner.upstreams.iter().filter_map(|upstream| upstream.peer()).collect()
+    }
+
     /// Addresses or routes changed: closes what waits, forgets failures.
     pub fn network_changed(&self) {
         self.inner.ready.clear();

@@ -8,6 +8,7 @@ mod dial;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -123,6 +124,11 @@ impl Spares {
         self.dialer.connected(target, deadline).await
     }
 
+    /// The address that connections go to, once there was one.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.dialer.peer()
+    }
+
     /// What may be sent ahead.
     pub(crate) fn level(&self) -> Pipelining {
         self.dialer.ahead.level()
@@ -209,8 +215,7 @@ impl Spares {
         let tried = || format!("connect to upstream {}", self.name);
         let other = |text: String| Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), text);
         match error {
-            AcquireError::Dial(error) => error.0.clone(),
-            AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
+            AcquireError::Dial(error) | AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
             AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
             AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
             AcquireError::Closed | AcquireError::Paused => {

@@ -9,7 +9,7 @@ mod stats;
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc,
@@ -359,6 +359,14 @@ impl Upstream {
     /// The upstream failed, as was found out later.
     pub(crate) fn blame(&self, error: &Error) {
         self.vitals.blame(error);
+    }
+
+    /// The address that connections to it go to, where they are kept.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        match &self.way {
+            Way::Proxy(spares) => spares.peer(),
+            _ => None,
+        }
     }
 
     /// Addresses or routes changed: what was known of it holds no longer.

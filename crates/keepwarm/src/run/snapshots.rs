@@ -22,13 +22,14 @@ use https::Hot;
 
 pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};
 
-use super::HttpsView;
+use super::{HttpsView, TunnelView};
 
 /// The running daemon, as the status endpoint sees it. It does not keep the server alive.
 #[derive(Debug)]
 pub struct Daemon {
     dns: Option<Dns>,
     https: Option<Hot>,
+    tunnels: Option<TunnelView>,
     started: Instant,
 }
 
@@ -42,7 +43,7 @@ impl Daemon {
     /// Shows nothing yet but itself.
     #[expect(clippy::new_without_default, reason = "its age is counted from here on, so it is no value like another")]
     pub fn new() -> Daemon {
-        Daemon { dns: None, https: None, started: tokio::time::Instant::now().into_std() }
+        Daemon { dns: None, https: None, tunnels: None, started: tokio::time::Instant::now().into_std() }
     }
 
     /// Shows this server too, whose cache may take `cache_size` bytes.
@@ -55,6 +56,12 @@ impl Daemon {
     #[must_use]
     pub fn with_https(self, view: HttpsView) -> Daemon {
         Daemon { https: Some(Hot::new(view)), ..self }
+    }
+
+    /// Shows these tunnels too.
+    #[must_use]
+    pub fn with_tunnels(self, view: TunnelView) -> Daemon {
+        Daemon { tunnels: Some(view), ..self }
     }
 
     fn server(&self) -> Option<Arc<Server>> {

@@ -13,8 +13,6 @@ use super::copy::{self, Held, Source};
 #[cfg(target_os = "linux")]
 use super::pipe::{self, Pipe};
 use crate::stream::Stream;
-#[cfg(target_os = "linux")]
-use tokio::net::TcpStream;
 
 /// Bytes of one sender on their way to the other side.
 pub(super) struct Direction {
@@ -191,13 +189,11 @@ impl Direction {
 
     /// Takes what the sender has, and says how much that was. Nothing is between when it is called.
     fn read(&mut self, cx: &mut Context<'_>, from: &mut Stream) -> Poll<usize> {
-        #[cfg(target_os = "linux")]
         if self.splice
             && self.bulk.is_bulk()
-            && let Some(tcp) = from.as_tcp()
-            && let Some(pipe) = Pipe::take()
+            && let Some(poll) = self.read_to_pipe(cx, from)
         {
-            return self.read_to_pipe(cx, tcp, pipe);
+            return poll;
         }
         self.read_to_memory(cx, from)
     }
@@ -215,9 +211,11 @@ impl Direction {
         Poll::Ready(read)
     }
 
+    /// None where there is no pipe to be had.
     #[cfg(target_os = "linux")]
-    fn read_to_pipe(&mut self, cx: &mut Context<'_>, from: &TcpStream, mut pipe: Pipe) -> Poll<usize> {
-        match pipe.poll_fill(cx, from) {
+    fn read_to_pipe(&mut self, cx: &mut Context<'_>, from: &Stream) -> Option<Poll<usize>> {
+        let mut pipe = Pipe::take()?;
+        let poll = match pipe.poll_fill(cx, from.as_tcp()?) {
             Poll::Pending => {
                 pipe.give_back();
                 Poll::Pending
@@ -241,7 +239,13 @@ impl Direction {
                 }
                 Poll::Ready(0)
             }
-        }
+        };
+        Some(poll)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_to_pipe(&mut self, _: &mut Context<'_>, _: &Stream) -> Option<Poll<usize>> {
+        None
     }
 
     fn note(&mut self, read: usize) {

@@ -1,6 +1,7 @@
 //! How a connection to an upstream proxy is made ready: directly or through another one, TLS, greeting, authentication.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use keepwarm_transport::{
     tcp::TcpOptions,
     tls::{RootsError, TlsRoots},
 };
+use parking_lot::Mutex;
 use tokio::{io::AsyncReadExt as _, time::Instant as Clock};
 
 use super::ahead::{Ahead, Pipelining};
@@ -29,6 +31,8 @@ pub(crate) struct Dialer {
     step: AtomicU64,
     /// The shortest TCP handshake, in microseconds; 0 before the first.
     round_trip: AtomicU64,
+    /// Where the first proxy was last reached.
+    peer: Mutex<Option<IpAddr>>,
 }
 
 /// What one dialer is made of.
@@ -59,12 +63,18 @@ impl Dialer {
             ahead: Ahead::new(most, *pipeline),
             step: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
+            peer: Mutex::new(None),
         })
     }
 
     /// The shortest round trip to the first proxy; zero before the first.
     pub(super) fn round_trip(&self) -> Duration {
         Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    /// The address of the first proxy, once it was reached.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        *self.peer.lock()
     }
 
     /// A connection that waits for a destination.
@@ -144,21 +154,19 @@ impl Dialer {
 
     async fn open(&self, deadline: Instant) -> Result<ProxyStream, Error> {
         let (resolver, options) = (&*self.resolver, TcpOptions::default());
-        let (stream, round_trip) = match &self.through {
-            None => {
-                let (stream, trace) = self.proxy.open(resolver, &options, deadline).await?;
-                (stream, trace.connect)
-            }
+        let (stream, trace) = match &self.through {
+            None => self.proxy.open(resolver, &options, deadline).await?,
             Some(first) => {
                 let opened = self.proxy.open_through(first, resolver, &options, deadline).await;
                 let (stream, trace) = opened.map_err(|error| match error.hop {
                     Hop::First => super::of_chain(&format!("connect to {}", self.proxy.proxy()), error.error),
                     Hop::Second => error.error,
                 })?;
-                (stream, trace.first.connect)
+                (stream, trace.first)
             }
         };
-        keep_least(&self.round_trip, round_trip);
+        keep_least(&self.round_trip, trace.connect);
+        *self.peer.lock() = Some(trace.peer.ip());
         Ok(stream)
     }
 }

@@ -1,7 +1,6 @@
 //! Over loopback, with a SOCKS5 client's side of RFC 1928 section 7 of its own.
 
 mod ends;
-mod interop;
 mod isolation;
 mod limits;
 mod relays;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{
     GREETING, Names, Running, broken, connect, connect_name, destination, echo, expect, listen, nobody, open, pair,
-    reply, rest, target,
+    reply, rest, target, within,
 };
 
 #[tokio::test]
@@ -71,6 +71,30 @@ async fn associations_that_are_not_offered_are_said_to_be_so() {
     let mut client = running.client().await;
     client.write_all(&[GREETING, &[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]].concat()).await.unwrap();
     assert_eq!(rest(&mut client).await, [&[5, 0], &reply(7)[..]].concat());
+}
+
+#[tokio::test]
+async fn an_association_carries_datagrams_as_long_as_its_connection() {
+    let echo = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let destination = echo.local_addr().unwrap();
+    let running = Running::start(open());
+    let mut client = running.client().await;
+    client.write_all(&[GREETING, &[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]].concat()).await.unwrap();
+    expect(&mut client, &[5, 0, 5, 0, 0, 1, 127, 0, 0, 1]).await;
+    let port = client.read_u16().await.unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let head = [&[0, 0, 0, 1, 127, 0, 0, 1][..], &destination.port().to_be_bytes()].concat();
+    socket.send_to(&[&head[..], b"ping"].concat(), ("127.0.0.1", port)).await.unwrap();
+    let mut buffer = [0; 64];
+    let (length, from) = within(echo.recv_from(&mut buffer)).await.unwrap();
+    assert_eq!(&buffer[..length], b"ping");
+    echo.send_to(b"pong", from).await.unwrap();
+    let length = within(socket.recv(&mut buffer)).await.unwrap();
+    assert_eq!(buffer[..length], [&head[..], b"pong"].concat());
+    assert_eq!(running.watch.udp().associations, 1);
+    drop(client);
+    running.until(|stats| stats.clients == 0).await;
+    assert_eq!(running.watch.udp().associations, 0);
 }
 
 #[tokio::test]

@@ -130,6 +130,9 @@ section! {
         /// ssh:// only, and required there: the server's key as `ssh-keygen -l` shows it ("SHA256:..."), or a file in the format of
         /// known_hosts; relative paths start at this file.
         host_key: Text,
+        /// ssh:// only: tunnels over one session at a time, 1 to 64. More of them need fewer sessions, and a client that stops reading
+        /// holds up the others of its session.
+        channels: Count<1, 64>,
     }
 }
 

@@ -102,12 +102,12 @@ impl Check<'_> {
     ) -> Option<UpstreamKind> {
         match &address.value.0 {
             Address::Direct => {
-                let keys = ["username", "password", "password_file", "through", "key", "host_key"];
+                let keys = ["username", "password", "password_file", "through", "key", "host_key", "channels"];
                 self.no_meaning(spec, &keys, address, "this machine itself", "remove it, or name a proxy in `address`");
                 Some(UpstreamKind::Direct)
             }
             Address::Proxy(proxy) => {
-                self.no_meaning(spec, &["key", "host_key"], address, "not an SSH server", "remove it");
+                self.no_meaning(spec, &["key", "host_key", "channels"], address, "not an SSH server", "remove it");
                 let login = if proxy.protocol == ProxyProtocol::Socks5 { Login::Socks } else { Login::Basic };
                 let credential = self.credential(spec, address, proxy.credential.as_ref(), login, base);
                 Some(UpstreamKind::Proxy(Arc::new(Proxy { credential, ..proxy.clone() })))
@@ -116,13 +116,23 @@ impl Check<'_> {
                 let known = self.credential(spec, address, credential.as_ref(), Login::Ssh, base);
                 let (key, host_key) = (self.ssh_key(spec, base), self.host_key(spec, address, base));
                 self.ssh_login(spec, address, known.as_ref());
+                self.has_ssh(address);
                 let Credential { user, password } = known?;
                 // Where there is a key, there is no password, not an empty one.
                 let password = Some(password).filter(|password| !password.is_empty());
                 let host_key = host_key?;
                 let (host, port) = (host.clone(), *port);
-                Some(UpstreamKind::Ssh(Arc::new(SshConfig { host, port, user, key, password, host_key })))
+                let channels = count(spec.channels.as_ref(), SshConfig::CHANNELS);
+                Some(UpstreamKind::Ssh(Arc::new(SshConfig { host, port, user, key, password, host_key, channels })))
             }
+        }
+    }
+
+    fn has_ssh(&mut self, address: &At<TunnelAddress>) {
+        if !cfg!(feature = "ssh") {
+            let title = "`tunnel.upstream.address` is an SSH server, and this build has no SSH";
+            let help = "build with `--features ssh`, or name a SOCKS5 or HTTP proxy";
+            self.faults.push(Fault::error(address.span.clone(), title).help(help));
         }
     }
 
@@ -142,6 +152,7 @@ impl Check<'_> {
             ("through", spec.through.as_ref().map(|at| &at.span)),
             ("key", spec.key.as_ref().map(|at| &at.span)),
             ("host_key", spec.host_key.as_ref().map(|at| &at.span)),
+            ("channels", spec.channels.as_ref().map(|at| &at.span)),
         ];
         for (key, span) in spans.iter().filter(|(key, _)| keys.contains(key)) {
             if let Some(span) = span {
