@@ -101,6 +101,9 @@ pub struct ConnectOptions {
     /// The first bytes for the destination, where they are known already: they have been written when the tunnel is handed out. A
     /// tunnel that fails after that is not tried again.
     pub payload: Bytes,
+    /// Whether it is for somebody who is not on this machine: what listens on loopback here is then not reached directly, unless a rule
+    /// names the destination. Default false.
+    pub remote: bool,
 }
 
 /// How a tunnel came about.
@@ -256,6 +259,17 @@ impl Connector {
         }
     }
 
+    /// Whether this machine may connect to, or send to, this address of a destination itself, by the rules and by who asks.
+    pub(crate) fn allows(&self, target: &Target, ip: std::net::IpAddr, remote: bool) -> bool {
+        self.inner.rules.allows(target, ip, remote)
+    }
+
+    /// Whether this machine may come to connect to a destination itself.
+    pub(crate) fn is_direct(&self, target: &Target) -> bool {
+        let route = self.inner.routes.find(self.inner.rules.decide(target).via);
+        route.is_some_and(|route| route.members.iter().any(|&index| self.inner.upstreams[index].is_direct()))
+    }
+
     /// Looks up what this machine connects to itself.
     pub(crate) fn resolver(&self) -> &Arc<dyn Resolve> {
         &self.inner.resolver
@@ -280,14 +294,15 @@ impl Inner {
         self: &Arc<Self>,
         target: &Target,
         route: &Route,
-        ConnectOptions { deadline, payload }: ConnectOptions,
+        ConnectOptions { deadline, payload, remote }: ConnectOptions,
         start: Clock,
     ) -> Result<Tunnel, Error> {
         if let Some(tunnel) = self.make_of_ready(target, route, &payload, start).await? {
             return Ok(tunnel);
         }
         let by = |limit: Duration, since: Clock| {
-            let own = since + limit;
+            // A time without an end is one that is far away.
+            let own = since.checked_add(limit).unwrap_or_else(|| since + FAR);
             deadline.map_or(own, |deadline| own.min(deadline.into()))
         };
         let permit = self.permits.acquire(target, by(self.config.acquire_timeout, start)).await;
@@ -295,7 +310,7 @@ impl Inner {
         let begun = Clock::now();
         self.counters.waits.lock().record(begun - start);
         let (upstream, reached) =
-            self.reach(target, route, &payload, by(self.config.timeout, begun).into_std()).await?;
+            self.reach(target, route, &payload, remote, by(self.config.timeout, begun).into_std()).await?;
         let trace = Trace {
             upstream: Arc::clone(upstream.name()),
             spare: reached.spare,
@@ -341,15 +356,17 @@ impl Inner {
         target: &Target,
         route: &Route,
         payload: &[u8],
+        remote: bool,
         deadline: Instant,
     ) -> Result<(Arc<Upstream>, Reached), Error> {
+        let may = |ip| self.rules.allows(target, ip, remote);
         let order = route.order(&self.upstreams, &self.config, Clock::now().into_std());
         let (mut tries, mut last) = (0, None);
         let mut silent: Vec<(usize, keepwarm_transport::error::Error)> = Vec::new();
         for (position, &index) in order.iter().enumerate() {
             let upstream = &self.upstreams[index];
             let left = order.len() - position;
-            let missed = match upstream.reach(target, payload, share(deadline, left)).await {
+            let missed = match upstream.reach(target, payload, &may, share(deadline, left)).await {
                 Ok(reached) => {
                     // Where one of a group gets through, the silence of those before it was their own.
                     silent.iter().for_each(|(index, error)| self.upstreams[*index].blame(error));
@@ -390,7 +407,7 @@ impl Inner {
                 let begun = Clock::now();
                 let deadline = (begun + inner.config.timeout.min(AHEAD_WITHIN)).into_std();
                 // Nobody asked for it: a failure is found out again by whoever does.
-                let Ok((upstream, reached)) = inner.reach(&target, route, &[], deadline).await else { return };
+                let Ok((upstream, reached)) = inner.reach(&target, route, &[], true, deadline).await else { return };
                 inner.counters.ahead.fetch_add(1, Ordering::Relaxed);
                 let trace = Trace {
                     upstream: Arc::clone(upstream.name()),
@@ -464,6 +481,9 @@ const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A tunnel that was given back is closed when nobody wants it by then.
 const CLEAN_FOR: Duration = Duration::from_secs(30);
+
+/// Further away than anything that is waited for.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How often those are looked through.
 const SWEEP: Duration = Duration::from_secs(1);

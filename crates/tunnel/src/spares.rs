@@ -43,6 +43,8 @@ pub(crate) struct Spares {
     lead: AtomicU64,
     /// Age at which spares are replaced, in microseconds.
     limit: AtomicU64,
+    /// Age of a spare that was silent, while it may have been an accident.
+    silence: Mutex<Option<Duration>>,
 }
 
 /// A connection that is ready to be asked for a destination.
@@ -83,6 +85,7 @@ impl Spares {
             max: config.spares_max,
             lead: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            silence: Mutex::new(None),
         }
     }
 
@@ -153,7 +156,29 @@ impl Spares {
 
     /// A spare that had waited for so long was dead when it was used.
     pub(crate) fn stale(&self, idle_for: Duration) {
+        self.silence.lock().take();
         self.host.stale(idle_for);
+    }
+
+    /// A spare that had waited for so long said nothing, while a fresh connection got an answer. Once is an accident, of the proxy or of
+    /// the destination; twice without a spare of that age that worked in between is a proxy that forgets them.
+    pub(crate) fn silent(&self, idle_for: Duration) {
+        let mut silence = self.silence.lock();
+        match silence.take() {
+            Some(before) => {
+                drop(silence);
+                self.host.stale(before.min(idle_for));
+            }
+            None => *silence = Some(idle_for),
+        }
+    }
+
+    /// A spare that had waited for so long worked.
+    pub(crate) fn worked(&self, idle_for: Duration) {
+        let mut silence = self.silence.lock();
+        if silence.is_some_and(|suspected| idle_for >= suspected) {
+            *silence = None;
+        }
     }
 
     /// Adapts the number that is kept to what was seen of late. To be called every second or so.

@@ -50,6 +50,8 @@ pub(crate) struct Upstream {
     live: AtomicUsize,
     counters: Counters,
     connect_timeout: Duration,
+    /// When it last said that it carries no datagrams.
+    udp_declined: Mutex<Option<Instant>>,
 }
 
 /// How destinations are reached.
@@ -136,6 +138,7 @@ impl Upstream {
             live: AtomicUsize::new(0),
             counters: Counters::default(),
             connect_timeout: pool.connect_timeout,
+            udp_declined: Mutex::new(None),
         })
     }
 
@@ -163,11 +166,18 @@ impl Upstream {
     }
 
     /// Connects to `target`. `payload` has been written when this returns.
-    pub(crate) async fn reach(&self, target: &Target, payload: &[u8], deadline: Instant) -> Result<Reached, Missed> {
+    /// `may` says which addresses this machine may connect to itself.
+    pub(crate) async fn reach(
+        &self,
+        target: &Target,
+        payload: &[u8],
+        may: &(dyn Fn(IpAddr) -> bool + Sync),
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
         let start = Clock::now();
         self.vitals.asked(start.into_std());
         let reached = match &self.way {
-            Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
+            Way::Direct(resolver) => direct(&**resolver, target, may, deadline).await,
             Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
             #[cfg(feature = "ssh")]
             Way::Ssh(sessions) => self.over_ssh(sessions, target, deadline).await,
@@ -200,7 +210,10 @@ impl Upstream {
         let age = taken.idle_for;
         let mut first = pin!(over(taken, target, deadline));
         let silent = match tokio::time::timeout(self.patience(), &mut first).await {
-            Ok(Ok(reached)) => return Ok(reached),
+            Ok(Ok(reached)) => {
+                spares.worked(age);
+                return Ok(reached);
+            }
             Ok(Err(error)) if is_dead(&error) => false,
             Ok(Err(error)) => return Err(Missed::new(error, 1)),
             Err(_) => true,
@@ -224,7 +237,7 @@ impl Upstream {
             },
             reached = &mut second => match reached {
                 Ok(reached) => {
-                    spares.stale(age);
+                    spares.silent(age);
                     Ok(reached)
                 }
                 Err(missed) if missed.blame == Blame::Destination && !missed.error.is_timeout() => Err(missed),
@@ -296,6 +309,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it said of late that it carries no datagrams.
+    pub(crate) fn declines_udp(&self, now: Instant) -> bool {
+        self.udp_declined.lock().is_some_and(|at| now.saturating_duration_since(at) < UDP_DECLINED)
+    }
+
     /// A relay for datagrams: its control connection, and where it listens.
     pub(crate) async fn associate(&self, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
         let unsupported = || {
@@ -317,6 +335,9 @@ impl Upstream {
         };
         if let Err(error) = &associated {
             self.vitals.judge(error);
+            if Blame::of(error) == Blame::Declined {
+                *self.udp_declined.lock() = Some(Clock::now().into_std());
+            }
         }
         associated
     }
@@ -401,7 +422,12 @@ impl Upstream {
 }
 
 /// This machine connects itself.
-async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+async fn direct(
+    resolver: &dyn Resolve,
+    target: &Target,
+    may: &(dyn Fn(IpAddr) -> bool + Sync),
+    deadline: Instant,
+) -> Result<Reached, Missed> {
     let missed = |error| Missed::new(error, 1);
     let host = target.host();
     let ips = match literal(&host) {
@@ -413,7 +439,16 @@ async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> R
             resolving.unwrap_or_else(late).map_err(missed)?
         }
     };
-    let addresses: Vec<_> = ips.into_iter().map(|ip| (ip, target.port()).into()).collect();
+    let addresses: Vec<_> = ips.into_iter().filter(|ip| may(*ip)).map(|ip| (ip, target.port()).into()).collect();
+    if addresses.is_empty() {
+        let happened = "a rule forbids every address of it";
+        return Err(missed(Error::new(
+            ErrorKind::ProxyDenied,
+            Phase::Connect,
+            format!("connect to {target}"),
+            happened,
+        )));
+    }
     let (stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
     Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1, sent: false })
 }
@@ -507,6 +542,9 @@ impl fmt::Debug for Upstream {
         f.debug_struct("Upstream").field("name", &self.config.name).finish_non_exhaustive()
     }
 }
+
+/// For how long an upstream that does not carry datagrams comes after those that may.
+const UDP_DECLINED: Duration = Duration::from_secs(300);
 
 /// Round trips below this are too short to tell an answer from what was there before.
 const ROUND_TRIP_MIN: Duration = Duration::from_millis(2);
