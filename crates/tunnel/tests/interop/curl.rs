@@ -58,8 +58,12 @@ async fn curl_at_many_at_a_time_waits_in_order_and_loses_nothing() {
     for scheme in ["socks5h", "http"] {
         let address = format!("{scheme}://{}", gateway.address);
         let many = format!("http://plain.test:{}/bytes/[20000-20039]", gateway.plain.port());
+        // Kept connections would be ten idle ones that the other thirty wait for.
+        let close = ["-H", "Connection: close"];
         let options = ["-Z", "--parallel-immediate", "--parallel-max", "40", "--fail", "-o", "/dev/null", "-w"];
-        let told = curl(&program, &["--proxy", &address], &[&options[..], &["%{http_code} ", &many]].concat()).await;
+        let told =
+            curl(&program, &["--proxy", &address], &[&options[..], &["%{http_code} "], &close, &[&many]].concat())
+                .await;
         assert_eq!(told.text(), "200 ".repeat(40), "{scheme}");
     }
     let most = gateway.proxy.counters().destinations[&format!("plain.test:{}", gateway.plain.port())];
@@ -81,15 +85,10 @@ async fn curl_says_who_asks() {
             is_whole(curl(&program, &[&proxy[..], &["--proxy-user", &right]].concat(), &asked).await);
             for wrong in [&["--proxy-user", "ann:wrong"][..], &["--proxy-user", "eve:p"], &[]] {
                 let ran = curl(&program, &[&proxy[..], wrong].concat(), &asked).await;
-                // 97: the SOCKS handshake; 56: CONNECT; 22: the status of a plain request.
-                let expected = if scheme == "socks5h" {
-                    97
-                } else if url.starts_with("https") {
-                    56
-                } else {
-                    22
-                };
-                assert_eq!((ran.code, ran.output.len()), (Some(expected), 0), "{scheme} {wrong:?}: {}", ran.errors);
+                // 97: the SOCKS handshake; 22 and 56: a status, of CONNECT or of a plain request.
+                let codes = if scheme == "socks5h" { [97, 97] } else { [22, 56] };
+                let is_told = ran.code.is_some_and(|code| codes.contains(&code));
+                assert!(is_told && ran.output.is_empty(), "{scheme} {url} {wrong:?}: {ran:?}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use keepwarm_tunnel::{ErrorKind, Side};
+use keepwarm_tunnel::{ErrorKind, Side, config::UpstreamKind};
 
 use super::{
     MS, SECOND,
@@ -36,6 +36,11 @@ async fn tinyproxy(more: &str) -> Option<Daemon> {
     Daemon::start("tinyproxy", "tinyproxy", arguments).await
 }
 
+/// One that ends a tunnel in both directions as soon as one has ended, as microsocks and tinyproxy do.
+async fn outside_of_whole(kind: UpstreamKind) -> Outside {
+    Outside { half_closes: false, ..Outside::start(kind).await }
+}
+
 /// Tunnels, restarts, and a destination where nobody is.
 async fn fares(outside: &Outside, daemon: &mut Daemon, refused: ErrorKind) {
     outside.carries().await;
@@ -48,7 +53,7 @@ async fn fares(outside: &Outside, daemon: &mut Daemon, refused: ErrorKind) {
 }
 
 /// A wrong password is told as what it is, and is our fault.
-async fn knows_nobody(kind: keepwarm_tunnel::config::UpstreamKind) {
+async fn knows_nobody(kind: UpstreamKind) {
     let outside = Outside::start(kind).await;
     let error = outside.proves(0, 10).await.unwrap_err();
     println!("{error}");
@@ -60,9 +65,9 @@ async fn knows_nobody(kind: keepwarm_tunnel::config::UpstreamKind) {
 #[tokio::test]
 async fn microsocks_carries_tunnels_and_comes_back() {
     let Some(mut plain) = microsocks("").await else { return };
-    fares(&Outside::start(socks(&plain, "")).await, &mut plain, ErrorKind::Refused).await;
+    fares(&outside_of_whole(socks(&plain, "")).await, &mut plain, ErrorKind::Refused).await;
     let Some(mut known) = microsocks("-u ann -P p@ss:w").await else { return };
-    fares(&Outside::start(socks(&known, "ann:p%40ss%3Aw@")).await, &mut known, ErrorKind::Refused).await;
+    fares(&outside_of_whole(socks(&known, "ann:p%40ss%3Aw@")).await, &mut known, ErrorKind::Refused).await;
     knows_nobody(socks(&known, "ann:wrong@")).await;
 }
 
@@ -89,10 +94,10 @@ async fn tinyproxy_carries_tunnels_and_comes_back() {
     // It answers a destination that refuses with 500, as it does its own troubles.
     let Some(mut plain) = tinyproxy("Timeout 60").await else { return };
     let url = format!("127.0.0.1:{}", plain.port);
-    fares(&Outside::start(proxy(&format!("http://{url}"))).await, &mut plain, ErrorKind::HostUnreachable).await;
+    fares(&outside_of_whole(proxy(&format!("http://{url}"))).await, &mut plain, ErrorKind::HostUnreachable).await;
     let Some(mut known) = tinyproxy("Timeout 60\nBasicAuth ann p4ss").await else { return };
     let url = format!("127.0.0.1:{}", known.port);
-    let outside = Outside::start(proxy(&format!("http://ann:p4ss@{url}"))).await;
+    let outside = outside_of_whole(proxy(&format!("http://ann:p4ss@{url}"))).await;
     fares(&outside, &mut known, ErrorKind::HostUnreachable).await;
 }
 
@@ -113,7 +118,7 @@ async fn the_idle_limits_of_dante_and_tinyproxy_are_learned_without_a_failure() 
     let (Some(dante), Some(tiny)) = (dante("timeout.negotiate: 2").await, tinyproxy("Timeout 2").await) else { return };
     let outside = [
         Outside::start(socks(&dante, "")).await,
-        Outside::start(proxy(&format!("http://127.0.0.1:{}", tiny.port))).await,
+        outside_of_whole(proxy(&format!("http://127.0.0.1:{}", tiny.port))).await,
     ];
     let sparse = outside.iter().map(|outside| async {
         let limit = tokio::time::Instant::now() + 20 * SECOND;

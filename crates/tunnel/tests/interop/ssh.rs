@@ -75,10 +75,17 @@ async fn ssh_d_carries_tunnels_and_comes_back() {
     let outside = Outside::start(socks(&ssh, "")).await;
     outside.carries().await;
     outside.restarts(&mut ssh).await;
-    // It says yes before it has asked its server, and then closes: nothing that we could tell the client.
-    let mut tunnel = outside.connector.connect(&outside.nobody()).await.unwrap();
-    assert_eq!(tokio::io::AsyncReadExt::read(&mut tunnel, &mut [0]).await.unwrap(), 0);
-    drop(tunnel);
+    let before = outside.stats();
+    for _ in 0..10 {
+        outside.full().await;
+        let error = outside.connector.connect(&outside.nobody()).await.unwrap_err();
+        println!("{error}");
+    }
+    let stats = outside.stats();
+    println!("{before:?}\n{stats:?}");
+    println!("limit {:?}", stats.spares.as_ref().unwrap().pool.idle_limit);
+    outside.full().await;
+    outside.proves(0, 1000).await.unwrap();
     outside.check().await;
 }
 
