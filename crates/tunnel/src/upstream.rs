@@ -206,9 +206,9 @@ impl Upstream {
             Err(_) => true,
         };
         if !silent {
-            spares.stale(age);
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
-            return self.fresh(spares, target, deadline).await;
+            let reached = self.fresh(spares, target, deadline).await;
+            return learn(spares, age, reached);
         }
         // The proxy may have forgotten it, or the destination may be slow: whichever answers first is right.
         self.counters.hedged.fetch_add(1, Ordering::Relaxed);
@@ -216,10 +216,7 @@ impl Upstream {
         tokio::select! {
             reached = &mut first => match reached {
                 Ok(reached) => Ok(Reached { tries: 2, ..reached }),
-                Err(error) if is_dead(&error) => {
-                    spares.stale(age);
-                    second.await
-                }
+                Err(error) if is_dead(&error) => learn(spares, age, second.await),
                 Err(error) => Err(Missed::new(error, 2)),
             },
             reached = &mut second => match reached {
@@ -454,6 +451,15 @@ async fn write(reached: &mut Reached, payload: &[u8], target: &Target, deadline:
         Err(_) => Error::timed_out(Phase::Write, format!("write to {target}"), Duration::ZERO),
     };
     Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true, asked: true })
+}
+
+/// A spare of this age was dead, and a fresh connection fared as told. Where that has ended as well, it was not the age: the proxy is
+/// down, or closes where others reply that they cannot reach the destination, as `ssh -D` does.
+fn learn(spares: &Spares, age: Duration, fresh: Result<Reached, Missed>) -> Result<Reached, Missed> {
+    if !fresh.as_ref().is_err_and(|missed| is_dead(&missed.error)) {
+        spares.stale(age);
+    }
+    fresh
 }
 
 /// Whether a spare was dead: it ended, or said something that is no answer. A refusal is one.

@@ -30,7 +30,7 @@ async fn wget_downloads_and_uploads() {
 
 #[tokio::test]
 async fn nc_carries_bytes_by_every_protocol() {
-    let Some(nc) = Program::find("nc", "netcat-openbsd") else { return };
+    let Some(nc) = Program::find("nc.openbsd", "netcat-openbsd") else { return };
     let gateway = Gateway::open().await;
     let (address, port) = (gateway.address.to_string(), gateway.echo.addr(0).port().to_string());
     // Its SOCKS4 takes addresses alone.
@@ -44,7 +44,8 @@ async fn nc_carries_bytes_by_every_protocol() {
 
 #[tokio::test]
 async fn ssh_reaches_its_server_through_nc() {
-    let (Some(nc), Some(client)) = (Program::find("nc", "netcat-openbsd"), Program::find("ssh", "openssh-client"))
+    let (Some(nc), Some(client)) =
+        (Program::find("nc.openbsd", "netcat-openbsd"), Program::find("ssh", "openssh-client"))
     else {
         return;
     };
@@ -72,7 +73,7 @@ async fn proxychains_leads_curl_and_nc_through() {
     let (Some(chains), Some(curl), Some(nc)) = (
         Program::find("proxychains4", "proxychains4"),
         Program::find("curl", "curl"),
-        Program::find("nc", "netcat-openbsd"),
+        Program::find("nc.openbsd", "netcat-openbsd"),
     ) else {
         return;
     };

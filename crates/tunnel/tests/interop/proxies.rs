@@ -1,8 +1,12 @@
 //! Proxies from Debian as upstreams: microsocks, dante, tinyproxy.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use keepwarm_tunnel::{ErrorKind, Side, config::UpstreamKind};
+use keepwarm_transport::proxy::Proxy;
+use keepwarm_tunnel::{
+    ErrorKind, Side,
+    config::{UpstreamConfig, UpstreamKind},
+};
 
 use super::{
     MS, SECOND,
@@ -110,6 +114,24 @@ async fn tinyproxy_knows_nobody_with_a_wrong_password() {
     println!("{error}");
     assert_eq!((error.kind(), error.side()), (ErrorKind::Upstream, Side::Local), "{error}");
     assert!(error.to_string().contains("password") && !error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn proxies_of_two_makers_are_chained_and_have_spares() {
+    let (Some(micro), Some(dante), Some(tiny)) =
+        (microsocks("-u ann -P s3cret").await, dante("").await, tinyproxy("Timeout 60").await)
+    else {
+        return;
+    };
+    let url = |start: &str, daemon: &Daemon| Proxy::parse(&format!("{start}127.0.0.1:{}", daemon.port)).unwrap().into();
+    let (micro, tiny) = (url("socks5://ann:s3cret@", &micro), url("http://", &tiny));
+    for (first, second) in [(&micro, &tiny), (&tiny, &micro), (&url("socks5://", &dante), &tiny)] {
+        let mut exit = UpstreamConfig::new("exit", UpstreamKind::Proxy(Arc::clone(second)));
+        exit.through = Some(Arc::clone(first));
+        let outside = Outside { half_closes: false, ..Outside::start_with(exit).await };
+        outside.carries().await;
+        outside.check().await;
+    }
 }
 
 /// The proxies close what says nothing for 2 s. Clients come all the while, and notice nothing.

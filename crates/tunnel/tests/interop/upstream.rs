@@ -40,9 +40,13 @@ pub(crate) fn proxy(url: &str) -> UpstreamKind {
 
 impl Outside {
     pub(crate) async fn start(kind: UpstreamKind) -> Outside {
-        let has_spares = matches!(kind, UpstreamKind::Proxy(_));
+        Outside::start_with(UpstreamConfig::new("exit", kind)).await
+    }
+
+    pub(crate) async fn start_with(exit: UpstreamConfig) -> Outside {
+        let has_spares = matches!(exit.kind, UpstreamKind::Proxy(_));
         let config = TunnelConfig {
-            upstreams: vec![UpstreamConfig::new("exit", kind)],
+            upstreams: vec![exit],
             default: Via::Upstream("exit".into()),
             pool: PoolConfig { spares: SPARES, spares_min: SPARES, ..PoolConfig::default() },
             timeout: 10 * SECOND,
