@@ -3,6 +3,8 @@
 //! The faults are the config's business; this says where clients come in, whom their queries and tunnels go to and which hosts are
 //! kept warm.
 
+mod tunnel;
+
 use std::{
     io::{self, IsTerminal as _},
     path::Path,
@@ -10,8 +12,6 @@ use std::{
 
 use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
 use keepwarm_https::config::{HttpVersions, HttpsConfig, OriginConfig};
-
-mod tunnel;
 
 use crate::{
     cli::{CheckArgs, Exit, complain, print},

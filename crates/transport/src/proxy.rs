@@ -159,7 +159,7 @@ impl Proxy {
     /// The stream to an `https://` proxy is one that a [`ProxyDialer`] has opened.
     ///
     /// # Errors
-    /// What [`Error::is_proxy`] tells, [`ErrorKind::ProxyAuth`](crate::error::ErrorKind::ProxyAuth) where it does not accept the
+    /// What [`Error::is_proxy`] tells, [`ErrorKind::ProxyAuth`] where it does not accept the
     /// credential or wants one.
     ///
     /// # Cancel safety

@@ -24,12 +24,13 @@ fn kind(error: &TransportError) -> ErrorKind {
         Kind::Unreachable | Kind::BadGateway | Kind::Reset | Kind::Eof => ErrorKind::HostUnreachable,
         Kind::NetworkUnreachable | Kind::NetworkDown => ErrorKind::NetworkUnreachable,
         Kind::Resolve => ErrorKind::Resolve,
-        Kind::TimedOut(Phase::Proxy) => ErrorKind::Upstream,
+        Kind::Proxy | Kind::ProxyAuth | Kind::ProxyGeneral | Kind::HostKey | Kind::TimedOut(Phase::Proxy) => {
+            ErrorKind::Upstream
+        }
         Kind::TimedOut(_) => ErrorKind::TimedOut,
         Kind::ProxyDenied => ErrorKind::Forbidden,
         Kind::AddressType => ErrorKind::AddressType,
         Kind::ProxyUnsupported => ErrorKind::Unsupported,
-        Kind::Proxy | Kind::ProxyAuth | Kind::ProxyGeneral => ErrorKind::Upstream,
         Kind::Cancelled => ErrorKind::Closed,
         _ if error.side() == Side::Upstream => ErrorKind::Upstream,
         _ => ErrorKind::Local,

@@ -215,8 +215,7 @@ impl Spares {
         let tried = || format!("connect to upstream {}", self.name);
         let other = |text: String| Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), text);
         match error {
-            AcquireError::Dial(error) => error.0.clone(),
-            AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
+            AcquireError::Dial(error) | AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
             AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
             AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
             AcquireError::Closed | AcquireError::Paused => {

@@ -139,8 +139,7 @@ impl Sessions {
     fn failed(&self, error: &AcquireError<DialFailed>) -> Error {
         let tried = || format!("connect to upstream {}", self.name);
         match error {
-            AcquireError::Dial(error) => error.0.clone(),
-            AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
+            AcquireError::Dial(error) | AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
             AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
             AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
             other => Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), other.to_string()),

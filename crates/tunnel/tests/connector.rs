@@ -1,5 +1,7 @@
 //! Tunnels through proxies that misbehave, to destinations whose bytes prove whose they are.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 #[path = "connector/ahead.rs"]
 mod ahead;
 #[path = "connector/crossed.rs"]

@@ -1,5 +1,7 @@
 //! HTTP on a server's listeners: what the listeners make of it, and what is shown of it. The proxy itself is tested beside its code.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use keepwarm_transport::resolve::Fixed;
@@ -145,6 +147,7 @@ async fn what_goes_wrong_is_counted() {
         let stats = server.watch.stats();
         assert_eq!(stats.handshakes_failed(HandshakeFailure::User), 1);
         assert_eq!(stats.handshakes_failed(HandshakeFailure::Malformed), 1);
+        assert_eq!(stats.handshakes_failed(HandshakeFailure::Gone), 0);
         assert_eq!(stats.tunnels_failed(ErrorKind::Refused), 1);
         assert_eq!(server.stop().await, 0);
     })

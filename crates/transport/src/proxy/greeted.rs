@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{Instant as Clock, timeout_at},
 };
@@ -96,17 +96,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
             Ok(Err(failure)) => Err(failure.into_error(tried())),
             Err(_) => Err(Error::timed_out(Phase::Proxy, tried(), start.elapsed())),
         }
-    }
-
-    /// Waits until the proxy closes the connection, or says something although it was asked nothing. The connection is then of no use.
-    ///
-    /// Works on TLS as well, whose own messages may come at any time and do not end the wait.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped before it is done.
-    pub async fn spoilt(&mut self) {
-        // Whatever it is: a byte, the end or an error.
-        let _ = self.stream.read(&mut [0]).await;
     }
 }
 

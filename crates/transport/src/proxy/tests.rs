@@ -21,6 +21,11 @@ fn proxy(url: &str) -> Proxy {
     Proxy::parse(url).unwrap()
 }
 
+/// Waits for whatever comes of a connection that waits: a byte, the end or an error.
+async fn spoilt<S: AsyncRead + Unpin>(greeted: &mut Greeted<S>) {
+    let _ = greeted.stream_mut().read(&mut [0]).await;
+}
+
 fn target() -> Target {
     Target::new("tiles.example", 443).unwrap()
 }

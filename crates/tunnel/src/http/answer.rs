@@ -20,7 +20,6 @@ pub(super) struct Out {
     stage: Stage,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all answers are an origin's: a box for each would cost more")]
 enum Kind {
     Origin {
         body: Incoming,

@@ -34,9 +34,8 @@ pub(super) fn read(method: &Method, uri: &Uri) -> Result<Ask, Refusal> {
 }
 
 fn connect(uri: &Uri) -> Result<Ask, Refusal> {
-    let authority = match (uri.scheme(), uri.authority(), uri.path_and_query()) {
-        (None, Some(authority), None) => authority,
-        _ => return Err(Refusal::request("CONNECT wants HOST:PORT and nothing else (RFC 9112 section 3.2.3)")),
+    let (None, Some(authority), None) = (uri.scheme(), uri.authority(), uri.path_and_query()) else {
+        return Err(Refusal::request("CONNECT wants HOST:PORT and nothing else (RFC 9112 section 3.2.3)"));
     };
     let (host, port) = split(authority)?;
     let Some(port) = port else {

@@ -4,13 +4,17 @@ use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, time::Durat
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Version};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{Request, Response, Version};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
-use super::{Session, client_io::ClientIo, exchange::Desk, tunnel::Next};
+use super::{Session, answer::Out, client_io::ClientIo, exchange::Desk, stage::Stage, tunnel::Next};
 use crate::server::{HandshakeFailure, Shared, closed};
 
 /// What is left when HTTP has ended with a change of protocol.
@@ -30,11 +34,9 @@ pub(super) async fn serve(
     session: Arc<Session>,
 ) -> Option<Changed<'_>> {
     let config = shared.connector.config();
-    let (head_max, idle_timeout) = (config.handshake_timeout, config.idle_timeout);
     let (first, held) = split(first);
     let is_held = !held.is_empty();
     let desk = Desk { session: session.clone(), shared, held: Mutex::new(held), next: Mutex::default() };
-    let mut closing = shared.closing.subscribe();
     let service = service_fn(|request: Request<Incoming>| {
         // Not in the future, which hyper may poll only after it has read on.
         session.stage.began(request.version() < Version::HTTP_11);
@@ -42,59 +44,67 @@ pub(super) async fn serve(
         // Boxed, since hyper moves it.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
-    let io = TokioIo::new(ClientIo::new(stream, session.stage.clone(), first, is_held, head_max));
-    let mut connection = builder().serve_connection(io, service);
+    let io = ClientIo::new(stream, session.stage.clone(), first, is_held, config.handshake_timeout);
+    let mut connection = builder().serve_connection(TokioIo::new(io), service);
+    let mut closing = shared.closing.subscribe();
     let ended = tokio::select! {
         biased;
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
-        () = closed(&mut closing) => None,
+        () = closed(&mut closing) => drain(&mut connection, &session.stage).await,
         never = session.keeper.expire() => match never {},
-        () = session.stage.silence(idle_timeout) => return None,
+        () = session.stage.silence(config.idle_timeout) => None,
     };
-    let result = match ended {
-        Some(result) => result,
-        None => {
-            let is_idle = session.stage.is_idle();
-            // Once the protocol changes no request follows anyway, and hyper would leave out the rest of the answer.
-            if !session.stage.is_tunnel() {
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            // With its shutdown, which sends first what is left: the end of the last answer may still be on its way.
-            match (&mut connection).now_or_never() {
-                Some(Ok(())) if is_idle => return None,
-                Some(result) => result,
-                None => (&mut connection).await,
-            }
-        }
-    };
-    let is_over = match &result {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::debug!(%error, "a connection of the http proxy failed");
-            let reason = if error.is_parse() {
-                Some(HandshakeFailure::Malformed)
-            } else {
-                session.stage.is_head().then_some(HandshakeFailure::TimedOut)
-            };
-            reason.map(|reason| shared.counters.handshake_failed(reason));
-            // hyper has answered what it could not read.
-            error.is_parse()
-        }
-    };
+    let result = ended?;
     let parts = connection.into_parts();
+    let (io, rest) = (parts.io.into_inner(), parts.read_buf);
     let next = desk.next.lock().take();
-    match next {
-        Some(next) if result.is_ok() => {
-            // Held bytes are out already, and nothing was read after them. If there were more, they would overtake.
-            let is_clean = !is_held || parts.read_buf.is_empty();
-            is_clean.then(|| Changed { client: parts.io.into_inner().into_stream(), rest: parts.read_buf, next })
-        }
-        _ => {
-            if is_over {
-                parts.io.into_inner().close().await;
+    match (result, next) {
+        // Held bytes are out already, and nothing was read after them. If there were more, they would have been overtaken.
+        (Ok(()), Some(_)) if is_held && !rest.is_empty() => {}
+        (Ok(()), Some(next)) => return Some(Changed { client: io.into_stream(), rest, next }),
+        (Ok(()), None) => io.close().await,
+        (Err(error), _) => {
+            count(&error, shared, &session.stage);
+            if error.is_parse() {
+                // hyper has answered what it could not read.
+                io.close().await;
             }
-            None
         }
+    }
+    None
+}
+
+/// Ends a connection when the server stops: after the answer that is under way, else now. `None`: nothing is left to be sent.
+async fn drain<S>(
+    connection: &mut http1::Connection<TokioIo<ClientIo>, S>,
+    stage: &Stage,
+) -> Option<Result<(), hyper::Error>>
+where
+    S: Service<Request<Incoming>, Response = Response<Out>, Error = Infallible>,
+    http1::Connection<TokioIo<ClientIo>, S>: Unpin,
+{
+    let (is_idle, is_head) = (stage.is_idle(), stage.is_head());
+    // Once the protocol changes no request follows anyway, and hyper would leave out the rest of the answer.
+    if !stage.is_tunnel() {
+        Pin::new(&mut *connection).graceful_shutdown();
+    }
+    // With its shutdown, which sends first what is left: the end of the last answer may still be on its way.
+    match (&mut *connection).now_or_never() {
+        Some(Ok(())) if is_idle => None,
+        Some(result) => Some(result),
+        None if is_head => None,
+        None => Some(connection.await),
+    }
+}
+
+fn count(error: &hyper::Error, shared: &Shared, stage: &Stage) {
+    tracing::debug!(%error, "a connection of the http proxy failed");
+    if error.is_parse() {
+        shared.counters.handshake_failed(HandshakeFailure::Malformed);
+    } else if stage.is_head() {
+        let is_gone = error.is_incomplete_message();
+        let reason = if is_gone { HandshakeFailure::Gone } else { HandshakeFailure::TimedOut };
+        shared.counters.handshake_failed(reason);
     }
 }
 

@@ -137,6 +137,11 @@ impl Client {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// Waits for the end, which comes without a byte.
+    async fn gone(&mut self) {
+        assert_eq!(self.rest_or_reset().await.0, b"");
+    }
+
     /// Reads to the end, however the connection ends.
     async fn rest_or_reset(&mut self) -> (Vec<u8>, std::io::Result<usize>) {
         let mut bytes = Vec::new();

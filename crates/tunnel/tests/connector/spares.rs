@@ -108,7 +108,7 @@ async fn proxies_that_close_while_idle_are_never_noticed_by_clients() {
     for (index, limit) in [5, 30, 60].into_iter().flat_map(|limit| kinds.map(|kind| (limit, kind))).enumerate() {
         let (seconds, kind) = limit;
         let faults = ProxyFaults { close_idle: Some(unit * seconds), close_kind: kind, ..ProxyFaults::default() };
-        runs.spawn(sparse(format!("{seconds} {kind:?}"), faults, unit, lasts, index as u32));
+        runs.spawn(sparse(format!("{seconds} {kind:?}"), faults, unit, lasts, u32::try_from(index).unwrap()));
     }
     let stray =
         ProxyFaults { close_idle: Some(unit * 5 + unit / 10), stray_reply: Some(unit * 5), ..ProxyFaults::default() };

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use keepwarm_transport::tls::TlsRoots;
 use keepwarm_tunnel::config::{PoolConfig, TunnelConfig, UdpConfig};
 
-use super::{Check, DAY, HOUR, MILLISECOND, MINUTE, SECOND, count, https::Taken};
+use super::{Check, DAY, MILLISECOND, MINUTE, SECOND, count, https::Taken};
 use crate::config::{
     fault::Fault,
     read::{At, Section as _},
@@ -138,7 +138,7 @@ impl Check<'_> {
         let default = UdpConfig::default();
         let enabled = spec.enabled.as_ref().map_or(default.enabled, |at| at.value);
         let idle_timeout = spec.idle_timeout.as_ref();
-        let range = SECOND..=24 * HOUR;
+        let range = SECOND..=DAY;
         UdpConfig {
             enabled,
             max_associations: count(spec.max_associations.as_ref(), default.max_associations),

@@ -80,16 +80,8 @@ fn an_upstream_alone_is_where_everything_goes() {
 #[test]
 fn every_key_of_tunnel_reaches_the_typed_config() {
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        #[cfg(unix)]
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    };
-    write("bob.password", "hunter3\r\n");
-    write("exit.password", "hunter4\n");
-    write("id_ed25519", "a key\n");
-    write("known_hosts", "");
+    write(folder.path(), "bob.password", "hunter3\r\n");
+    write(folder.path(), "exit.password", "hunter4\n");
     let text = r#"
         version = 1
         [limits]
@@ -142,16 +134,6 @@ fn every_key_of_tunnel_reaches_the_typed_config() {
         address = "http://bob@proxy.example:3128"
         password_file = "exit.password"
         [[tunnel.upstream]]
-        name = "c"
-        address = "ssh://eve@host.example"
-        key = "id_ed25519"
-        host_key = "known_hosts"
-        through = "http://ann:hunter5@first.example:3128"
-        [[tunnel.upstream]]
-        name = "d"
-        address = "ssh://eve:hunter6@[2001:db8::1]:2222"
-        host_key = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
-        [[tunnel.upstream]]
         name = "here"
         address = "direct://"
         [[tunnel.rule]]
@@ -201,7 +183,7 @@ fn every_key_of_tunnel_reaches_the_typed_config() {
     };
     assert_eq!(tunnel.breaker, breaker);
     assert_eq!(tunnel.udp, UdpConfig { enabled: false, max_associations: 23, idle_timeout: seconds(24) });
-    upstreams_are_as_written(&tunnel.upstreams, folder.path());
+    upstreams_are_as_written(&tunnel.upstreams);
     let rules: Vec<_> = tunnel
         .rules
         .iter()
@@ -221,39 +203,83 @@ fn every_key_of_tunnel_reaches_the_typed_config() {
     );
 }
 
-fn upstreams_are_as_written(upstreams: &[UpstreamConfig], folder: &Path) {
-    let [a, b, c, d, here] = upstreams else { panic!("{upstreams:?}") };
+/// A file that nobody else may read.
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+fn login(proxy: &keepwarm_transport::proxy::Proxy) -> Option<(&str, &str)> {
+    proxy.credential.as_ref().map(|known| (&*known.user, &*known.password))
+}
+
+fn upstreams_are_as_written(upstreams: &[UpstreamConfig]) {
+    let [a, b, here] = upstreams else { panic!("{upstreams:?}") };
     let proxy = |upstream: &UpstreamConfig| match &upstream.kind {
         UpstreamKind::Proxy(proxy) => (**proxy).clone(),
         other => panic!("{other:?}"),
     };
-    let login = |proxy: &keepwarm_transport::proxy::Proxy| {
-        proxy.credential.as_ref().map(|known| (known.user.clone(), known.password.clone()))
-    };
-    let known = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
     assert_eq!(
         (proxy(a).to_string(), proxy(a).protocol),
         ("socks5://proxy.example:1081".into(), ProxyProtocol::Socks5)
     );
-    assert_eq!(login(&proxy(a)), known("ann:x", "hunter2"));
+    assert_eq!(login(&proxy(a)), Some(("ann:x", "hunter2")));
     assert_eq!((&*a.group, a.priority, a.pipeline), ("exits", 7, false));
     assert_eq!(a.check.as_ref().map(ToString::to_string).as_deref(), Some("www.example:8080"));
     // What leads to the first leads through the second with the second's credential.
     assert_eq!(a.through.as_deref(), Some(&proxy(b)));
-    assert_eq!(login(&proxy(b)), known("bob", "hunter4"));
+    assert_eq!(login(&proxy(b)), Some(("bob", "hunter4")));
+    assert!(matches!(here.kind, UpstreamKind::Direct));
+}
+
+const NO_SSH: &str = "`tunnel.upstream.address` is an SSH server, and this build has no SSH";
+
+#[test]
+fn an_ssh_server_needs_a_build_that_speaks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "id_ed25519", "a key\n");
+    write(folder.path(), "known_hosts", "");
+    let text = r#"
+        version = 1
+        [[tunnel.upstream]]
+        name = "c"
+        address = "ssh://eve@host.example"
+        key = "id_ed25519"
+        host_key = "known_hosts"
+        channels = 4
+        through = "http://ann:hunter5@first.example:3128"
+        [[tunnel.upstream]]
+        name = "d"
+        address = "ssh://eve:hunter6@[2001:db8::1]:2222"
+        host_key = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    "#;
+    let loaded = Config::parse("test.toml", text, folder.path());
+    if !cfg!(feature = "ssh") {
+        let Err(ConfigError::Faults(faults)) = loaded else { panic!("{loaded:?}") };
+        let said: Vec<_> = faults.iter().map(|fault| &*fault.title).collect();
+        assert_eq!(said, [NO_SSH, NO_SSH]);
+        return;
+    }
+    let loaded = loaded.unwrap();
+    assert_eq!(places(&loaded.warnings), [""; 0]);
+    let upstreams = loaded.config.tunnel.unwrap().upstreams;
+    assert!(!format!("{upstreams:?}").contains("hunter"));
+    let [c, d] = &upstreams[..] else { panic!("{upstreams:?}") };
     let ssh = |upstream: &UpstreamConfig| match &upstream.kind {
         UpstreamKind::Ssh(ssh) => (**ssh).clone(),
         other => panic!("{other:?}"),
     };
     let (first, second) = (ssh(c), ssh(d));
     assert_eq!((&*first.host, first.port, &*first.user, first.password), ("host.example", 22, "eve", None));
-    assert_eq!(first.key, Some(folder.join("id_ed25519")));
-    assert_eq!(first.host_key, HostKey::KnownHosts(folder.join("known_hosts")));
-    assert_eq!(login(c.through.as_deref().unwrap()), known("ann", "hunter5"));
+    assert_eq!(first.key, Some(folder.path().join("id_ed25519")));
+    assert_eq!(first.host_key, HostKey::KnownHosts(folder.path().join("known_hosts")));
+    assert_eq!(login(c.through.as_deref().unwrap()), Some(("ann", "hunter5")));
     assert_eq!((&*second.host, second.port, second.password.as_deref()), ("2001:db8::1", 2222, Some("hunter6")));
     let digest = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8".to_owned();
     assert_eq!((second.key, second.host_key), (None, HostKey::Fingerprint(digest)));
-    assert!(matches!(here.kind, UpstreamKind::Direct));
+    assert_eq!((first.channels, second.channels), (4, 1));
 }
 
 #[test]
@@ -333,7 +359,11 @@ fn keys_that_mean_nothing_beside_the_address_are_refused() {
     let direct =
         "address = \"direct://\"\nusername = \"a\"\npassword = \"b\"\nthrough = \"socks5://p\"\nhost_key = \"x\"";
     assert_eq!(titles(&upstream(direct)), ["username", "password", "through", "host_key"].map(no_meaning));
-    assert_eq!(titles(&upstream("address = \"socks5://p\"\nkey = \"x\"")), [no_meaning("key")]);
+    assert_eq!(
+        titles(&upstream("address = \"socks5://p\"\nkey = \"x\"\nchannels = 2")),
+        ["key", "channels"].map(no_meaning)
+    );
+    let titles = |text: &str| titles(text).into_iter().filter(|title| title != NO_SSH).collect::<Vec<_>>();
     let ssh = |lines: &str| titles(&upstream(&format!("address = \"ssh://ann@host\"\n{lines}")));
     let digest = "host_key = \"SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\"";
     assert_eq!(ssh("password = \"x\""), ["`tunnel.upstream.host_key` is missing: the server could be anybody"]);

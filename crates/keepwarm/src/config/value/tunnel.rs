@@ -107,7 +107,7 @@ guarded_value! {
 fn may_hold_a_password(text: &str) -> bool {
     match text.rsplit_once('@') {
         None => false,
-        Some((user, _)) => !user.strip_prefix("ssh://").is_some_and(|user| !user.contains(':')),
+        Some((user, _)) => user.strip_prefix("ssh://").is_none_or(|user| user.contains(':')),
     }
 }
 

@@ -262,7 +262,7 @@ async fn tickets_do_not_spoil_what_waits_over_tls_but_its_end_does() {
     let (stream, _) = lab.open(&lab.at("https")).await.unwrap();
     let mut greeted = lab.at("https").proxy().greet(stream, soon()).await.unwrap();
     // The server's tickets have come when it answers: they are read here, and are no word of the proxy.
-    let quiet = tokio::time::timeout(Duration::from_millis(100), greeted.spoilt()).await;
+    let quiet = tokio::time::timeout(Duration::from_millis(100), spoilt(&mut greeted)).await;
     assert!(quiet.is_err(), "a ticket is not a word");
     let mut stream = greeted.connect(&lab.echo.into(), soon()).await.unwrap();
     let mut hello = [0; 9];
@@ -270,7 +270,7 @@ async fn tickets_do_not_spoil_what_waits_over_tls_but_its_end_does() {
     let closing = listen_and_close().await;
     let dialer = lab.dialer(&format!("http://{closing}"));
     let (stream, _) = lab.open(&dialer).await.unwrap();
-    dialer.proxy().greet(stream, soon()).await.unwrap().spoilt().await;
+    spoilt(&mut dialer.proxy().greet(stream, soon()).await.unwrap()).await;
 }
 
 /// Accepts and closes.

@@ -44,8 +44,10 @@ async fn an_exchange_or_a_tunnel_without_bytes_ends() {
             let line = line.replace("ORIGIN", &format!("localhost:{}", origin.port()));
             client.send(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
             let mut upstream = origin.accept().await;
-            client.rest_or_reset().await;
-            upstream.rest_or_reset().await;
+            let (answer, _) = client.rest_or_reset().await;
+            assert_eq!(answer.starts_with(b"HTTP/1.1 200 "), line.starts_with("CONNECT"));
+            // It has had the request, and then its end.
+            drop(upstream.rest_or_reset().await);
         }
         proxy.idle().await;
     })
@@ -73,6 +75,8 @@ async fn the_end_of_the_server_waits_for_answers_and_tunnels() {
         let (proxy, origin) = (Proxy::start().await, Origin::start().await);
         let url = format!("http://localhost:{}", origin.port());
         let [mut idle, mut busy, mut tunnel] = [proxy.client().await, proxy.client().await, proxy.client().await];
+        let mut begun = proxy.client().await;
+        begun.send("GET ").await;
         idle.send(&format!("OPTIONS {url} HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n")).await;
         idle.head().await;
         busy.send(&format!("GET {url}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
@@ -83,6 +87,7 @@ async fn the_end_of_the_server_waits_for_answers_and_tunnels() {
         tunnel.head().await;
         proxy.shared.closing.send_replace(true);
         assert_eq!(idle.rest().await, "");
+        begun.gone().await;
         let bulk = "x".repeat(5_000_000);
         let (length, sent) = (bulk.len(), bulk.clone());
         let send = tokio::spawn(async move {

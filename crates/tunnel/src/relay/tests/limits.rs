@@ -51,7 +51,8 @@ async fn a_stalled_splice_holds_no_more_than_a_pipe() {
         let mut got = vec![0; 2_000_000];
         let (written, read) =
             tokio::join!(relayed.client.write_all(&bytes[..2_000_000]), relayed.upstream.read_exact(&mut got));
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         let mut taken = 2_000_000;
         while let Ok(wrote) = timeout(Duration::from_millis(300), relayed.client.write(&bytes[taken..])).await {
             taken += wrote.unwrap();

@@ -116,15 +116,23 @@ impl Check<'_> {
                 let known = self.credential(spec, address, credential.as_ref(), Login::Ssh, base);
                 let (key, host_key) = (self.ssh_key(spec, base), self.host_key(spec, address, base));
                 self.ssh_login(spec, address, known.as_ref());
+                self.has_ssh(address);
                 let Credential { user, password } = known?;
                 // Where there is a key, there is no password, not an empty one.
                 let password = Some(password).filter(|password| !password.is_empty());
                 let host_key = host_key?;
                 let (host, port) = (host.clone(), *port);
                 let channels = count(spec.channels.as_ref(), SshConfig::CHANNELS);
-                let ssh = SshConfig { host, port, user, key, password, host_key, channels };
-                Some(UpstreamKind::Ssh(Arc::new(ssh)))
+                Some(UpstreamKind::Ssh(Arc::new(SshConfig { host, port, user, key, password, host_key, channels })))
             }
+        }
+    }
+
+    fn has_ssh(&mut self, address: &At<TunnelAddress>) {
+        if !cfg!(feature = "ssh") {
+            let title = "`tunnel.upstream.address` is an SSH server, and this build has no SSH";
+            let help = "build with `--features ssh`, or name a SOCKS5 or HTTP proxy";
+            self.faults.push(Fault::error(address.span.clone(), title).help(help));
         }
     }
 
