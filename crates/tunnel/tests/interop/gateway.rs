@@ -133,7 +133,7 @@ impl Gateway {
         assert!(most.0 <= 10, "{most:?}");
         let stats = self.connector.stats();
         let exit = &stats.upstreams[0];
-        assert!(exit.hits > 0 && exit.failed == 0 && exit.retries == 0, "{exit:?}");
+        assert!(exit.hits > 0 && exit.failed == 0, "{exit:?}");
     }
 }
 
