@@ -64,7 +64,9 @@ async fn ssh_reaches_its_server_through_nc() {
 
 /// Writes proxychains' settings: names go to the proxy.
 fn settings(gateway: &Gateway, line: &str) -> String {
-    let text = format!("strict_chain\nproxy_dns\nremote_dns_subnet 224\n[ProxyList]\n{line}\n");
+    // Its own patience is 4 s, which a client that has to wait for a place may need.
+    let patience = "tcp_read_time_out 30000\ntcp_connect_time_out 30000";
+    let text = format!("strict_chain\nproxy_dns\nremote_dns_subnet 224\n{patience}\n[ProxyList]\n{line}\n");
     file(gateway.folder(), "proxychains.conf", &text)
 }
 

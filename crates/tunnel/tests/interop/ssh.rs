@@ -83,7 +83,7 @@ async fn ssh_d_carries_tunnels_and_comes_back() {
         let error = outside.connector.connect(&outside.nobody()).await.unwrap_err();
         println!("{error}");
     }
-    assert_eq!(limit(), before, "that is no age at which it closes");
+    assert!(limit() >= before, "that is no age at which it closes");
     outside.proves(0, 1000).await.unwrap();
     outside.restarts(&mut ssh).await;
     outside.check().await;

@@ -1,6 +1,6 @@
 //! What every upstream has to do: carry tunnels over spares, and come back after it was down.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use keepwarm_lab::{EchoLab, Tagged};
 use keepwarm_transport::{
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     SECOND,
-    program::{Daemon, free_port},
+    program::{Daemon, Nowhere},
     until,
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Outside {
     pub(crate) echo: EchoLab,
     /// Whether a tunnel goes on in one direction after the other one has ended.
     pub(crate) half_closes: bool,
-    pub(crate) nobody: u16,
+    pub(crate) nobody: Nowhere,
     pub(crate) has_spares: bool,
 }
 
@@ -49,11 +49,12 @@ impl Outside {
             upstreams: vec![exit],
             default: Via::Upstream("exit".into()),
             pool: PoolConfig { spares: SPARES, spares_min: SPARES, ..PoolConfig::default() },
-            timeout: 10 * SECOND,
+            timeout: 30 * SECOND,
+            acquire_timeout: 30 * SECOND,
             ..TunnelConfig::default()
         };
         let connector = Connector::new(config, Arc::new(Fixed(Vec::new()))).unwrap();
-        let (echo, nobody) = (EchoLab::start(2).await.unwrap(), free_port().await);
+        let (echo, nobody) = (EchoLab::start(2).await.unwrap(), Nowhere::new());
         Outside { connector, echo, half_closes: true, nobody, has_spares }
     }
 
@@ -67,7 +68,7 @@ impl Outside {
 
     /// Where nobody listens.
     pub(crate) fn nobody(&self) -> Target {
-        SocketAddr::from(([127, 0, 0, 1], self.nobody)).into()
+        self.nobody.address().into()
     }
 
     /// By address, and by a name that the upstream looks up.
@@ -127,7 +128,8 @@ impl Outside {
         for done in futures_util::future::join_all(many).await {
             done.unwrap();
         }
-        assert_eq!(self.stats().failed, 0);
+        let stats = self.stats();
+        assert_eq!(stats.failed, 0, "{:?}", stats.last_failure);
     }
 
     /// A tunnel of before ends, one of after is there at the first word, and meanwhile clients are told that it is down.
