@@ -63,6 +63,20 @@ async fn a_spare_that_died_unnoticed_is_replaced_unseen() {
     }
 }
 
+/// As `ssh -D` says that it cannot reach a destination.
+#[tokio::test]
+async fn a_proxy_that_answers_a_connect_with_its_end_teaches_no_idle_limit() {
+    let (proxy, echo, connector) = one(with_password(), 1).await;
+    let limit = || stats(&connector, "exit").spares.unwrap().pool.idle_limit;
+    until("spares are made", || idle(&connector, "exit") == 4).await;
+    let before = limit();
+    // Ends at a younger age teach nothing in any case.
+    tokio::time::sleep(600 * MS).await;
+    proxy.update_faults(|faults| faults.close_at = Some(ProxyPhase::Connect));
+    proved(&connector, &echo, 0).await.unwrap_err();
+    assert_eq!(limit(), before, "a fresh connection ended as well");
+}
+
 #[tokio::test]
 async fn a_stray_answer_or_an_end_takes_a_spare_away_before_it_is_used() {
     let (proxy, echo, connector) = one(with_password(), 1).await;
