@@ -403,7 +403,7 @@ impl Missed {
     fn is_answer(&self) -> bool {
         let has_spoken = match self.blame {
             Blame::Destination => !self.silent && !self.error.is_timeout(),
-            Blame::Declined => true,
+            Blame::Declined => self.error.kind() != ErrorKind::Proxy,
             Blame::Proxy | Blame::Local => false,
         };
         self.asked && has_spoken

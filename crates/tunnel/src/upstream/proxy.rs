@@ -5,6 +5,7 @@
 //! its end, or slowly, says nothing about the age of spares.
 
 use std::{
+    io,
     pin::pin,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use std::{
 
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
-    proxy::{Blame, Target},
+    proxy::{Blame, ProxyProtocol, Target},
 };
 use tokio::time::Instant as Clock;
 
@@ -153,6 +154,8 @@ pub(super) enum Failed {
     Early(Error),
     /// What the connection ended with, or the proxy said.
     Said(Error),
+    /// The proxy greeted us a moment ago, and answers this destination with its end: `ssh -D` does where others reply. It is alive.
+    Declined(Error),
 }
 
 impl Failed {
@@ -161,12 +164,15 @@ impl Failed {
         match self {
             Failed::Early(_) => true,
             Failed::Said(error) => is_dead(error),
+            Failed::Declined(_) => false,
         }
     }
 
     pub(super) fn missed(self, tries: u32) -> Missed {
-        let (Failed::Early(error) | Failed::Said(error)) = self;
-        Missed::new(error, tries)
+        match self {
+            Failed::Early(error) | Failed::Said(error) => Missed::new(error, tries),
+            Failed::Declined(error) => Missed { blame: Blame::Declined, ..Missed::new(error, tries) },
+        }
     }
 }
 
@@ -174,7 +180,11 @@ impl Failed {
 pub(super) async fn over(taken: Taken, target: &Target, deadline: Instant) -> Result<Reached, Failed> {
     let Taken { greeted, idle_for, was_ready, round_trip } = taken;
     let start = Clock::now();
-    let stream = greeted.connect(target, deadline).await.map_err(Failed::Said)?;
+    let has_greeted = greeted.proxy().protocol == ProxyProtocol::Socks5;
+    let stream = greeted.connect(target, deadline).await.map_err(|error| match error {
+        error if has_greeted && !was_ready && has_ended(&error) => Failed::Declined(error),
+        error => Failed::Said(error),
+    })?;
     if was_ready {
         not_early(start, round_trip, target)?;
     }
@@ -207,6 +217,18 @@ fn not_early(asked: Clock, round_trip: Duration, target: &Target) -> Result<(), 
     let tried = format!("connect to {target} through the upstream");
     let happened = "the proxy answered before it can have been asked";
     Err(Failed::Early(Error::new(ErrorKind::Proxy, Phase::Proxy, tried, happened)))
+}
+
+/// Whether the proxy ended the connection, and did not say something that is no answer.
+fn has_ended(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    is_dead(error)
+        && source.is_some_and(|source| {
+            matches!(
+                source.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            )
+        })
 }
 
 /// Whether a connection was dead.
