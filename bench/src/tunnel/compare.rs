@@ -14,7 +14,7 @@ use super::{
     reading::Reading,
     report::{Line, Report, Table},
     row::{Figure, Row},
-    workshop::{Workshop, upstream},
+    workshop::{Workshop, far},
 };
 use crate::{
     machine::Machine,
@@ -48,8 +48,8 @@ pub(super) fn run(args: &TunnelArgs) -> anyhow::Result<()> {
     allow_files()?;
     // From here on, since Cargo's builds have signals of their own.
     catch_interrupts()?;
-    let upstream = upstream(&peers)?;
-    let mut workshop = Workshop::open(&upstream, cores)?;
+    let far = far(&peers)?;
+    let mut workshop = Workshop::open(&far, cores)?;
     let reps = args.reps.unwrap_or(if args.quick { 1 } else { 3 });
     let rows = if args.only.is_empty() { Row::ALL.to_vec() } else { args.only.clone() };
     let mut tables = Vec::new();
@@ -58,8 +58,8 @@ pub(super) fn run(args: &TunnelArgs) -> anyhow::Result<()> {
     }
     let versions = peers.iter().filter(|peer| !peer.version.is_empty());
     let versions = versions.map(|peer| format!("{} {}", peer.kind.name(), peer.version)).collect();
-    let upstream = upstream.kind.name();
-    let report = Report { machine, versions, upstream, is_split, missed, reps, is_quick: args.quick, tables };
+    let far = far.kind.name();
+    let report = Report { machine, versions, far, is_split, missed, reps, is_quick: args.quick, tables };
     let text = report.markdown();
     println!("{text}");
     if let Some(page) = page {

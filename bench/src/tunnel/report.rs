@@ -19,8 +19,8 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     /// Names and versions of the proxies.
     pub(super) versions: Vec<String>,
-    /// The proxy that others go through.
-    pub(super) upstream: &'static str,
+    /// The proxy that is far away.
+    pub(super) far: &'static str,
     /// Whether the load and the proxies had a core each.
     pub(super) is_split: bool,
     /// Proxies that are not there, and why.
@@ -87,16 +87,16 @@ impl Report {
              `cargo run --release -p keepwarm-bench -- tunnel` makes this page.{quick}\n\n\
              - {date}, {processor}, {cores} cores, {kernel}, load {load} before the run\n\
              - {versions}\n\
-             - loopback; {pinned}; the upstream proxy of the rows that have one: {upstream}, with user and password; 50 ms away means \
-             behind a relay that holds everything for 25 ms in each direction, and what a client says first for as long as its SYN \
-             would have taken\n\
+             - loopback; {pinned}; upstream proxies want user and password: the near one is the bench's own relay, the one 50 ms away \
+             {far} behind a relay that holds everything for 25 ms in each direction, and what a client says first for as long as its \
+             SYN would have taken\n\
              - {reps}, proxies in turn within each, each started anew; median (lowest..highest)\n{missed}\n\
              CPU is user and system time of the proxy and all its threads and processes, ended ones included. *Core used* is that time \
              by the time that passed: where it is far below 100 % the load was the limit, and the rate says little about the proxy. \
              Ratios are keepwarm's figure divided by that proxy's: below 1 keepwarm needs less. *Survey* is what another machine showed \
              when the goals were set; this machine's floors and peers beside it tell how the two compare.\n",
             versions = self.versions.join(", "),
-            upstream = self.upstream,
+            far = self.far,
         )
     }
 }

@@ -37,7 +37,10 @@ pub(super) struct Workshop {
     destination: Process,
     /// The destination's port.
     pub(super) port: u16,
-    upstream: Server,
+    /// The upstream proxy that is near, which takes little from the load's core.
+    near: Server,
+    /// The one that is far away, and the way to it.
+    beyond: Server,
     far: Process,
     far_address: SocketAddr,
     // Last, so that what works in it has ended.
@@ -51,27 +54,30 @@ pub(super) struct Server {
 }
 
 impl Workshop {
-    /// Starts what is beside the proxies. `upstream` is the proxy that others go through.
-    pub(super) fn open(upstream: &Peer, cores: Cores) -> anyhow::Result<Workshop> {
+    /// Starts what is beside the proxies. `far` is the upstream proxy that is far away.
+    pub(super) fn open(far: &Peer, cores: Cores) -> anyhow::Result<Workshop> {
         let dir = tempfile::Builder::new().prefix("tunnel-bench-").tempdir().context("make a working directory")?;
         // Nothing here speaks TLS, but programs look for roots to trust.
         std::fs::write(ca(dir.path()), Ca::new().pem()).context("write a certificate")?;
         let (destination, said) = helper("tunnel-destination", &["tunnel-destination".into()], &cores, dir.path())?;
         let port = said.parse().context("the destination did not start")?;
-        let upstream = {
-            let setup = Setup { has_user: true, ..setup(dir.path())? };
-            Server::start(upstream, &setup, &cores.load, dir.path())?
+        let upstream = |name: &str, peer: &Peer| {
+            let files = dir.path().join(name);
+            std::fs::create_dir(&files).with_context(|| format!("make {}", files.display()))?;
+            let setup = Setup { has_user: true, ..setup(&files)? };
+            Server::start(peer, &setup, &cores.load, dir.path())
         };
+        let (near, beyond) = (upstream("near", &ours()?)?, upstream("far", far)?);
         let way = (ROUND_TRIP / 2).as_micros().to_string();
-        let delay = ["delay", "--to", &upstream.address.to_string(), "--micros", &way, "--open-max", "512"];
+        let delay = ["delay", "--to", &beyond.address.to_string(), "--micros", &way, "--open-max", "512"];
         let (far, said) = helper("delay", &delay.map(OsString::from), &cores, dir.path())?;
         let far_address = said.parse().context("the delay did not start")?;
-        Ok(Workshop { cores, servers: 0, destination, port, upstream, far, far_address, dir })
+        Ok(Workshop { cores, servers: 0, destination, port, near, beyond, far, far_address, dir })
     }
 
     /// The upstream proxy as a row sees it.
     pub(super) fn upstream(&self, row: Row) -> SocketAddr {
-        if row.is_far() { self.far_address } else { self.upstream.address }
+        if row.is_far() { self.far_address } else { self.near.address }
     }
 
     /// Starts a proxy for a row. It ends when it is dropped.
@@ -104,7 +110,7 @@ impl Workshop {
 
     /// CPU time of the run beside the proxy under test: this process, its helpers, and clients that have ended.
     pub(super) fn spent(&self) -> anyhow::Result<Duration> {
-        let helpers = [&self.destination, &self.upstream.process, &self.far];
+        let helpers = [&self.destination, &self.near.process, &self.beyond.process, &self.far];
         let mut sum: Duration = helpers.into_iter().map(|process| cpu::spent(process.id())).sum();
         for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
             let usage = getrusage(who).context("read the used CPU time")?;
@@ -144,10 +150,14 @@ impl Server {
     }
 }
 
-/// The upstream of the rows that have one: microsocks, or this program where that is missing.
-pub(super) fn upstream(peers: &[Peer]) -> anyhow::Result<Peer> {
-    let ours = Peer { kind: Kind::Tokio, program: std::env::current_exe()?, version: String::new() };
-    Ok(peers.iter().find(|peer| peer.kind == Kind::Microsocks).cloned().unwrap_or(ours))
+/// The far upstream: microsocks, or this program where that is missing.
+pub(super) fn far(peers: &[Peer]) -> anyhow::Result<Peer> {
+    peers.iter().find(|peer| peer.kind == Kind::Microsocks).cloned().map_or_else(ours, Ok)
+}
+
+/// The relay of this program.
+fn ours() -> anyhow::Result<Peer> {
+    Ok(Peer { kind: Kind::Tokio, program: std::env::current_exe()?, version: String::new() })
 }
 
 /// Ports that nobody has now.

@@ -7,8 +7,10 @@ use clap::{Args, Subcommand};
 use crate::cli::Exit;
 
 mod https;
+mod tunnel;
 
 pub use https::HttpsArgs;
+pub use tunnel::TunnelArgs;
 
 /// Arguments of `keepwarm bench`.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +26,8 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Requests to a URL over new connections, over resumed ones and over warm ones.
     Https(HttpsArgs),
+    /// Tunnels through a proxy over fresh connections and over spares; without flags through a proxy of the lab, 50 ms away.
+    Tunnel(TunnelArgs),
 }
 
 /// Measures and shows.
@@ -33,5 +37,6 @@ pub enum BenchCommand {
 pub fn main(args: &BenchArgs) -> anyhow::Result<Exit> {
     match &args.what {
         BenchCommand::Https(args) => https::main(args),
+        BenchCommand::Tunnel(args) => tunnel::main(args),
     }
 }

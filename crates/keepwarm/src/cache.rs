@@ -71,7 +71,7 @@ fn flushed_text(name: Option<&str>, flushed: Flushed) -> String {
 }
 
 /// A number of bytes with three digits or so: `812 B`, `1.2 MiB`, `64 MiB`.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB"] {

@@ -21,6 +21,7 @@ use crate::{
 ///
 /// A DNS gateway over pooled plain and encrypted upstreams: at most a few connections to each upstream, one handshake
 /// per upstream and idle period. Hot HTTPS: connections to the good addresses of a host, ready before they are needed.
+/// Tunnels: a local SOCKS5 and HTTP proxy over connections to upstream proxies that are greeted and authenticated ahead.
 #[derive(Debug, Parser)]
 #[command(name = "keepwarm", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
@@ -55,6 +56,8 @@ pub enum Command {
     Addresses(crate::addresses::AddressesArgs),
     /// Make connections of an origin of hot HTTPS ready.
     Warm(crate::warm::WarmArgs),
+    /// Show the tunnels of the running daemon: upstreams and their spares, destinations in use, live tunnels.
+    Tunnels(crate::tunnels::TunnelsArgs),
     /// Ask for a URL three times, cold, over the warm connection and resumed, and show what each phase took.
     Probe(crate::probe::ProbeArgs),
     /// Measure what warm connections cost and save.
@@ -263,6 +266,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cache(args) => crate::cache::main(&args),
         Command::Addresses(args) => crate::addresses::main(&args, log),
         Command::Warm(args) => crate::warm::main(&args, log),
+        Command::Tunnels(args) => crate::tunnels::main(&args),
         Command::Probe(args) => crate::probe::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),

@@ -1,4 +1,5 @@
-//! `keepwarm pools`: one row a pool of the running daemon; those of DNS here, those of hot HTTPS in `https`.
+//! `keepwarm pools`: one row a pool of the running daemon; those of DNS here, those of hot HTTPS in `https`, the spares of tunnels as
+//! `keepwarm tunnels` shows them.
 //!
 //! The figures are the daemon's; here they only become a table.
 
@@ -14,8 +15,9 @@ use crate::{
         DdrRow, PoolRow,
         client::{self, ClientError},
         https::HttpsPoolRow,
+        tunnel::TunnelStatus,
     },
-    table,
+    table, tunnels,
 };
 
 mod https;
@@ -37,7 +39,7 @@ pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
             (true, false) => json(&dns().await?)?,
             (true, true) => json(&https().await?)?,
             (false, true) => https::table(&https().await?),
-            (false, false) => both(&dns().await?, &https().await?),
+            (false, false) => all(&dns().await?, &https().await?, tunnel(args).await?.as_ref()),
         })
     })?;
     print(&text)
@@ -47,13 +49,24 @@ fn json<T: serde::Serialize>(rows: &[T]) -> anyhow::Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(rows).context("write json")?))
 }
 
-/// A table for each of the two that has rows.
-fn both(dns: &[PoolRow], https: &[HttpsPoolRow]) -> String {
-    match (dns.is_empty(), https.is_empty()) {
-        (_, true) => table(dns),
-        (true, false) => https::table(https),
-        (false, false) => format!("{}\n{}", table(dns), https::table(https)),
+/// The tunnels of the daemon; none where it has none.
+async fn tunnel(args: &PoolsArgs) -> anyhow::Result<Option<TunnelStatus>> {
+    match client::get(args.control, "/api/v1/tunnel").await {
+        Ok(status) => Ok(Some(status)),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(unavailable(error)),
     }
+}
+
+/// A table for each of the three that has rows.
+fn all(dns: &[PoolRow], https: &[HttpsPoolRow], tunnel: Option<&TunnelStatus>) -> String {
+    let tables = [
+        (!dns.is_empty()).then(|| table(dns)),
+        (!https.is_empty()).then(|| https::table(https)),
+        tunnel.and_then(tunnels::spares),
+    ];
+    let tables: Vec<String> = tables.into_iter().flatten().collect();
+    if tables.is_empty() { table(dns) } else { tables.join("\n") }
 }
 
 /// Gives the errors of a daemon that is not there their exit code.

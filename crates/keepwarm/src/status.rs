@@ -1,7 +1,7 @@
 //! The status endpoint: what the daemon says about itself over HTTP on loopback.
 //!
 //! `GET /api/v1/pools`, `GET /api/v1/stats`, `GET /api/v1/cache`, `GET /livez`, `POST /api/v1/query`,
-//! `POST /api/v1/cache/flush`, and those of [`https`]. It knows [`Snapshots`] and plain rows, not the DNS server. Deliberately not here: metrics, a
+//! `POST /api/v1/cache/flush`, and those of [`https`] and [`tunnel`]. It knows [`Snapshots`] and plain rows, not the DNS server. Deliberately not here: metrics, a
 //! dashboard, and any way to change the daemon's settings; those come with a token, which this version does not have. What
 //! is flushed from the cache comes back with the next query, and what is banned or allowed is so until the daemon ends.
 //!
@@ -28,9 +28,11 @@ use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinSet};
 pub mod client;
 pub mod explain;
 pub mod https;
+pub mod tunnel;
 
 use explain::Explain;
 use https::HttpsSnapshots;
+use tunnel::TunnelSnapshots;
 
 /// What the endpoint shows; implemented by what runs.
 pub trait Snapshots: Send + Sync + 'static {
@@ -52,6 +54,11 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// Hot HTTPS; none where the daemon has none.
     fn https(&self) -> Option<&dyn HttpsSnapshots> {
+        None
+    }
+
+    /// Tunnels; none where the daemon has none.
+    fn tunnels(&self) -> Option<&dyn TunnelSnapshots> {
         None
     }
 }
@@ -248,7 +255,7 @@ pub struct FlushRequest {
 /// What was forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
-    /// The number of answers.
+    /// The number of answers, or of spares.
     pub flushed: u64,
 }
 
@@ -440,6 +447,7 @@ pub fn router(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/api/v1/cache/flush", post(flush))
         .route("/api/v1/query", post(query))
         .merge(https::routes())
+        .merge(tunnel::routes())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page"))
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
         .layer(DefaultBodyLimit::max(BODY_MAX))

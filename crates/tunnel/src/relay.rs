@@ -63,6 +63,8 @@ pub enum RelayReason {
 
 /// Carries bytes between `client` and `upstream` until the tunnel has ended, and counts in `traffic` what each side was given.
 ///
+/// Sockets should have `TCP_NODELAY`, as those of a tunnel and of a server's clients have: what comes in small pieces leaves in them.
+///
 /// Memory is bounded: at most 256 KiB or a pipe of 1 MiB for a direction whose receiver is slower than its sender, nothing for one
 /// that is silent. After a failure, what the other side still has to get is sent before that side is reset, for 10 s at most.
 ///
@@ -95,12 +97,6 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn new<'a>(client: Stream, upstream: Stream, options: &'a RelayOptions, traffic: &'a Traffic) -> Relay<'a> {
-        for stream in [&client, &upstream] {
-            if let Some(tcp) = stream.as_tcp() {
-                // It can fail only where the connection is gone, which the first read tells.
-                let _ = tcp.set_nodelay(true);
-            }
-        }
         let splice = options.splice && client.as_tcp().is_some() && upstream.as_tcp().is_some();
         Relay {
             client,

@@ -1,5 +1,5 @@
 //! UDP ASSOCIATE through a whole server. Each case by itself is tested in the crate.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};

@@ -36,7 +36,7 @@ fn report(tables: Vec<Table>) -> Report {
     };
     let missed = vec!["dante is skipped: not installed; `apt-get install dante-server`".to_owned()];
     let versions = vec!["keepwarm 0.1.0".to_owned(), "fast-socks5 1.0.0".to_owned()];
-    Report { machine, versions, upstream: "microsocks", is_split: true, missed, reps: 3, is_quick: false, tables }
+    Report { machine, versions, far: "microsocks", is_split: true, missed, reps: 3, is_quick: false, tables }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
 };
 
 mod load;
-mod report;
+pub(super) mod report;
 
 use load::Load;
 use report::{Kind, Report, RunResult};

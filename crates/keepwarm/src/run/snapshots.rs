@@ -1,7 +1,8 @@
-//! What the status endpoint shows of what runs: the DNS server here, hot HTTPS in `https`.
+//! What the status endpoint shows of what runs: the DNS server here, hot HTTPS in `https`, tunnels in `tunnel`.
 
 mod explain;
 mod https;
+mod tunnel;
 
 use std::{
     sync::{Arc, Weak},
@@ -16,9 +17,10 @@ use keepwarm_dns::{
 
 use crate::status::{
     Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
-    QueryRequest, Snapshots, Stats, https::HttpsSnapshots,
+    QueryRequest, Snapshots, Stats, https::HttpsSnapshots, tunnel::TunnelSnapshots,
 };
 use https::Hot;
+use tunnel::Tunnels;
 
 pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};
 
@@ -29,7 +31,7 @@ use super::{HttpsView, TunnelView};
 pub struct Daemon {
     dns: Option<Dns>,
     https: Option<Hot>,
-    tunnels: Option<TunnelView>,
+    tunnels: Option<Tunnels>,
     started: Instant,
 }
 
@@ -61,7 +63,7 @@ impl Daemon {
     /// Shows these tunnels too.
     #[must_use]
     pub fn with_tunnels(self, view: TunnelView) -> Daemon {
-        Daemon { tunnels: Some(view), ..self }
+        Daemon { tunnels: Some(Tunnels(view)), ..self }
     }
 
     fn server(&self) -> Option<Arc<Server>> {
@@ -134,6 +136,9 @@ impl Snapshots for Daemon {
         };
         if let Some(https) = &self.https {
             https.count(&mut stats);
+        }
+        if let Some(tunnels) = &self.tunnels {
+            tunnels.count(&mut stats);
         }
         if let Some(cpu) = super::cpu_time() {
             stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
@@ -223,6 +228,10 @@ impl Snapshots for Daemon {
 
     fn https(&self) -> Option<&dyn HttpsSnapshots> {
         self.https.as_ref().map(|hot| hot as &dyn HttpsSnapshots)
+    }
+
+    fn tunnels(&self) -> Option<&dyn TunnelSnapshots> {
+        self.tunnels.as_ref().map(|tunnels| tunnels as &dyn TunnelSnapshots)
     }
 }
 

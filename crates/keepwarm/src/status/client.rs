@@ -1,4 +1,4 @@
-//! Asking the status endpoint of a running daemon, as `keepwarm pools`, `cache`, `query`, `addresses` and `warm` do.
+//! Asking the status endpoint of a running daemon, as `keepwarm pools`, `cache`, `query`, `addresses`, `warm` and `tunnels` do.
 //!
 //! One request a connection: a command asks once and ends.
 

@@ -11,10 +11,12 @@ use super::{
 };
 
 mod https;
+mod tunnel;
 
 #[derive(Default)]
 struct Fake {
     https: Option<https::FakeHttps>,
+    tunnels: Option<tunnel::FakeTunnels>,
 }
 
 impl Snapshots for Fake {
@@ -58,6 +60,10 @@ impl Snapshots for Fake {
 
     fn https(&self) -> Option<&dyn HttpsSnapshots> {
         self.https.as_ref().map(|https| https as &dyn HttpsSnapshots)
+    }
+
+    fn tunnels(&self) -> Option<&dyn TunnelSnapshots> {
+        self.tunnels.as_ref().map(|tunnels| tunnels as &dyn TunnelSnapshots)
     }
 
     fn query(&self, request: QueryRequest) -> QueryFuture {

@@ -2,5 +2,5 @@
 
 mod addresses;
 mod life;
-mod support;
+pub mod support;
 mod warm;

@@ -1,9 +1,9 @@
 //! Programs that we did not write, on both sides of the daemon. Here: kdig, dig and dnsperf over UDP and TCP.
 
-mod browser;
+pub mod browser;
 mod clients;
-mod gateway;
-mod program;
+pub mod gateway;
+pub mod program;
 mod python;
 mod upstreams;
 

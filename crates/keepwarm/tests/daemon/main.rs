@@ -12,3 +12,4 @@ mod https;
 mod interop;
 mod life;
 mod support;
+mod tunnel;

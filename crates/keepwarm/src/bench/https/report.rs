@@ -2,7 +2,12 @@
 //!
 //! Durations in JSON are seconds, as floating-point numbers. A figure that is not known is `null`.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    net::IpAddr,
+    time::Duration,
+};
 
 use comfy_table::CellAlignment::{Left, Right};
 use serde::Serialize;
@@ -34,12 +39,12 @@ pub(super) struct Report {
 
 /// Where it was measured.
 #[derive(Debug, Clone, Serialize)]
-struct Machine {
-    os: &'static str,
-    arch: &'static str,
-    cores: usize,
+pub(in crate::bench) struct Machine {
+    pub(in crate::bench) os: &'static str,
+    pub(in crate::bench) arch: &'static str,
+    pub(in crate::bench) cores: usize,
     /// `release` or `debug`.
-    build: &'static str,
+    pub(in crate::bench) build: &'static str,
 }
 
 /// What one run came to.
@@ -91,23 +96,42 @@ pub(super) enum Kind {
 
 /// Percentiles of all answers: exact, by nearest rank.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Latency {
+pub(in crate::bench) struct Latency {
     #[serde(serialize_with = "seconds")]
-    p50: Duration,
+    pub(in crate::bench) p50: Duration,
     #[serde(serialize_with = "seconds")]
-    p90: Duration,
+    pub(in crate::bench) p90: Duration,
     #[serde(serialize_with = "seconds")]
-    p99: Duration,
+    pub(in crate::bench) p99: Duration,
     #[serde(serialize_with = "seconds")]
-    max: Duration,
+    pub(in crate::bench) max: Duration,
 }
 
 impl Latency {
     /// The percentiles of these times; none of no times.
-    pub(super) fn of(mut times: Vec<Duration>) -> Option<Latency> {
+    pub(in crate::bench) fn of(mut times: Vec<Duration>) -> Option<Latency> {
         times.sort_unstable();
         let rank = |percent: usize| times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied();
         Some(Latency { p50: rank(50)?, p90: rank(90)?, p99: rank(99)?, max: rank(100)? })
+    }
+}
+
+impl Machine {
+    /// The one that this runs on.
+    pub(in crate::bench) fn this() -> Machine {
+        Machine {
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { os, arch, cores, build } = self;
+        write!(f, "{os} {arch}, {cores} cores, {build} build")
     }
 }
 
@@ -137,12 +161,7 @@ impl Report {
             proxy: origin.proxy(),
             addresses,
             concurrency,
-            machine: Machine {
-                os: std::env::consts::OS,
-                arch: std::env::consts::ARCH,
-                cores: std::thread::available_parallelism().map_or(1, usize::from),
-                build: if cfg!(debug_assertions) { "debug" } else { "release" },
-            },
+            machine: Machine::this(),
             runs,
         }
     }
@@ -154,12 +173,11 @@ impl Report {
 
     /// For people.
     pub(super) fn text(&self) -> String {
-        let Machine { os, arch, cores, build } = &self.machine;
         let mut text = format!("{} {}, profile {}", self.method, self.url, self.profile);
         if let Some(proxy) = &self.proxy {
             let _ = write!(text, ", by {proxy}");
         }
-        let _ = write!(text, ", {} at a time; {os} {arch}, {cores} cores, {build} build\n\n", self.concurrency);
+        let _ = write!(text, ", {} at a time; {}\n\n", self.concurrency, self.machine);
         text += &table::render(&RUNS, self.runs.iter().map(RunResult::cells));
         let notes: Vec<String> = self.runs.iter().flat_map(RunResult::notes).collect();
         if !notes.is_empty() {

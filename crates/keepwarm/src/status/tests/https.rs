@@ -93,7 +93,7 @@ impl HttpsSnapshots for FakeHttps {
 async fn served_with_https() -> (Served, Arc<AtomicUsize>) {
     let https = FakeHttps::default();
     let given_up = https.given_up.clone();
-    (served_by(Fake { https: Some(https) }).await, given_up)
+    (served_by(Fake { https: Some(https), ..Fake::default() }).await, given_up)
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ impl Page {
         Page { port, task: task.abort_handle() }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self) -> String {
         format!("http://{PAGE}:{}/", self.port)
     }

@@ -1,0 +1,8 @@
+//! Tunnels as their operator and their users see them.
+
+mod bench;
+mod browser;
+mod clients;
+mod life;
+mod shown;
+mod support;
