@@ -172,5 +172,5 @@ async fn https_has_the_threads_that_the_config_gives_it() {
         names.push(std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned());
     }
     // Beside them is the main thread, which waits for signals.
-    assert_eq!(names.iter().filter(|name| *name == "https").count(), 3, "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "gateway").count(), 3, "{names:?}");
 }
