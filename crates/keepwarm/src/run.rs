@@ -95,10 +95,13 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             Some(https)
         }
     };
+    let mut own = vec![control.local_addr()?];
+    own.extend(dns.iter().flat_map(|dns| dns.server.listening()).map(|listen| listen.address));
+    own.extend(https.iter().flat_map(Https::addresses));
     let tunnels = match config.tunnel {
         None => None,
         Some(config) => {
-            let tunnels = Tunnels::start(config, Arc::clone(&resolver), &stopped)?;
+            let tunnels = Tunnels::start(config, Arc::clone(&resolver), &own, &stopped)?;
             daemon = daemon.with_tunnels(tunnels.view());
             Some(tunnels)
         }

@@ -219,7 +219,8 @@ impl Proxy {
             return Greeted { stream, proxy: self.clone() }.connect_with(target, payload, deadline).await;
         }
         let (ahead, rest) = payload.split_at(payload.len().min(AHEAD_MAX));
-        let ahead = [&socks5::request(target), ahead].concat();
+        let request = socks5::request(target).map_err(|failure| failure.into_error(through(target, self)))?;
+        let ahead = [&request, ahead].concat();
         let greeting = socks5::greet_pipelined(&mut stream, self.credential.as_ref(), &ahead);
         self.greeted(greeting, deadline).await?;
         let (tried, start) = (|| through(target, self), Clock::now());

@@ -1,7 +1,8 @@
 //! Which destination goes where: the first rule that matches. Pure; names are never looked up to be matched.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use keepwarm_transport::proxy::Target;
 
 use crate::config::{HostMatch, Match, Rule, Via};
@@ -39,14 +40,16 @@ impl Rules {
     }
 
     /// Whether this machine may connect to this address of `target` itself. What a rule rejects by its address is not reached by a name
-    /// either, whoever owns the name. `remote`: the client is not on this machine, and what listens on loopback is meant for those that
-    /// are, unless a rule names the destination.
+    /// either, whoever owns the name, unless an earlier rule is about the name. `remote`: the client is not on this machine, and what
+    /// listens on loopback is meant for those that are, unless a rule names the destination.
     pub(crate) fn allows(&self, target: &Target, ip: IpAddr, remote: bool) -> bool {
         let ip = ip.to_canonical();
         if remote && (ip.is_loopback() || ip.is_unspecified()) && !self.decide(target).is_named {
             return false;
         }
-        target.ip().is_some() || *self.decide(&Target::from(SocketAddr::new(ip, target.port()))).via != Via::Reject
+        let address = Target::from(SocketAddr::new(ip, target.port()));
+        let is_met = |rule: &&Rule| rule.matches.iter().any(|of| of.matches(target) || of.matches(&address));
+        target.ip().is_some() || self.rules.iter().find(is_met).is_none_or(|rule| rule.via != Via::Reject)
     }
 }
 
@@ -58,6 +61,12 @@ impl Match {
 }
 
 impl HostMatch {
+    /// Hosts given by an address in this network. One of IPv4 addresses in IPv6 form (`::ffff:10.0.0.0/104`) is that of the IPv4
+    /// addresses, as destinations are.
+    pub fn net(net: IpNet) -> HostMatch {
+        HostMatch::Net(canonical(net))
+    }
+
     fn matches(&self, target: &Target) -> bool {
         let name = || match target.ip() {
             Some(_) => None,
@@ -65,23 +74,42 @@ impl HostMatch {
         };
         match self {
             HostMatch::Any => true,
-            // An IPv6 address that carries an IPv4 one reaches the same host.
-            HostMatch::Net(net) => target.ip().is_some_and(|ip| net.contains(&ip) || net.contains(&ip.to_canonical())),
-            HostMatch::Name(own) => name().is_some_and(|name| relative(&name) == own),
-            HostMatch::Suffix(own) => name().is_some_and(|name| relative(&name) == own || is_below(&name, own)),
+            HostMatch::Net(net) => {
+                let net = canonical(*net);
+                match name() {
+                    Some(name) => is_localhost(&name) && LOOPBACK.iter().any(|ip| net.contains(ip)),
+                    // An IPv6 address that carries an IPv4 one reaches the same host.
+                    None => target.ip().is_some_and(|ip| net.contains(&ip) || net.contains(&ip.to_canonical())),
+                }
+            }
+            HostMatch::Name(own) => name().is_some_and(|name| name == *own),
+            HostMatch::Suffix(own) => name().is_some_and(|name| name == *own || is_below(&name, own)),
             HostMatch::Below(own) => name().is_some_and(|name| is_below(&name, own)),
         }
     }
 }
 
-/// Without the final dot: `example.com.` is the same host.
-fn relative(name: &str) -> &str {
-    name.strip_suffix('.').unwrap_or(name)
+/// Whether a name is this machine's, which needs no look-up to be known (RFC 6761 section 6.3).
+pub(crate) fn is_localhost(name: &str) -> bool {
+    name == "localhost" || is_below(name, "localhost")
 }
 
 fn is_below(name: &str, domain: &str) -> bool {
-    relative(name).strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
+
+fn canonical(net: IpNet) -> IpNet {
+    match (net.addr().to_canonical(), net.prefix_len().checked_sub(MAPPED_PREFIX)) {
+        (ip @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => IpNet::new(ip, prefix).unwrap_or(net),
+        _ => net,
+    }
+}
+
+/// What `localhost` is.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Bits before the IPv4 address in `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
 
 #[cfg(test)]
 mod tests {
@@ -120,8 +148,40 @@ mod tests {
         assert!(matches(net(), "10.1.2.3"));
         assert!(matches(net(), "[::ffff:10.1.2.3]"), "the same host in other words");
         assert!(!matches(net(), "11.1.2.3"));
+        for mapped in ["::ffff:10.0.0.0/104", "::ffff:10.1.2.3/128"] {
+            let mapped = || mapped.parse().unwrap();
+            assert!(
+                matches(HostMatch::Net(mapped()), "10.1.2.3") && matches(HostMatch::net(mapped()), "::ffff:10.1.2.3")
+            );
+            assert!(!matches(HostMatch::Net(mapped()), "11.1.2.3"));
+        }
+        assert_eq!(HostMatch::net("::ffff:10.0.0.0/104".parse().unwrap()), net());
+        assert_eq!(HostMatch::net("::/0".parse().unwrap()), HostMatch::Net("::/0".parse().unwrap()));
         assert!(!matches(net(), "10.example"));
         assert!(!matches(HostMatch::Name("10.1.2.3".to_owned()), "10.1.2.3"), "an address is no name");
+    }
+
+    #[test]
+    fn localhost_is_a_loopback_address_and_other_names_are_none() {
+        for net in ["127.0.0.0/8", "127.0.0.1/32", "::1/128", "::ffff:127.0.0.0/104"] {
+            let net = || HostMatch::Net(net.parse().unwrap());
+            for name in ["localhost", "LocalHost.", "db.localhost"] {
+                assert!(matches(net(), name), "{name}");
+            }
+            for name in ["localhost.example", "notlocalhost", "tiles.example"] {
+                assert!(!matches(net(), name), "{name}");
+            }
+        }
+        assert!(!matches(HostMatch::Net("127.0.0.2/32".parse().unwrap()), "localhost"));
+    }
+
+    #[test]
+    fn a_final_dot_gets_nobody_past_a_rule() {
+        for host in ["blocked.test", "blocked.test.", "BLOCKED.test."] {
+            assert!(matches(HostMatch::Name("blocked.test".to_owned()), host), "{host}");
+            assert!(matches(HostMatch::Suffix("blocked.test".to_owned()), host), "{host}");
+        }
+        assert!(Target::new("blocked.test..", 443).is_err());
     }
 
     #[test]
@@ -175,5 +235,21 @@ mod tests {
         let loopback = "127.0.0.1".parse().unwrap();
         assert!(rules.allows(&target("db.local", 5432), loopback, true), "a rule means it");
         assert!(!rules.allows(&target("db.local", 5433), loopback, true));
+    }
+    #[test]
+    fn a_name_that_a_rule_lets_through_is_not_held_by_what_comes_after_it() {
+        let rule = |host, via| Rule { matches: vec![Match { host, ports: None }], via, speculate: 0 };
+        let allowed = || rule(HostMatch::Suffix("example.com".to_owned()), Via::Direct);
+        let net = || rule(HostMatch::Net("10.0.0.0/8".parse().unwrap()), Via::Reject);
+        let (name, ip) = (target("db.example.com", 5432), "10.1.2.3".parse().unwrap());
+        for (rules, default, is_allowed) in [
+            (vec![allowed()], Via::Reject, true),
+            (vec![allowed(), rule(HostMatch::Any, Via::Reject)], Via::Direct, true),
+            (vec![allowed(), net()], Via::Direct, true),
+            (vec![net(), allowed()], Via::Direct, false),
+        ] {
+            let rules = Rules::new(rules, default);
+            assert_eq!(rules.allows(&name, ip, false), is_allowed, "{rules:?}");
+        }
     }
 }

@@ -23,14 +23,16 @@ use tokio::{
 use crate::{Connector, UdpStats};
 use counters::Counters;
 pub use counters::{HandshakeFailure, ServerStats};
+use destination::Own;
 pub use registry::TunnelRow;
-pub(crate) use shared::{ClientInfo, Shared};
+pub(crate) use shared::{ClientInfo, Shared, is_remote};
 
 mod check;
 mod counters;
 pub(crate) mod destination;
 mod gone;
 mod handshake;
+pub(crate) mod linger;
 mod listen;
 mod registry;
 mod session;
@@ -60,23 +62,38 @@ pub struct Server {
 pub struct ServerWatch(Arc<Shared>);
 
 impl Server {
+    /// [`bind_with`](Self::bind_with) for a process that serves nothing else.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn bind(connector: Connector) -> io::Result<Server> {
+        Server::bind_with(connector, &[])
+    }
+
     /// Opens the listeners of the connector's settings. Clients wait in the backlog until [`run`](Self::run).
+    ///
+    /// `own` is what else this process serves, by TCP or UDP. Where this machine would connect to one of these itself, nobody gets a
+    /// tunnel: the service would take him for somebody on this machine.
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) when the settings have no listener, no room for clients, a listener beyond loopback
     /// that asks nobody who he is (none without users does, and a forward never), a user that SOCKS or HTTP cannot express, or a forward
-    /// to a listener of this server; and what the system reports, with the address.
+    /// to a listener of this server or to one of `own`; and what the system reports, with the address.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn bind(connector: Connector) -> io::Result<Server> {
+    pub fn bind_with(connector: Connector, own: &[SocketAddr]) -> io::Result<Server> {
         let config = connector.config();
         check::check(config)?;
         let listeners: Vec<_> =
             config.listen.iter().map(|listen| listen::listen(listen.address)).collect::<io::Result<_>>()?;
         let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        check::check_forwards(config, &addresses)?;
-        let shared = Arc::new(Shared::new(connector, addresses.clone()));
+        let own = Own::new(addresses.clone(), own);
+        check::check_forwards(config, &addresses, &own, |target| connector.is_direct(target))?;
+        let shared = Arc::new(Shared::new(connector, own));
         Ok(Server { listeners, addresses, shared })
     }
 

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::server::HandshakeFailure;
 
+pub(crate) mod address;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod invariants;
 mod reply;

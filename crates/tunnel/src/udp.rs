@@ -16,9 +16,8 @@ mod port;
 mod relays;
 mod routes;
 
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, sync::Arc};
 
-use smallvec::SmallVec;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -32,9 +31,14 @@ pub use self::counters::{UdpDropped, UdpStats};
 use self::{
     association::{Association, End},
     counters::Counted,
+    find::Asker,
     port::Port,
 };
-use crate::{Connector, server::Shared};
+use crate::{
+    Connector, ErrorKind,
+    server::{Shared, destination::Own, is_remote, linger::last_word},
+    socks::Version,
+};
 
 /// Answers a UDP ASSOCIATE, success or not, and serves it until it ends: with `control`, idle, or with the server.
 ///
@@ -44,25 +48,26 @@ use crate::{Connector, server::Shared};
 /// # Cancel safety
 /// Dropping the future ends the association.
 pub(crate) async fn associate(control: TcpStream, declared: SocketAddr, shared: &Shared) {
-    serve(control, declared, &shared.connector, &shared.udp, shared.closing.subscribe()).await;
+    serve(control, declared, &shared.connector, &shared.own, &shared.udp, shared.closing.subscribe()).await;
 }
 
 async fn serve(
     mut control: TcpStream,
     declared: SocketAddr,
     connector: &Connector,
+    own: &Arc<Own>,
     counters: &Arc<Counters>,
     closing: watch::Receiver<bool>,
 ) {
     let handshake_timeout = connector.config().handshake_timeout;
-    let (association, bound, counted) = match open(&control, declared, connector, counters) {
+    let (association, bound, counted) = match open(&control, declared, connector, own, counters) {
         Ok(opened) => opened,
-        Err(code) => {
+        Err(why) => {
             counters.refused();
-            return refuse(control, code, handshake_timeout).await;
+            return last_word(control, &Version::V5.failure(why)).await;
         }
     };
-    let reply = reply(SUCCEEDED, bound);
+    let reply = Version::V5.success(Some(bound));
     if !matches!(timeout(handshake_timeout, control.write_all(&reply)).await, Ok(Ok(()))) {
         return;
     }
@@ -73,30 +78,32 @@ async fn serve(
     debug!(%bound, why, after = ?start.elapsed(), "udp association ended");
 }
 
-/// Opens the relay's socket; the error is a reply code.
+/// Opens the relay's socket.
 fn open(
     control: &TcpStream,
     declared: SocketAddr,
     connector: &Connector,
+    own: &Arc<Own>,
     counters: &Arc<Counters>,
-) -> Result<(Association, SocketAddr, Counted), u8> {
+) -> Result<(Association, SocketAddr, Counted), ErrorKind> {
     let config = &connector.config().udp;
     if !config.enabled {
-        return Err(COMMAND_NOT_SUPPORTED);
+        return Err(ErrorKind::Unsupported);
     }
-    let counted = counters.open(config.max_associations).ok_or(GENERAL_FAILURE)?;
+    let counted = counters.open(config.max_associations).ok_or(ErrorKind::Busy)?;
     let local = || -> io::Result<_> { Ok((control.local_addr()?, control.peer_addr()?)) };
-    let (mut local, peer) = local().map_err(|_| GENERAL_FAILURE)?;
+    let (mut local, peer) = local().map_err(|_| ErrorKind::Local)?;
     // The one address of ours that the client is known to reach. A listener for all families tells IPv4 ones as mapped.
     local.set_ip(local.ip().to_canonical());
     local.set_port(0);
     let relay = Port::open(local).map_err(|error| {
         debug!(%error, "udp association without a socket");
-        GENERAL_FAILURE
+        ErrorKind::Local
     })?;
     let bound = relay.address();
     debug!(client = %peer, %bound, "udp association opened");
-    Ok((Association::new(connector.clone(), counters.clone(), relay, peer, declared), bound, counted))
+    let asker = Asker { connector: connector.clone(), own: own.clone(), remote: is_remote(peer) };
+    Ok((Association::new(asker, counters.clone(), relay, peer, declared), bound, counted))
 }
 
 /// Serves an association; tells what it ended with.
@@ -121,34 +128,6 @@ async fn ended(control: &mut TcpStream) {
     let mut ignored = [0; 256];
     while matches!(control.read(&mut ignored).await, Ok(1..)) {}
 }
-
-/// Tells the client why not, and waits for it to close: a connection that is closed with something unread is reset, and the answer
-/// lost.
-async fn refuse(mut control: TcpStream, code: u8, handshake_timeout: Duration) {
-    let reply = reply(code, port::unspecified(true, 0));
-    let told = async {
-        control.write_all(&reply).await?;
-        control.shutdown().await
-    };
-    if matches!(timeout(handshake_timeout, told).await, Ok(Ok(()))) {
-        _ = timeout(LINGER, ended(&mut control)).await;
-    }
-}
-
-/// RFC 1928 section 6.
-fn reply(code: u8, bound: SocketAddr) -> SmallVec<[u8; header::SENDER_MAX]> {
-    let mut reply = SmallVec::from_slice(&[VERSION, code, 0]);
-    header::append_address(&mut reply, bound);
-    reply
-}
-
-const VERSION: u8 = 5;
-const SUCCEEDED: u8 = 0;
-const GENERAL_FAILURE: u8 = 1;
-const COMMAND_NOT_SUPPORTED: u8 = 7;
-
-/// For how long a refused client may leave its end open.
-const LINGER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

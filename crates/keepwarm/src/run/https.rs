@@ -90,6 +90,11 @@ impl Https {
         Ok(Https { client, pool, has_any_host, gateway, beside: [tokio::spawn(log_events(events)), network] })
     }
 
+    /// Where the gateway listens, with the ports that it really has.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.gateway.as_ref().map(|served| served.addresses.clone()).unwrap_or_default()
+    }
+
     pub(super) fn view(&self, stopped: watch::Receiver<()>) -> HttpsView {
         let gateway = self.gateway.as_ref().map(|served| (served.addresses.clone(), served.watch.clone()));
         HttpsView {

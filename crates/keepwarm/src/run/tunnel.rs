@@ -34,13 +34,15 @@ pub struct TunnelView {
 }
 
 impl Tunnels {
-    /// Starts to keep spares and to listen. The listeners stop accepting once `stopped` changes or its sender is gone.
+    /// Starts to keep spares and to listen. The listeners stop accepting once `stopped` changes or its sender is gone. `own`: what else
+    /// the daemon serves, which no client is led to.
     ///
     /// # Errors
     /// [`Unavailable`] when an address cannot be listened on.
     pub(super) fn start(
         config: TunnelConfig,
         resolver: Arc<dyn Resolve>,
+        own: &[SocketAddr],
         stopped: &watch::Receiver<()>,
     ) -> anyhow::Result<Tunnels> {
         let listen = config.listen.clone();
@@ -48,7 +50,7 @@ impl Tunnels {
         let mut view = TunnelView { connector: connector.clone(), server: None };
         let mut task = None;
         if !listen.is_empty() {
-            let server = Server::bind(connector.clone()).map_err(|error| cannot_bind(&error))?;
+            let server = Server::bind_with(connector.clone(), own).map_err(|error| cannot_bind(&error))?;
             let listening = listening(&listen, server.addresses());
             for Listen { address, kind } in &listening {
                 tracing::info!(%address, kind = kind.as_str(), "tunnel listens");

@@ -102,7 +102,7 @@ pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     target: &Target,
     ahead: &[u8],
 ) -> Result<(), Failure> {
-    let mut bytes = request(target);
+    let mut bytes = request(target)?;
     bytes.extend_from_slice(ahead);
     send(stream, &bytes).await?;
     read_connected(stream).await
@@ -165,7 +165,7 @@ async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Result<(Opti
 }
 
 /// The request for a connection to `target`.
-pub(super) fn request(Target(place, port): &Target) -> Vec<u8> {
+pub(super) fn request(Target(place, port): &Target) -> Result<Vec<u8>, Failure> {
     let mut request = vec![VERSION, CONNECT, 0];
     match place {
         Place::Address(IpAddr::V4(ip)) => {
@@ -178,12 +178,13 @@ pub(super) fn request(Target(place, port): &Target) -> Vec<u8> {
         }
         Place::Name(name) => {
             request.push(NAME);
-            request.push(u8::try_from(name.len()).expect("the length of a target's name is checked"));
+            let too_long = |_| Failure::new(ErrorKind::Other, "socks5 has room for a name of 255 bytes");
+            request.push(u8::try_from(name.len()).map_err(too_long)?);
             request.extend_from_slice(name.as_bytes());
         }
     }
     request.extend_from_slice(&port.to_be_bytes());
-    request
+    Ok(request)
 }
 
 /// What a reply code means (RFC 1928 section 6).

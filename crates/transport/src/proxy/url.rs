@@ -93,14 +93,15 @@ fn host_and_port(authority: &str) -> Result<(String, Option<u16>), ProxyParseErr
         Some(end) => (&authority[..=end], &authority[end + 1..]),
         None => authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon)),
     };
-    let host = match literal(host) {
-        Some(ip) => ip.to_string(),
-        None => target::name(host)?,
-    };
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => None,
         None => return Err(ProxyParseError::new("a colon and the port follow the host of a proxy")),
         Some(digits) => Some(number(digits)?),
+    };
+    // After the port, where an IPv6 address without brackets is found out as one.
+    let host = match literal(host) {
+        Some(ip) => ip.to_string(),
+        None => target::name(host)?,
     };
     Ok((host, port))
 }

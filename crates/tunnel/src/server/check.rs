@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
+use keepwarm_transport::proxy::Target;
 use tokio::sync::Semaphore;
 
 use super::destination::Own;
@@ -51,14 +52,22 @@ fn check_listener(listen: &Listen, is_open: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A forward to a listener of ours would be its own client without end. Told once the ports are known.
-pub(super) fn check_forwards(config: &TunnelConfig, addresses: &[SocketAddr]) -> io::Result<()> {
-    let own = Own::new(addresses.to_vec());
+/// A forward to a listener of ours would be its own client without end, where it is this machine that connects: beyond an upstream the
+/// same address is another machine's. Told once the ports are known.
+pub(super) fn check_forwards(
+    config: &TunnelConfig,
+    addresses: &[SocketAddr],
+    own: &Own,
+    is_direct: impl Fn(&Target) -> bool,
+) -> io::Result<()> {
     for (listen, address) in config.listen.iter().zip(addresses) {
         if let ListenKind::Forward(target) = &listen.kind
             && own.is(target)
+            && is_direct(target)
         {
-            return wrong(format!("the forward on {address} to {target} leads back to the tunnel itself"));
+            return wrong(format!(
+                "the forward on {address} to {target} leads back to the tunnel itself, or to what else this process serves"
+            ));
         }
     }
     Ok(())
@@ -70,8 +79,6 @@ fn wrong(text: String) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use keepwarm_transport::proxy::Target;
-
     use super::*;
     use crate::config::User;
 
@@ -134,8 +141,18 @@ mod tests {
     fn a_forward_to_a_listener_of_ours_is_refused() {
         let to = |target: Target| config(vec![listen("127.0.0.1:0", ListenKind::Forward(target))], &[]);
         let addresses = ["127.0.0.1:4000".parse().unwrap()];
-        assert!(check_forwards(&to(Target::new("localhost", 4000).unwrap()), &addresses).is_err());
-        assert!(check_forwards(&to(Target::new("127.0.0.1", 4000).unwrap()), &addresses).is_err());
-        assert!(check_forwards(&to(Target::new("127.0.0.1", 4001).unwrap()), &addresses).is_ok());
+        let own = Own::new(addresses.to_vec(), &["127.0.0.1:9180".parse().unwrap()]);
+        for (host, port, is_direct, is_right) in [
+            ("localhost", 4000, true, false),
+            ("127.0.0.1", 4000, true, false),
+            ("127.0.0.1", 9180, true, false),
+            ("127.0.0.1", 4001, true, true),
+            // The far machine's, behind an upstream.
+            ("localhost", 4000, false, true),
+            ("127.0.0.1", 9180, false, true),
+        ] {
+            let checked = check_forwards(&to(Target::new(host, port).unwrap()), &addresses, &own, |_| is_direct);
+            assert_eq!(checked.is_ok(), is_right, "{host}:{port} {is_direct}");
+        }
     }
 }

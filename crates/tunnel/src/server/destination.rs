@@ -7,12 +7,14 @@ use std::{
 
 use keepwarm_transport::{proxy::Target, resolve::literal};
 
+use crate::rules::is_localhost;
+
 /// Why a host and port are no destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadDestination {
     /// No host at all.
     Empty,
-    /// No such name can exist.
+    /// No such host can exist: no name, or the unspecified address, which systems take for this machine, past the rules.
     Name,
     /// Port 0.
     Port,
@@ -22,8 +24,7 @@ pub(crate) enum BadDestination {
 /// IPv4, so that rules by network see it.
 ///
 /// # Errors
-/// See [`BadDestination`]. Names whose last label is a number are among those that cannot exist: no top-level domain is one, but
-/// `inet_aton` and thus resolvers and proxies take `127.1` and `0x7f000001` for addresses, past the rules by network.
+/// See [`BadDestination`], and [`Target::new`] for what is a name.
 pub(crate) fn destination(host: &str, port: u16) -> Result<Target, BadDestination> {
     if host.is_empty() {
         return Err(BadDestination::Empty);
@@ -31,55 +32,60 @@ pub(crate) fn destination(host: &str, port: u16) -> Result<Target, BadDestinatio
     if port == 0 {
         return Err(BadDestination::Port);
     }
-    if let Some(ip) = literal(host) {
-        return Ok(address(ip, port));
+    match literal(host) {
+        Some(ip) => address(ip, port),
+        None => Target::new(host, port).map_err(|_| BadDestination::Name),
     }
-    if is_numeric(host) {
-        return Err(BadDestination::Name);
-    }
-    Target::new(host, port).map_err(|_| BadDestination::Name)
 }
 
 /// The same, of an address.
-pub(crate) fn address(ip: IpAddr, port: u16) -> Target {
-    SocketAddr::new(ip.to_canonical(), port).into()
+pub(crate) fn address(ip: IpAddr, port: u16) -> Result<Target, BadDestination> {
+    let ip = ip.to_canonical();
+    match (ip.is_unspecified(), port) {
+        (_, 0) => Err(BadDestination::Port),
+        (true, _) => Err(BadDestination::Name),
+        (false, _) => Ok(SocketAddr::new(ip, port).into()),
+    }
 }
 
-/// As in the URL standard (WHATWG, "ends in a number").
-fn is_numeric(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let last = host.rsplit('.').next().unwrap_or(host);
-    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
-        || hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+/// What is this process itself, as destinations.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// A tunnel to one of these would lead back here.
+    listeners: Vec<SocketAddr>,
+    /// What else is served, by TCP or by UDP, to those that reach it themselves: by a tunnel they would come from this machine.
+    services: Vec<SocketAddr>,
 }
-
-/// Our own listeners, as destinations.
-pub(super) struct Own(Vec<SocketAddr>);
 
 impl Own {
-    pub(super) fn new(listeners: Vec<SocketAddr>) -> Own {
-        Own(listeners)
+    pub(crate) fn new(listeners: Vec<SocketAddr>, services: &[SocketAddr]) -> Own {
+        Own { listeners, services: services.to_vec() }
     }
 
-    /// Whether `target` is one of them: a tunnel that would lead back here. Names are not looked up, but `localhost` needs no look-up.
+    /// Whether `target` is one of them. Names are not looked up, but `localhost` needs no look-up.
     pub(super) fn is(&self, target: &Target) -> bool {
-        let mut same_port = self.0.iter().filter(|own| own.port() == target.port()).peekable();
-        if same_port.peek().is_none() {
-            return false;
-        }
-        match target.ip().or_else(|| localhost(&target.host())) {
-            Some(ip) => {
-                let ip = ip.to_canonical();
-                same_port.any(|own| reaches(ip, own.ip().to_canonical()))
-            }
-            None => false,
-        }
+        let ip = || target.ip().or_else(|| is_localhost(&target.host()).then_some(Ipv4Addr::UNSPECIFIED.into()));
+        let mut same_port =
+            self.listeners.iter().chain(&self.services).filter(|own| own.port() == target.port()).peekable();
+        same_port.peek().is_some() && ip().is_some_and(|ip| same_port.any(|own| reaches(ip, own.ip())))
+    }
+
+    /// Whether datagrams to `address` come to a service of our own. The listeners take none at ports that are known.
+    pub(crate) fn serves(&self, address: SocketAddr) -> bool {
+        let same_port = |own: &&SocketAddr| own.port() == address.port();
+        self.services.iter().filter(same_port).any(|own| reaches(address.ip(), own.ip()))
+    }
+}
+
+impl From<Vec<SocketAddr>> for Own {
+    fn from(listeners: Vec<SocketAddr>) -> Own {
+        Own::new(listeners, &[])
     }
 }
 
 /// Whether a connection to `ip` ends at a listener on `own`.
 fn reaches(ip: IpAddr, own: IpAddr) -> bool {
+    let (ip, own) = (ip.to_canonical(), own.to_canonical());
     // A connection to 0.0.0.0 or :: is one to loopback; which of its addresses is the system's matter.
     if ip.is_unspecified() {
         return own.is_unspecified() || own.is_loopback();
@@ -99,12 +105,6 @@ fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || from().is_ok_and(|from| from == ip)
 }
 
-/// RFC 6761 section 6.3.
-fn localhost(host: &str) -> Option<IpAddr> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    (host == "localhost" || host.ends_with(".localhost")).then_some(Ipv4Addr::UNSPECIFIED.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,18 +119,35 @@ mod tests {
         ] {
             assert_eq!(destination(host, 443).unwrap().ip(), Some(ip.parse().unwrap()), "{host}");
         }
-        assert_eq!(destination("Tiles.Example.", 443).unwrap().to_string(), "tiles.example.:443");
+        assert_eq!(destination("Tiles.Example.", 443).unwrap().to_string(), "tiles.example:443");
     }
 
     #[test]
     fn what_cannot_be_a_name_is_refused() {
-        for host in
-            ["a b", "a\0b", "a/b", "ä.example", ".a", "a@b", "127.1", "1", "0x7f.0x1", "a.0X", "1.2.3.4.5", "9."]
-        {
+        for host in [
+            "a b",
+            "a\0b",
+            "a/b",
+            "ä.example",
+            ".a",
+            "a..b",
+            "a@b",
+            "127.1",
+            "1",
+            "0x7f.0x1",
+            "a.0X",
+            "1.2.3.4.5",
+            "9.",
+            "a..",
+        ] {
             assert_eq!(destination(host, 443), Err(BadDestination::Name), "{host:?}");
         }
         for host in ["_dmarc.example", "1.example", "0x1.example", "a.x0", "3com"] {
             assert!(destination(host, 443).is_ok(), "{host:?}");
+        }
+        // Systems connect to this machine then, past a rule for loopback.
+        for host in ["0.0.0.0", "::", "[::]", "::ffff:0.0.0.0"] {
+            assert_eq!(destination(host, 443), Err(BadDestination::Name), "{host:?}");
         }
         assert_eq!(destination("", 443), Err(BadDestination::Empty));
         assert_eq!(destination("a.example", 0), Err(BadDestination::Port));
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn our_own_listeners_are_known_by_every_address_that_reaches_them() {
         let own = |listener: &str, host: &str, port| {
-            Own::new(vec![listener.parse().unwrap()]).is(&Target::new(host, port).unwrap())
+            Own::new(vec![listener.parse().unwrap()], &[]).is(&Target::new(host, port).unwrap())
         };
         for host in ["127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "localhost", "a.LOCALHOST."] {
             assert!(own("127.0.0.1:1080", host, 1080), "{host}");
@@ -153,5 +170,24 @@ mod tests {
             assert!(!own("127.0.0.1:1080", host, 1080), "{host}");
         }
         assert!(!own("0.0.0.0:1080", "192.0.2.1", 1080) && !own("0.0.0.0:1080", "::1", 1080));
+    }
+    #[test]
+    fn our_own_services_are_known_for_tunnels_and_for_datagrams() {
+        let own = Own::new(Vec::new(), &["127.0.0.1:9180".parse().unwrap(), "0.0.0.0:53".parse().unwrap()]);
+        for (host, port) in [("127.0.0.1", 9180), ("localhost", 9180), ("127.8.8.8", 53)] {
+            assert!(own.is(&Target::new(host, port).unwrap()), "{host}:{port}");
+        }
+        for (address, is) in [
+            ("127.0.0.1:9180", true),
+            ("[::ffff:127.0.0.1]:9180", true),
+            ("127.8.8.8:53", true),
+            ("127.0.0.2:9180", false),
+            ("127.0.0.1:9181", false),
+            ("192.0.2.1:53", false),
+        ] {
+            assert_eq!(own.serves(address.parse().unwrap()), is, "{address}");
+        }
+        let listener = Own::new(vec!["127.0.0.1:1080".parse().unwrap()], &[]);
+        assert!(!listener.serves("127.0.0.1:1080".parse().unwrap()), "it takes no datagrams");
     }
 }

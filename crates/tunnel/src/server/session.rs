@@ -1,21 +1,17 @@
 //! One client: its handshake, its tunnel, and how it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use keepwarm_transport::proxy::Target;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     ClientInfo, HandshakeFailure, Shared, closed,
     counters::{Connected, Counters},
     gone::gone,
     handshake::{Begin, Failure, handshake},
+    linger::last_word,
     listen, shared,
 };
 use crate::{
@@ -125,30 +121,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends `answer` and closes so that it arrives: closing over unread bytes would send a reset, which takes what was sent before
-    /// from a client that has not read it yet.
-    async fn last_word(mut self, mut stream: TcpStream, answer: &[u8]) {
+    async fn last_word(mut self, stream: TcpStream, answer: &[u8]) {
         self.connected.served();
-        let linger = async {
-            stream.write_all(answer).await?;
-            stream.shutdown().await?;
-            let mut rest = [0; 1024];
-            let mut left = LINGER_MAX;
-            while left > 0 {
-                match stream.read(&mut rest).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // However it ends, the client has had its chance.
-        let _ = timeout(LINGER, linger).await;
+        last_word(stream, answer).await;
     }
 }
-
-/// For how long a client may take to close after the last answer.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Bytes of a client that are thrown away after the last answer.
-const LINGER_MAX: usize = 256 * 1024;

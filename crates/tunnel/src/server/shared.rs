@@ -29,7 +29,8 @@ pub(crate) struct Shared {
     /// Figures of UDP ASSOCIATE.
     pub(crate) udp: Arc<udp::Counters>,
     pub(super) tunnels: Registry,
-    own: Own,
+    /// What is never connected to from here.
+    pub(crate) own: Arc<Own>,
 }
 
 /// Who a client is.
@@ -41,9 +42,21 @@ pub(crate) struct ClientInfo {
     pub(crate) listener: usize,
 }
 
+impl ClientInfo {
+    /// Whether it is not known to be on this machine.
+    pub(crate) fn is_remote(&self) -> bool {
+        is_remote(self.peer)
+    }
+}
+
+/// Whether who connects from there is not known to be on this machine.
+pub(crate) fn is_remote(peer: SocketAddr) -> bool {
+    !peer.ip().to_canonical().is_loopback()
+}
+
 impl Shared {
-    /// For a server that listens on `addresses`.
-    pub(crate) fn new(connector: Connector, addresses: Vec<SocketAddr>) -> Shared {
+    /// For a server that listens on, and is beside, `own`.
+    pub(crate) fn new(connector: Connector, own: impl Into<Own>) -> Shared {
         let users = Users::new(&connector.config().users);
         Shared {
             connector,
@@ -52,7 +65,7 @@ impl Shared {
             counters: Counters::default(),
             udp: Arc::default(),
             tunnels: Registry::default(),
-            own: Own::new(addresses),
+            own: Arc::new(own.into()),
         }
     }
 
@@ -60,7 +73,8 @@ impl Shared {
     /// already; it is on its way when this returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Rejected`] for a destination that is one of our own listeners; those of the connector.
+    /// [`ErrorKind::Rejected`] for a destination that is this process itself, where this machine would connect to it; those of the
+    /// connector.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was begun.
@@ -71,11 +85,13 @@ impl Shared {
         payload: Bytes,
     ) -> Result<(Stream, Listed<'_>), Error> {
         let sent = payload.len() as u64;
-        let made = if self.own.is(&target) {
-            let text = format!("tunnel to {target}: it leads back to a listener of this server");
+        // Beyond an upstream the same address is another machine's.
+        let made = if self.own.is(&target) && self.connector.is_direct(&target) {
+            let text = format!("tunnel to {target}: it leads back to this server, or to what is served beside it");
             Err(Error::new(ErrorKind::Rejected, Side::Client, text))
         } else {
-            self.connector.connect_with(&target, ConnectOptions { payload, ..ConnectOptions::default() }).await
+            let options = ConnectOptions { payload, remote: client.is_remote(), ..ConnectOptions::default() };
+            self.connector.connect_with(&target, options).await
         };
         match made {
             Ok(tunnel) => {
@@ -101,4 +117,70 @@ pub(crate) fn local_address(stream: &Stream) -> Option<SocketAddr> {
         Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
     };
     stream.as_tcp().and_then(|stream| local(stream).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use keepwarm_transport::{proxy::Proxy, resolve::Fixed};
+
+    use super::*;
+    use crate::config::{TunnelConfig, UpstreamConfig, UpstreamKind, Via};
+
+    fn shared(config: TunnelConfig, own: Own) -> Shared {
+        Shared::new(Connector::new(config, Arc::new(Fixed(vec![Ipv4Addr::LOCALHOST.into()]))).unwrap(), own)
+    }
+
+    async fn open(shared: &Shared, peer: &str, host: &str, port: u16) -> Result<(), ErrorKind> {
+        let client = ClientInfo { peer: peer.parse().unwrap(), listener: 0 };
+        let opened = shared.open(client, Target::new(host, port).unwrap(), Bytes::new()).await;
+        opened.map(drop).map_err(|error| error.kind())
+    }
+
+    fn listen() -> std::net::TcpListener {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    const LOCAL: &str = "127.0.0.1:40000";
+
+    #[tokio::test]
+    async fn nobody_elsewhere_reaches_what_listens_on_loopback() {
+        let listener = listen();
+        let port = listener.local_addr().unwrap().port();
+        let shared = shared(TunnelConfig::default(), Own::default());
+        for host in ["127.0.0.1", "localhost", "rebound.example"] {
+            assert_eq!(open(&shared, LOCAL, host, port).await, Ok(()), "{host}");
+            assert_eq!(open(&shared, "[::ffff:127.0.0.1]:40000", host, port).await, Ok(()), "{host}");
+            let refused = open(&shared, "192.0.2.9:40000", host, port).await;
+            assert_eq!(refused, Err(ErrorKind::Rejected), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_this_process_serves_is_reached_by_nobody() {
+        let (tunnel, control) = (listen(), listen());
+        let addresses = [&tunnel, &control].map(|listener| listener.local_addr().unwrap());
+        let shared = shared(TunnelConfig::default(), Own::new(vec![addresses[0]], &addresses[1..]));
+        for address in addresses {
+            for host in ["127.0.0.1", "localhost"] {
+                assert_eq!(open(&shared, LOCAL, host, address.port()).await, Err(ErrorKind::Rejected), "{host}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_address_beyond_an_upstream_is_another_machines() {
+        let nobody = listen().local_addr().unwrap();
+        let proxy = Arc::new(Proxy::parse(&format!("socks5://{nobody}")).unwrap());
+        let upstream = UpstreamConfig::new("exit", UpstreamKind::Proxy(proxy));
+        let config = TunnelConfig {
+            upstreams: vec![upstream],
+            default: Via::Upstream("exit".into()),
+            ..TunnelConfig::default()
+        };
+        let shared = shared(config, vec![LOCAL.parse().unwrap()].into());
+        // It got as far as the upstream, which there is not.
+        assert_eq!(open(&shared, LOCAL, "127.0.0.1", 40000).await, Err(ErrorKind::Upstream));
+    }
 }

@@ -65,8 +65,13 @@ fn again(request: &Request) {
     let Request::Connect(target) = request else { return };
     assert!(target.port() != 0);
     let host = target.host();
-    assert!(host.len() <= 255 && host.bytes().all(|byte| byte.is_ascii_graphic()), "{host:?}");
-    let length = u8::try_from(host.len()).expect("it has at most 255 bytes");
+    assert!(host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_graphic()), "{host:?}");
+    if target.ip().is_none() {
+        assert!(host.split('.').all(|label| (1..=63).contains(&label.len())), "{host:?}");
+        assert!(host.bytes().all(|byte| !byte.is_ascii_uppercase()), "one host has two spellings: {host:?}");
+    }
+    assert!(target.ip().is_none_or(|ip| !ip.is_unspecified() && ip == ip.to_canonical()), "{target}");
+    let length = u8::try_from(host.len()).expect("it has at most 253 bytes");
     let mut input = vec![5, 1, 0, 5, 1, 0, 3, length];
     input.extend_from_slice(host.as_bytes());
     input.extend_from_slice(&target.port().to_be_bytes());

@@ -34,10 +34,8 @@ pub(super) fn request(input: &[u8], needs_user: bool) -> Parsed<Target> {
         let Some((name, rest)) = text(rest)? else { return Ok(None) };
         let name = str::from_utf8(name).map_err(|_| BadDestination::Name);
         (name.and_then(|name| destination(name, port)), rest)
-    } else if port == 0 {
-        (Err(BadDestination::Port), rest)
     } else {
-        (Ok(destination::address(ip.into(), port)), rest)
+        (destination::address(ip.into(), port), rest)
     };
     let target = target.map_err(|_| refuse(HandshakeFailure::Destination, REJECTED))?;
     Ok(Some((target, input.len() - rest.len())))

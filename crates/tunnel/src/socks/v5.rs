@@ -3,13 +3,13 @@
 //! A message is refused at its first byte that cannot be right, not when it is complete: the answer is the same however it is cut, and
 //! nothing waits for bytes that could not mend it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Answer, Parsed, Refusal, Request};
-use crate::server::{
-    HandshakeFailure,
-    destination::{self, BadDestination, destination},
+use super::{
+    Answer, Parsed, Refusal, Request,
+    address::{self, Address, Host},
 };
+use crate::server::{HandshakeFailure, destination::BadDestination};
 
 /// A name and a password as they came.
 pub(super) struct Credential<'a> {
@@ -62,59 +62,34 @@ pub(super) fn request(input: &[u8]) -> Parsed<Request> {
     }
     // The third byte is reserved. Section 4 has the client set it to 0; what else it could mean is not known, and nothing here
     // depends on it, so it is not looked at.
-    let Some(&kind) = input.get(3) else { return Ok(None) };
-    let (host, rest) = match kind {
-        IPV4 | IPV6 => match ip(kind, &input[4..]) {
-            Some((ip, rest)) => (Host::Ip(ip), rest),
-            None => return Ok(None),
-        },
-        NAME => match counted(&input[4..]) {
-            Some((name, rest)) => (Host::Name(name), rest),
-            None => return Ok(None),
-        },
-        _ => return Err(refuse(HandshakeFailure::Malformed, ADDRESS_TYPE_NOT_SUPPORTED)),
-    };
-    let Some((port, rest)) = rest.split_first_chunk() else { return Ok(None) };
-    let port = u16::from_be_bytes(*port);
-    let request = if input[1] == CONNECT { host.connect(port)? } else { host.associate(port) };
+    let Some(address) = input.get(3..) else { return Ok(None) };
+    let unknown = |_| refuse(HandshakeFailure::Malformed, ADDRESS_TYPE_NOT_SUPPORTED);
+    let Some((address, rest)) = address::read(address).map_err(unknown)? else { return Ok(None) };
+    let request = if input[1] == CONNECT { connect(&address)? } else { associate(&address) };
     Ok(Some((request, input.len() - rest.len())))
 }
 
-enum Host<'a> {
-    Ip(IpAddr),
-    Name(&'a [u8]),
+fn connect(address: &Address<'_>) -> Result<Request, Refusal> {
+    address.destination().map(Request::Connect).map_err(|bad| {
+        let code = match bad {
+            // What a look-up would have come to.
+            BadDestination::Name => HOST_UNREACHABLE,
+            BadDestination::Empty | BadDestination::Port => GENERAL_FAILURE,
+        };
+        refuse(HandshakeFailure::Destination, code)
+    })
 }
 
-impl Host<'_> {
-    fn connect(self, port: u16) -> Result<Request, Refusal> {
-        let target = match self {
-            Host::Ip(_) if port == 0 => Err(BadDestination::Port),
-            Host::Ip(ip) => Ok(destination::address(ip, port)),
-            Host::Name(name) => {
-                str::from_utf8(name).map_err(|_| BadDestination::Name).and_then(|name| destination(name, port))
-            }
-        };
-        target.map(Request::Connect).map_err(|bad| {
-            let code = match bad {
-                // What a look-up would have come to.
-                BadDestination::Name => HOST_UNREACHABLE,
-                BadDestination::Empty | BadDestination::Port => GENERAL_FAILURE,
-            };
-            refuse(HandshakeFailure::Destination, code)
-        })
-    }
-
-    /// Section 7: where the client will send from, zeros where it does not know. A name tells nothing that may be relied on.
-    fn associate(self, port: u16) -> Request {
-        let ip = match self {
-            Host::Ip(ip) => ip.to_canonical(),
-            Host::Name(name) => str::from_utf8(name)
-                .ok()
-                .and_then(keepwarm_transport::resolve::literal)
-                .unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-        };
-        Request::Associate(SocketAddr::new(ip, port))
-    }
+/// Section 7: where the client will send from, zeros where it does not know. A name tells nothing that may be relied on.
+fn associate(address: &Address<'_>) -> Request {
+    let ip = match address.host {
+        Host::Ip(ip) => ip.to_canonical(),
+        Host::Name(name) => str::from_utf8(name)
+            .ok()
+            .and_then(keepwarm_transport::resolve::literal)
+            .unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+    };
+    Request::Associate(SocketAddr::new(ip, address.port))
 }
 
 /// A reply (section 6). Clients ignore the address in a reply to CONNECT; where it is not known it is 0.0.0.0:0, which every client can
@@ -122,17 +97,7 @@ impl Host<'_> {
 pub(super) fn reply(code: u8, bound: Option<SocketAddr>) -> Answer {
     let bound = bound.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
     let mut answer = Answer::from_slice(&[VERSION, code, 0]);
-    match bound.ip() {
-        IpAddr::V4(ip) => {
-            answer.push(IPV4);
-            answer.extend_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            answer.push(IPV6);
-            answer.extend_from_slice(&ip.octets());
-        }
-    }
-    answer.extend_from_slice(&bound.port().to_be_bytes());
+    address::append(&mut answer, bound);
     answer
 }
 
@@ -146,15 +111,6 @@ fn counted(input: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(count))
 }
 
-fn ip(kind: u8, input: &[u8]) -> Option<(IpAddr, &[u8])> {
-    if kind == IPV4 {
-        let (octets, rest) = input.split_first_chunk::<4>()?;
-        return Some((Ipv4Addr::from(*octets).into(), rest));
-    }
-    let (octets, rest) = input.split_first_chunk::<16>()?;
-    Some((Ipv6Addr::from(*octets).into(), rest))
-}
-
 pub(super) const VERSION: u8 = 5;
 const NO_METHOD_NEEDED: u8 = 0;
 pub(super) const USER_PASSWORD: u8 = 2;
@@ -166,10 +122,6 @@ const NOT_ACCEPTED: [u8; 2] = [AUTHENTICATION_VERSION, 1];
 
 const CONNECT: u8 = 1;
 const ASSOCIATE: u8 = 3;
-
-const IPV4: u8 = 1;
-const NAME: u8 = 3;
-const IPV6: u8 = 4;
 
 pub(super) const SUCCEEDED: u8 = 0;
 const GENERAL_FAILURE: u8 = 1;

@@ -22,17 +22,16 @@ use super::{
     client::Client,
     counters::{Counters, UdpDropped},
     direct::Direct,
-    find::{self, Way},
+    find::{self, Asker, Way},
     header,
     port::{DATAGRAM_MAX, Port},
     relays::{Opened, Relays, Want},
     routes::{Found, Next, Route, Routes},
 };
-use crate::Connector;
 
 /// A client's datagrams and their answers.
 pub(super) struct Association {
-    connector: Connector,
+    asker: Asker,
     counters: Arc<Counters>,
     /// The socket that the client knows.
     relay: Port,
@@ -80,15 +79,15 @@ pub(super) enum End {
 impl Association {
     /// `peer` is the other end of the control connection, `declared` what it said of its datagrams.
     pub(super) fn new(
-        connector: Connector,
+        asker: Asker,
         counters: Arc<Counters>,
         relay: Port,
         peer: SocketAddr,
         declared: SocketAddr,
     ) -> Association {
-        let limit = connector.config().udp.idle_timeout;
+        let limit = asker.connector.config().udp.idle_timeout;
         Association {
-            connector,
+            asker,
             relay,
             client: Client::new(peer, declared),
             on_this_machine: is_on_this_machine(peer),
@@ -177,11 +176,11 @@ impl Association {
 
     /// Looks for the route to `target`.
     fn find(&mut self, target: Target, now: Instant) {
-        let connector = self.connector.clone();
-        match find::way(&connector, &target) {
+        let asker = self.asker.clone();
+        match find::way(&asker, &target) {
             Way::Known(found) => self.found(&target, found, now),
             Way::LookUp => self.finding.push(Box::pin(async move {
-                let found = find::look_up(&connector, &target).await;
+                let found = find::look_up(&asker, &target).await;
                 Discovery::Found(target, found)
             })),
             Way::Over(upstream) => match self.outlets.relays.want(&upstream, &target) {
@@ -189,7 +188,7 @@ impl Association {
                 Want::Wait => {}
                 Want::Full => self.found(&target, find::failed(UdpDropped::Full), now),
                 Want::Open => self.finding.push(Box::pin(async move {
-                    let opened = find::open(&connector, &upstream).await;
+                    let opened = find::open(&asker.connector, &upstream).await;
                     Discovery::Opened(upstream, opened)
                 })),
             },

@@ -112,7 +112,7 @@ impl Relays {
         for relay in self.all.iter_mut().filter(|relay| *relay.upstream == *upstream) {
             if let State::Open { address, port, .. } = &mut relay.state {
                 self.scratch.clear();
-                header::append_of_target(&mut self.scratch, target);
+                header::append_of_target(&mut self.scratch, target)?;
                 self.scratch.extend_from_slice(data);
                 return port.send(&self.scratch, *address);
             }

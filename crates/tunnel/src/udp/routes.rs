@@ -163,6 +163,11 @@ impl Addresses {
         (!all.is_empty()).then_some(Addresses { all, used: 0 })
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &[SocketAddr] {
+        &self.all
+    }
+
     /// The address that datagrams go to.
     pub(super) fn used(&self) -> SocketAddr {
         self.all[self.used]

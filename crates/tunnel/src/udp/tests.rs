@@ -28,7 +28,13 @@ struct Rig {
     connector: Connector,
     counters: Arc<Counters>,
     closing: watch::Sender<bool>,
+    own: Arc<Own>,
 }
+
+const VERSION: u8 = 5;
+const SUCCEEDED: u8 = 0;
+const GENERAL_FAILURE: u8 = 1;
+const COMMAND_NOT_SUPPORTED: u8 = 7;
 
 /// One association's client.
 struct Socks {
@@ -49,6 +55,7 @@ impl Rig {
             connector: Connector::new(config, Arc::new(resolver)).unwrap(),
             counters: Arc::default(),
             closing: watch::Sender::new(false),
+            own: Arc::default(),
         }
     }
 
@@ -62,8 +69,8 @@ impl Rig {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (control, _) = self.listener.accept().await.unwrap();
         let (connector, counters) = (self.connector.clone(), self.counters.clone());
-        let closing = self.closing.subscribe();
-        let served = tokio::spawn(async move { serve(control, declared, &connector, &counters, closing).await });
+        let (closing, own) = (self.closing.subscribe(), self.own.clone());
+        let served = tokio::spawn(async move { serve(control, declared, &connector, &own, &counters, closing).await });
         (client, served)
     }
 
@@ -83,6 +90,13 @@ impl Rig {
     fn dropped(&self, reason: UdpDropped) -> u64 {
         self.counters.stats().dropped(reason)
     }
+}
+
+/// A reply of RFC 1928 section 6.
+fn reply(code: u8, bound: SocketAddr) -> Vec<u8> {
+    let mut reply = vec![VERSION, code, 0];
+    crate::socks::address::append(&mut reply, bound);
+    reply
 }
 
 async fn read_reply(control: &mut TcpStream) -> (u8, SocketAddr) {

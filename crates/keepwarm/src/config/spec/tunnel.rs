@@ -16,7 +16,7 @@ section! {
     TunnelSpec {
         /// Where clients come in: IP and port for SOCKS5, SOCKS4a and HTTP by the first byte, or a list of up to 64.
         /// "socks5://IP:PORT" and "http://IP:PORT": one of them. "forward://IP:PORT->HOST:PORT": each connection is a tunnel to that
-        /// host. Beyond loopback only with `users`. Port 0: any. An empty list: no listener.
+        /// host. Beyond loopback only with `users`, and a forward never. Port 0: any. An empty list: no listener.
         listen: Several<TunnelListen>,
         /// Who may use the listeners (SOCKS5: RFC 1929, HTTP: Basic): name = "password", or name = { password_file = "FILE" } with
         /// the password as the file's only line; relative paths start at this file. Passwords of up to 255 bytes. Up to 1,000.

@@ -299,10 +299,13 @@ fn listeners_go_beyond_loopback_only_with_users() {
     let long = "x".repeat(256);
     assert_eq!(titles(&file(&format!("users.ann = \"{long}\""), "")), ["`tunnel.users.ann` is too long"]);
     accepted(&file(&format!("users.ann = \"{}\"", &long[1..]), ""));
-    assert_eq!(
-        warned(&file("listen = \"forward://0.0.0.0:1->a.b:2\"", "")),
-        ["`tunnel.listen` leads everybody who reaches 0.0.0.0:1 to a.b:2"]
-    );
+    // Users or not: nobody could say there who he is.
+    for users in ["", "users.ann = \"hunter2\""] {
+        assert_eq!(
+            titles(&file(&format!("listen = \"forward://0.0.0.0:1->a.b:2\"\n{users}"), "")),
+            ["`tunnel.listen` leads everybody who reaches 0.0.0.0:1 to a.b:2"]
+        );
+    }
 }
 
 #[test]

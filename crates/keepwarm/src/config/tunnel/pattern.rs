@@ -23,7 +23,7 @@ pub(in crate::config) fn parse_pattern(text: &str) -> Result<Match, WordsError> 
     }
     // A network of IPv6 addresses without a port has colons of its own.
     if text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok() {
-        return Ok(Match { host: HostMatch::Net(parse_network(text)?), ports: None });
+        return Ok(Match { host: HostMatch::net(parse_network(text)?), ports: None });
     }
     let (host, ports) = split_port(text, FORMS)?;
     Ok(Match { host: parse_host(host)?, ports: ports.map(parse_ports).transpose()? })
@@ -34,7 +34,7 @@ fn parse_host(host: &str) -> Result<HostMatch, WordsError> {
         return Ok(HostMatch::Any);
     }
     if host.contains('/') || host.parse::<IpAddr>().is_ok() {
-        return parse_network(host).map(HostMatch::Net);
+        return parse_network(host).map(HostMatch::net);
     }
     let (name, make): (_, fn(String) -> HostMatch) = match (host.strip_prefix("*."), host.strip_prefix('.')) {
         (Some(name), _) => (name, HostMatch::Below),

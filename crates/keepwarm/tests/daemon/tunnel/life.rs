@@ -1,6 +1,9 @@
 //! Start, stop, and what keeps it from starting.
 
-use tokio::io::AsyncReadExt as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::support::*;
 use crate::{
@@ -16,7 +19,7 @@ async fn a_live_tunnel_may_end_by_itself_after_sigterm_and_no_new_one_comes_in()
     let (mut stream, mut tagged) = daemon.tunnel().await;
     say(&mut stream, &mut tagged, 100).await;
     daemon.signal("TERM");
-    while tokio::net::TcpStream::connect(listen).await.is_ok() {
+    while TcpStream::connect(listen).await.is_ok() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     say(&mut stream, &mut tagged, 10_000).await;
@@ -62,4 +65,19 @@ async fn what_keeps_it_from_starting_is_named_with_its_exit_code() {
     let (code, said) = refused(&file);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("ordered") && !said.contains(PASSWORD), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_is_led_to_the_status_endpoint() {
+    let daemon = Bench::new("[[tunnel.rule]]\nmatch = \"127.0.0.0/8\"\nvia = \"direct\"").await.start().await;
+    let Bench { listen, control, echo, .. } = &daemon.bench;
+    // Its port counts, not that it is on this machine.
+    for (address, code) in [(*control, 2), (*listen, 2), (echo.addr(0), 0)] {
+        let mut stream = TcpStream::connect(listen).await.unwrap();
+        let request = format!("\x05\x01\0\x05\x01\0\x03\x09{}", address.ip());
+        stream.write_all(&[request.as_bytes(), &address.port().to_be_bytes()].concat()).await.unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [5, 0, 5, code], "{address}");
+    }
 }

@@ -82,6 +82,10 @@ fn destinations_that_are_none_are_refused() {
     for host in [ip("192.0.2.1"), Host::Name(b"dns.example"), Host::Name(b"192.0.2.1")] {
         assert_eq!(target(host, 0), Err(UdpDropped::Malformed), "{host:?}");
     }
+    // Resolvers and proxies take these for addresses, past the rules by network.
+    for name in ["127.1", "2130706433", "0x7f000001", "0x7f.1", "127.0.0.1."] {
+        assert_eq!(target(Host::Name(name.as_bytes()), 53), Err(UdpDropped::Malformed), "{name}");
+    }
     for name in [b"".as_slice(), b"a\0b", b"a b", b"\xff\xfe", &[b'a'; 255]] {
         assert_eq!(target(Host::Name(name), 53), Err(UdpDropped::Malformed), "{name:?}");
     }
@@ -92,10 +96,15 @@ fn destinations_that_are_none_are_refused() {
 
 #[test]
 fn the_header_for_an_upstream_names_the_same_destination() {
-    for host in ["192.0.2.1", "2001:db8::1", "dns.example", &"a".repeat(253)] {
+    for host in [
+        "192.0.2.1",
+        "2001:db8::1",
+        "dns.example",
+        &["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join("."),
+    ] {
         let target = Target::new(host, 53).unwrap();
         let mut datagram = Vec::new();
-        append_of_target(&mut datagram, &target);
+        append_of_target(&mut datagram, &target).unwrap();
         let (header, data) = parse(&datagram).unwrap();
         assert_eq!((header.fragment, header.target(), data), (0, Ok(target), [].as_slice()));
     }

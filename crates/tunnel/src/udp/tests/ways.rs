@@ -115,7 +115,7 @@ async fn a_listener_for_all_families_replies_to_ipv4_with_ipv4() {
     assert!(peer.is_ipv6(), "mapped");
     let (connector, counters, closing) = (rig.connector.clone(), rig.counters.clone(), rig.closing.subscribe());
     let served = tokio::spawn(async move {
-        serve(control, port::unspecified(true, 0), &connector, &counters, closing).await;
+        serve(control, port::unspecified(true, 0), &connector, &Arc::default(), &counters, closing).await;
     });
     let (code, relay) = read_reply(&mut client).await;
     assert_eq!((code, relay.ip()), (SUCCEEDED, Ipv4Addr::LOCALHOST.into()));

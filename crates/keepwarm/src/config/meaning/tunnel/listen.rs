@@ -91,7 +91,7 @@ impl Check<'_> {
         }
     }
 
-    /// Beyond loopback a password is asked for, except by what leads to one destination: that protocol has no place for it.
+    /// Beyond loopback a password is asked for. A forward has no place for one, so that it stays on loopback, users or not.
     fn beyond_loopback(&mut self, spec: &TunnelSpec, list: &[At<TunnelListen>]) {
         let nobody_is_named = spec.users.as_ref().map_or(!spec.has("users"), |at| at.value.0.is_empty());
         // A user that was refused is a fault of its own, and was meant as one.
@@ -101,13 +101,13 @@ impl Check<'_> {
         for item in &beyond {
             if let Listen { address, kind: ListenKind::Forward(target) } = &item.value.0 {
                 self.faults.push(
-                    Fault::warning(
+                    Fault::error(
                         item.span.clone(),
                         format!("`tunnel.listen` leads everybody who reaches {address} to {target}"),
                     )
                     .label("a forward asks for no password")
                     .help(format!(
-                        "write a loopback address, such as \"forward://127.0.0.1:{}->{target}\", unless that is meant",
+                        "write a loopback address, such as \"forward://127.0.0.1:{}->{target}\"",
                         address.port()
                     )),
                 );
