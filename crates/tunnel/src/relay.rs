@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{Traffic, config::TunnelConfig, stream::Stream};
@@ -71,7 +72,7 @@ pub enum RelayReason {
 /// # Cancel safety
 /// Dropping the future closes both connections; bytes on their way are lost.
 pub async fn relay(client: Stream, upstream: Stream, options: &RelayOptions, traffic: &Traffic) -> RelayEnd {
-    relay_from((client, &[]), (upstream, &[]), options, traffic).await
+    relay_from((client, Bytes::new()), (upstream, Bytes::new()), options, traffic).await
 }
 
 /// The same for streams of which some bytes were read already. Those are delivered, and counted, like all others.
@@ -79,8 +80,8 @@ pub async fn relay(client: Stream, upstream: Stream, options: &RelayOptions, tra
 /// # Cancel safety
 /// As [`relay`].
 pub(crate) async fn relay_from(
-    client: (Stream, &[u8]),
-    upstream: (Stream, &[u8]),
+    client: (Stream, Bytes),
+    upstream: (Stream, Bytes),
     options: &RelayOptions,
     traffic: &Traffic,
 ) -> RelayEnd {
@@ -112,8 +113,8 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn new<'a>(
-        (client, of_client): (Stream, &[u8]),
-        (upstream, of_upstream): (Stream, &[u8]),
+        (client, of_client): (Stream, Bytes),
+        (upstream, of_upstream): (Stream, Bytes),
         options: &'a RelayOptions,
         traffic: &'a Traffic,
     ) -> Relay<'a> {
@@ -121,8 +122,8 @@ impl Relay<'_> {
         Relay {
             client,
             upstream,
-            up: Direction::new(of_client, splice),
-            down: Direction::new(of_upstream, splice),
+            up: Direction::new(&of_client, splice),
+            down: Direction::new(&of_upstream, splice),
             active: Instant::now(),
             half_open: false,
             watched: false,
