@@ -76,7 +76,7 @@ impl Live {
         self.permit.target()
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.permit.is_wanted()
     }
 
