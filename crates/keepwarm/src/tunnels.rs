@@ -3,7 +3,6 @@
 //! The figures are the daemon's. How they are laid out is in `layout`, how they fit a terminal in `sheet`.
 
 use std::{
-    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     time::Duration,
@@ -82,7 +81,7 @@ async fn watch(args: &TunnelsArgs, every: Duration) -> anyhow::Result<Exit> {
         let view = ask(args).await?;
         let frame = match args.json {
             true => format!("{}\n", serde_json::to_string(&view).context("write json")?),
-            false if is_terminal => in_place(&view.text(width()), is_first),
+            false if is_terminal => in_place(&view.text(width())),
             false => format!("{}{}", if is_first { "" } else { "\n" }, view.text(None)),
         };
         if !put(&frame)? {
@@ -126,22 +125,8 @@ fn width() -> Option<usize> {
     columns.map(usize::from)
 }
 
-/// The text over what was shown before: from the upper left corner on, each line cleared behind its end and the screen below the last.
-fn in_place(text: &str, is_first: bool) -> String {
-    let mut frame = String::from(if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
-    for line in text.lines() {
-        let _ = write!(frame, "{line}\x1b[K\r\n");
-    }
-    frame + "\x1b[J"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shorter_text_leaves_nothing_of_a_longer_one() {
-        assert_eq!(in_place("a\nb\n", true), "\x1b[2J\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
-        assert_eq!(in_place("a\n", false), "\x1b[Ha\x1b[K\r\n\x1b[J");
-    }
+/// The text in place of what was shown before: from the upper left corner on, with the screen cleared. One write, so that it does not
+/// flicker; clearing behind each line would take the last letter of one that just fits.
+fn in_place(text: &str) -> String {
+    format!("\x1b[H\x1b[J{text}")
 }

@@ -85,8 +85,10 @@ pub struct ProxyTrace {
     pub local: SocketAddr,
     /// Finding the proxy's addresses; zero where it is given by address.
     pub resolve: Duration,
-    /// The TCP handshake with the proxy.
+    /// The connection to the proxy, addresses that did not answer included.
     pub connect: Duration,
+    /// The TCP handshake with the address that answered: one round trip.
+    pub handshake: Duration,
     /// The TLS handshake with the proxy; zero where it is spoken to in the clear.
     pub tls: Duration,
     /// Whether that handshake resumed an earlier session.
@@ -252,6 +254,7 @@ impl ProxyTrace {
             local: tcp.local,
             resolve,
             connect: tcp.elapsed,
+            handshake: tcp.handshake,
             tls: Duration::ZERO,
             resumed: false,
             greeting: Duration::ZERO,

@@ -48,6 +48,8 @@ pub struct ConnectTrace {
     pub failed: Vec<(SocketAddr, Error)>,
     /// Time from the first attempt to the connection.
     pub elapsed: Duration,
+    /// The TCP handshake of the attempt that won: one round trip.
+    pub handshake: Duration,
 }
 
 /// Connects to the first of `addrs` that answers.
@@ -82,8 +84,8 @@ pub async fn connect(
         tokio::select! {
             biased;
             Some((peer, result)) = trying.next() => match result {
-                Ok((stream, local)) => {
-                    let trace = ConnectTrace { peer, local, attempts, failed, elapsed: start.elapsed() };
+                Ok((stream, local, handshake)) => {
+                    let trace = ConnectTrace { peer, local, attempts, failed, elapsed: start.elapsed(), handshake };
                     return Ok((stream, trace));
                 }
                 Err(error) => {
@@ -187,7 +189,11 @@ pub(crate) fn candidates(addrs: &[SocketAddr], options: &TcpOptions) -> Result<V
     Ok(order)
 }
 
-async fn attempt(peer: SocketAddr, options: &TcpOptions) -> (SocketAddr, Result<(TcpStream, SocketAddr), Error>) {
+async fn attempt(
+    peer: SocketAddr,
+    options: &TcpOptions,
+) -> (SocketAddr, Result<(TcpStream, SocketAddr, Duration), Error>) {
+    let start = tokio::time::Instant::now();
     let tried = || format!("connect to {peer}");
     let socket = match open(peer, options) {
         Ok(socket) => socket,
@@ -198,7 +204,7 @@ async fn attempt(peer: SocketAddr, options: &TcpOptions) -> (SocketAddr, Result<
         Ok((local, _)) if local == peer => {
             Err(Error::new(ErrorKind::Refused, Phase::Connect, tried(), "connection refused (it was our own socket)"))
         }
-        Ok((local, stream)) => Ok((stream, local)),
+        Ok((local, stream)) => Ok((stream, local, start.elapsed())),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && crate::udp::lacks_source_address(peer) => {
             let happened = "this machine has no address of that family";
             Err(Error::new(ErrorKind::NetworkDown, Phase::Connect, tried(), happened).with_source(error))

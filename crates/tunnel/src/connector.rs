@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant as Clock};
 
 use crate::{
-    config::{TunnelConfig, UpstreamConfig, UpstreamKind},
+    config::{PoolConfig, TunnelConfig, UpstreamConfig, UpstreamKind},
     error::{Error, ErrorKind, Side},
     meaning,
     permits::{Permits, Refused},
@@ -101,6 +101,9 @@ pub struct ConnectOptions {
     /// The first bytes for the destination, where they are known already: they have been written when the tunnel is handed out. A
     /// tunnel that fails after that is not tried again.
     pub payload: Bytes,
+    /// Whether it is for somebody who is not on this machine: what listens on loopback here is then not reached directly, unless a rule
+    /// names the destination. Default false.
+    pub remote: bool,
 }
 
 /// How a tunnel came about.
@@ -129,11 +132,13 @@ impl Connector {
     /// Begins to keep spares. Names of proxies, and destinations that this machine connects to itself, are looked up by `resolver`.
     ///
     /// # Errors
-    /// When two upstreams have one name, a rule leads nowhere, or the roots for `https://` proxies cannot be used.
+    /// When two upstreams have one name, a rule leads nowhere, limits contradict each other, or the roots for `https://` proxies cannot be
+    /// used.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(config: TunnelConfig, resolver: Arc<dyn Resolve>) -> Result<Connector, StartError> {
+        check(&config).map_err(StartError)?;
         let own = UpstreamConfig::new("direct", UpstreamKind::Direct);
         let routes = Routes::new(&config.upstreams, &config.rules, &config.default).map_err(StartError)?;
         let upstreams: Vec<_> = config
@@ -220,9 +225,6 @@ impl Connector {
     /// The daemon itself never does this: the bytes of its clients are none of its business.
     pub fn release_clean(&self, tunnel: Tunnel) {
         let (stream, live) = tunnel.into_parts();
-        if live.is_wanted() || self.inner.closed.load(Ordering::Relaxed) {
-            return;
-        }
         let target = live.target().clone();
         self.inner.ready.put(&target, stream, live, CLEAN_FOR, self.inner.config.max_per_destination);
     }
@@ -250,10 +252,21 @@ impl Connector {
         self.inner.closed.store(true, Ordering::Relaxed);
         self.inner.permits.close();
         self.inner.tasks.lock().drain(..).for_each(|task| task.abort());
-        self.inner.ready.clear();
+        self.inner.ready.close();
         for upstream in &self.inner.upstreams {
             upstream.close().await;
         }
+    }
+
+    /// Whether this machine may connect to, or send to, this address of a destination itself, by the rules and by who asks.
+    pub(crate) fn allows(&self, target: &Target, ip: std::net::IpAddr, remote: bool) -> bool {
+        self.inner.rules.allows(target, ip, remote)
+    }
+
+    /// Whether this machine may come to connect to a destination itself.
+    pub(crate) fn is_direct(&self, target: &Target) -> bool {
+        let route = self.inner.routes.find(self.inner.rules.decide(target).via);
+        route.is_some_and(|route| route.members.iter().any(|&index| self.inner.upstreams[index].is_direct()))
     }
 
     /// Looks up what this machine connects to itself.
@@ -280,22 +293,24 @@ impl Inner {
         self: &Arc<Self>,
         target: &Target,
         route: &Route,
-        ConnectOptions { deadline, payload }: ConnectOptions,
+        ConnectOptions { deadline, payload, remote }: ConnectOptions,
         start: Clock,
     ) -> Result<Tunnel, Error> {
-        if let Some(tunnel) = self.make_of_ready(target, route, &payload, start).await? {
+        if let Some(tunnel) = self.make_of_ready(target, route, &payload, deadline, start).await? {
             return Ok(tunnel);
         }
         let by = |limit: Duration, since: Clock| {
-            let own = since + limit;
+            // A time without an end is one that is far away.
+            let own = since.checked_add(limit).unwrap_or_else(|| since + FAR);
             deadline.map_or(own, |deadline| own.min(deadline.into()))
         };
-        let permit = self.permits.acquire(target, by(self.config.acquire_timeout, start)).await;
+        let wait = self.permits.acquire(target, by(self.config.acquire_timeout, start), || self.ready.give_way());
+        let permit = wait.await;
         let permit = permit.map_err(|refused| self.refused(target, refused, start.elapsed()))?;
         let begun = Clock::now();
         self.counters.waits.lock().record(begun - start);
         let (upstream, reached) =
-            self.reach(target, route, &payload, by(self.config.timeout, begun).into_std()).await?;
+            self.reach(target, route, &payload, remote, by(self.config.timeout, begun).into_std()).await?;
         let trace = Trace {
             upstream: Arc::clone(upstream.name()),
             spare: reached.spare,
@@ -314,6 +329,7 @@ impl Inner {
         target: &Target,
         route: &Route,
         payload: &[u8],
+        deadline: Option<Instant>,
         start: Clock,
     ) -> Result<Option<Tunnel>, Error> {
         if self.closed.load(Ordering::Relaxed) {
@@ -324,7 +340,9 @@ impl Inner {
         if !payload.is_empty() {
             use tokio::io::AsyncWriteExt as _;
             // The peer reads, or the buffers of the kernel take what a client's first packets hold.
-            let written = tokio::time::timeout(self.config.timeout, stream.write_all(payload)).await;
+            let own = start.checked_add(self.config.timeout).unwrap_or_else(|| start + FAR);
+            let limit = deadline.map_or(own, |deadline| own.min(deadline.into()));
+            let written = tokio::time::timeout_at(limit, stream.write_all(payload)).await;
             if !matches!(written, Ok(Ok(()))) {
                 let text =
                     format!("tunnel to {target}: the connection ended under its first bytes, which may have arrived");
@@ -341,31 +359,32 @@ impl Inner {
         target: &Target,
         route: &Route,
         payload: &[u8],
+        remote: bool,
         deadline: Instant,
     ) -> Result<(Arc<Upstream>, Reached), Error> {
+        let may = |ip| self.rules.allows(target, ip, remote);
         let order = route.order(&self.upstreams, &self.config, Clock::now().into_std());
         let (mut tries, mut last) = (0, None);
         let mut silent: Vec<(usize, keepwarm_transport::error::Error)> = Vec::new();
         for (position, &index) in order.iter().enumerate() {
             let upstream = &self.upstreams[index];
             let left = order.len() - position;
-            let missed = match upstream.reach(target, payload, share(deadline, left)).await {
+            let missed = match upstream.reach(target, payload, &may, share(deadline, left)).await {
                 Ok(reached) => {
                     // Where one of a group gets through, the silence of those before it was their own.
-                    silent.iter().for_each(|(index, error)| self.upstreams[*index].blame(error));
+                    silent.iter().for_each(|(index, error)| self.upstreams[*index].was_silent(target, error));
                     route.served_by(index);
                     return Ok((Arc::clone(upstream), Reached { tries: tries + reached.tries, ..reached }));
                 }
                 Err(missed) => missed,
             };
             tries += missed.tries;
-            let Missed { error, blame, sent, .. } = missed;
-            let is_silence = blame == Blame::Destination && error.is_timeout();
+            let Missed { error, blame, sent, asked, silent: is_silence, .. } = missed;
             let is_final = sent || blame == Blame::Destination && !is_silence;
             if is_silence {
                 silent.push((index, error.clone()));
             }
-            let error = meaning::of(target, error, sent);
+            let error = meaning::of(target, error, asked, sent);
             if is_final || left == 1 || Clock::now().into_std() >= deadline {
                 return Err(meaning::more_telling(last, error));
             }
@@ -380,17 +399,18 @@ impl Inner {
 
     /// Opens tunnels to a hot destination ahead, as many as the rule says and permits are free.
     fn open_ahead(self: &Arc<Self>, target: &Target, count: usize) {
-        let missing = count.saturating_sub(self.ready.waiting_for(target));
-        for _ in 0..missing {
+        while let Some(opening) = self.ready.opening(target, count) {
             let Some(permit) = self.permits.try_acquire(target) else { return };
             let (inner, target) = (Arc::downgrade(self), target.clone());
             tokio::spawn(async move {
+                // Counted as one that is coming until it is there, or not.
+                let _opening = opening;
                 let Some(inner) = inner.upgrade() else { return };
                 let Some(route) = inner.routes.find(inner.rules.decide(&target).via) else { return };
                 let begun = Clock::now();
                 let deadline = (begun + inner.config.timeout.min(AHEAD_WITHIN)).into_std();
                 // Nobody asked for it: a failure is found out again by whoever does.
-                let Ok((upstream, reached)) = inner.reach(&target, route, &[], deadline).await else { return };
+                let Ok((upstream, reached)) = inner.reach(&target, route, &[], true, deadline).await else { return };
                 inner.counters.ahead.fetch_add(1, Ordering::Relaxed);
                 let trace = Trace {
                     upstream: Arc::clone(upstream.name()),
@@ -400,10 +420,8 @@ impl Inner {
                     waited: Duration::ZERO,
                     elapsed: begun.elapsed(),
                 };
-                if !inner.closed.load(Ordering::Relaxed) {
-                    let live = Live::new(permit, upstream.live(), trace);
-                    inner.ready.put(&target, reached.stream, live, AHEAD_FOR, count);
-                }
+                let live = Live::new(permit, upstream.live(), trace);
+                inner.ready.put(&target, reached.stream, live, AHEAD_FOR, count);
             });
         }
     }
@@ -430,6 +448,20 @@ impl Drop for Inner {
     }
 }
 
+/// That counts agree with each other.
+fn check(config: &TunnelConfig) -> Result<(), String> {
+    let PoolConfig { spares, spares_min, spares_max, .. } = config.pool;
+    match () {
+        () if spares_min > spares || spares > spares_max => Err(format!(
+            "spares_min = {spares_min}, spares = {spares} and spares_max = {spares_max} are not in this order"
+        )),
+        () if config.max_per_destination == 0 || config.max_tunnels == 0 => {
+            Err("max_per_destination and max_tunnels must be at least 1".to_owned())
+        }
+        () => Ok(()),
+    }
+}
+
 fn closed(target: &Target) -> Error {
     Error::new(ErrorKind::Closed, Side::Local, format!("tunnel to {target}: tunnels are closed"))
 }
@@ -439,7 +471,7 @@ fn share(deadline: Instant, left: usize) -> Instant {
     let now = Clock::now().into_std();
     let remaining = deadline.saturating_duration_since(now);
     let equal = remaining / u32::try_from(left.max(1)).unwrap_or(u32::MAX);
-    now + equal.max(SHARE_MIN).min(remaining)
+    now + equal.max(SHARE_MIN.min(remaining / 2)).min(remaining)
 }
 
 impl fmt::Display for StartError {
@@ -464,6 +496,9 @@ const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A tunnel that was given back is closed when nobody wants it by then.
 const CLEAN_FOR: Duration = Duration::from_secs(30);
+
+/// Further away than anything that is waited for.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How often those are looked through.
 const SWEEP: Duration = Duration::from_secs(1);

@@ -7,10 +7,17 @@ use keepwarm_transport::{
 
 use crate::error::{Error, ErrorKind};
 
-/// The error of a tunnel to `target`. `sent`: its first bytes had left.
-pub(crate) fn of(target: &Target, error: TransportError, sent: bool) -> Error {
+/// The error of a tunnel to `target`. `asked`: an upstream was asked for it, or this machine tried to connect. `sent`: its first bytes had
+/// left.
+pub(crate) fn of(target: &Target, error: TransportError, asked: bool, sent: bool) -> Error {
     let suffix = if sent { "; its first bytes may have arrived" } else { "" };
-    Error::from_transport(kind(&error), format!("tunnel to {target}: {error}{suffix}"), error)
+    let kind = match kind(&error) {
+        // Of the proxy's own name or address.
+        ErrorKind::Resolve | ErrorKind::TimedOut if !asked => ErrorKind::Upstream,
+        ErrorKind::NetworkUnreachable if !asked => ErrorKind::Local,
+        kind => kind,
+    };
+    Error::from_transport(kind, format!("tunnel to {target}: {error}{suffix}"), error)
 }
 
 /// The error of an upstream that was asked for something else than a tunnel.

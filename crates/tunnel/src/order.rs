@@ -88,8 +88,8 @@ fn standing(candidate: &Candidate, by: &Ordering, now: Instant) -> Standing {
             let is_trusted = match (candidate.well_since, by.switch_back) {
                 (None, _) => true,
                 (Some(since), Some(wait)) => now.saturating_duration_since(since) >= wait,
-                // The stand-in keeps the group as long as it is well.
-                (Some(_), None) => by.current == Some(candidate.index),
+                // The stand-in keeps the group as long as it is well. Those that share have no stand-in.
+                (Some(_), None) => by.strategy != Strategy::Ordered || by.current == Some(candidate.index),
             };
             if is_trusted { Standing::Well } else { Standing::Returning }
         }

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
@@ -11,8 +12,10 @@ use std::{
 use keepwarm_pool::CloseReason;
 use keepwarm_transport::proxy::{Greeted, ProxyStream};
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, ReadBuf},
+    net::TcpStream,
     task::AbortHandle,
 };
 
@@ -20,17 +23,28 @@ use crate::stream::Stream;
 
 /// What can be parked.
 pub(crate) trait Park: Send + 'static {
+    /// The socket, where its bytes are the peer's own.
+    fn socket(&self) -> Option<&TcpStream>;
+
     /// Where its peer's bytes come in.
     fn reader(&mut self) -> &mut (dyn AsyncRead + Unpin);
 }
 
 impl Park for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.as_tcp()
+    }
+
     fn reader(&mut self) -> &mut (dyn AsyncRead + Unpin) {
         self
     }
 }
 
 impl Park for Greeted<ProxyStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.stream().as_tcp()
+    }
+
     fn reader(&mut self) -> &mut (dyn AsyncRead + Unpin) {
         self.stream_mut()
     }
@@ -59,7 +73,10 @@ impl<S: Park> Parked<S> {
     pub(crate) fn take(self) -> Option<S> {
         self.watch.abort();
         let mut stream = self.stream.lock().take()?;
-        // The watch may not have had its turn.
+        // The watch may not have had its turn, nor the runtime a look at the socket.
+        if stream.socket().is_some_and(has_spoken) {
+            return None;
+        }
         match poll_read(&mut stream, &mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Some(stream),
             Poll::Ready(_) => None,
@@ -79,8 +96,18 @@ fn poll_end<S: Park>(stream: &Weak<Mutex<Option<S>>>, cx: &mut Context<'_>) -> P
     let mut stream = stream.lock();
     match &mut *stream {
         None => Poll::Ready(None),
-        Some(stream) => poll_read(stream, cx).map(Some),
+        Some(waiting) => poll_read(waiting, cx).map(|reason| {
+            // Nobody gets it any more: a byte of it is lost.
+            *stream = None;
+            Some(reason)
+        }),
     }
+}
+
+/// Whether there is anything to read, an end included.
+fn has_spoken(socket: &TcpStream) -> bool {
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn poll_read<S: Park>(stream: &mut S, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -104,6 +131,10 @@ mod tests {
     use super::*;
 
     impl Park for DuplexStream {
+        fn socket(&self) -> Option<&TcpStream> {
+            None
+        }
+
         fn reader(&mut self) -> &mut (dyn AsyncRead + Unpin) {
             self
         }

@@ -85,8 +85,13 @@ impl Permits {
         })
     }
 
-    /// Waits in order for a permit, until `deadline`.
-    pub(crate) async fn acquire(self: &Arc<Self>, target: &Target, deadline: Instant) -> Result<Permit, Refused> {
+    /// Waits in order for a permit, until `deadline`. `make_room` is called when all tunnels are in use, before the wait.
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        target: &Target,
+        deadline: Instant,
+        make_room: impl FnOnce(),
+    ) -> Result<Permit, Refused> {
         let entered = self.enter(target);
         let destination = &entered.destination;
         let of_destination = match Arc::clone(&destination.permits).try_acquire_owned() {
@@ -101,6 +106,8 @@ impl Permits {
         let of_all = match Arc::clone(&self.all).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
+                let _waiting = Waiting::new(&destination.waiting, self.max_waiters).ok_or(Refused::QueueFull)?;
+                make_room();
                 let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
                 permit.map_err(|_| Refused::All)?.map_err(|_| Refused::Closed)?
             }
@@ -250,7 +257,7 @@ mod tests {
             let (permits, served) = (Arc::clone(&permits), Arc::clone(&served));
             let (live, live_max) = (Arc::clone(&live), Arc::clone(&live_max));
             tasks.spawn(async move {
-                let permit = permits.acquire(&target("one.test"), Instant::now() + LONG).await.unwrap();
+                let permit = permits.acquire(&target("one.test"), Instant::now() + LONG, || ()).await.unwrap();
                 served.lock().push(number);
                 live_max.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -268,18 +275,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_or_gives_up_leaves_no_trace() {
         let permits = Permits::new(1, 10, 2);
-        let held = permits.acquire(&target("one.test"), Instant::now()).await.unwrap();
+        let held = permits.acquire(&target("one.test"), Instant::now(), || ()).await.unwrap();
         let wait = |permits: &Arc<Permits>, seconds| {
             let permits = Arc::clone(permits);
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            tokio::spawn(async move { permits.acquire(&target("one.test"), deadline).await })
+            tokio::spawn(async move { permits.acquire(&target("one.test"), deadline, || ()).await })
         };
         let (short, given_up) = (wait(&permits, 1), wait(&permits, 100));
         tokio::task::yield_now().await;
         let row = permits.destinations().remove(0);
         assert_eq!((row.live, row.waiting), (1, 2));
         assert!(held.is_wanted());
-        let full = permits.acquire(&target("one.test"), Instant::now() + LONG).await.unwrap_err();
+        let full = permits.acquire(&target("one.test"), Instant::now() + LONG, || ()).await.unwrap_err();
         assert_eq!(full, Refused::QueueFull);
         assert_eq!(short.await.unwrap().unwrap_err(), Refused::Destination);
         given_up.abort();
@@ -310,20 +317,20 @@ mod tests {
     async fn the_limit_of_all_tunnels_holds_across_destinations() {
         let permits = Permits::new(10, 2, 10);
         let deadline = Instant::now() + Duration::from_secs(1);
-        let _a = permits.acquire(&target("a.test"), deadline).await.unwrap();
-        let b = permits.acquire(&target("b.test"), deadline).await.unwrap();
-        assert_eq!(permits.acquire(&target("c.test"), deadline).await.unwrap_err(), Refused::All);
+        let _a = permits.acquire(&target("a.test"), deadline, || ()).await.unwrap();
+        let b = permits.acquire(&target("b.test"), deadline, || ()).await.unwrap();
+        assert_eq!(permits.acquire(&target("c.test"), deadline, || ()).await.unwrap_err(), Refused::All);
         drop(b);
-        assert!(permits.acquire(&target("c.test"), deadline).await.is_ok());
+        assert!(permits.acquire(&target("c.test"), deadline, || ()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn closing_fails_those_who_wait() {
         let permits = Permits::new(1, 10, 10);
-        let _held = permits.acquire(&target("a.test"), Instant::now()).await.unwrap();
+        let _held = permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap();
         let waiter = {
             let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG).await })
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
         };
         tokio::task::yield_now().await;
         permits.close();

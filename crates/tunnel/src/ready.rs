@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,8 +24,29 @@ use crate::{connector::Live, parked::Parked, stream::Stream};
 pub(crate) struct Ready {
     waiting: Mutex<HashMap<Target, Vec<Waiting>>>,
     hot: Mutex<HashMap<Target, VecDeque<Instant>>>,
+    /// How many are being opened ahead.
+    opening: Mutex<HashMap<Target, usize>>,
     ids: AtomicU64,
     taken: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// One that is being opened ahead, counted until it is dropped.
+pub(crate) struct Opening {
+    ready: Arc<Ready>,
+    target: Target,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut opening = self.ready.opening.lock();
+        if let Some(count) = opening.get_mut(&self.target) {
+            *count -= 1;
+            if *count == 0 {
+                opening.remove(&self.target);
+            }
+        }
+    }
 }
 
 struct Waiting {
@@ -44,7 +65,7 @@ impl Ready {
         let list = map.get_mut(target)?;
         let mut found = None;
         while let Some(at) = list.iter().rposition(|waiting| may(&waiting.live.trace().upstream)) {
-            let Waiting { parked, live, until, .. } = list.swap_remove(at);
+            let Waiting { parked, live, until, .. } = list.remove(at);
             match parked.take().filter(|_| now < until) {
                 Some(stream) => {
                     found = Some((stream, live));
@@ -62,20 +83,22 @@ impl Ready {
         found
     }
 
-    /// Keeps a tunnel for the next that wants one; closes it where enough wait.
+    /// Keeps a tunnel for the next that wants one; closes it where enough wait, or where somebody waits for its permit.
     pub(crate) fn put(self: &Arc<Self>, target: &Target, stream: Stream, live: Live, keep: Duration, max: usize) {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (weak, key) = (Arc::downgrade(self), target.clone());
+        // Under the lock, so that an end that comes at once finds the entry.
+        let mut map = self.waiting.lock();
         let parked = Parked::new(stream, move |_| {
             if let Some(ready) = weak.upgrade() {
                 ready.remove(&key, id);
             }
         });
         let waiting = Waiting { id, parked, live, until: Instant::now() + keep };
-        let mut map = self.waiting.lock();
         let total: usize = map.values().map(Vec::len).sum();
         let list = map.entry(target.clone()).or_default();
-        let refused = if list.len() < max && total < WAITING_MAX {
+        let has_room = list.len() < max && total < WAITING_MAX && !self.closed.load(Ordering::Relaxed);
+        let refused = if has_room && !waiting.live.is_wanted() {
             list.push(waiting);
             None
         } else {
@@ -88,20 +111,47 @@ impl Ready {
         drop(refused);
     }
 
-    fn remove(&self, target: &Target, id: u64) {
+    /// Closes the oldest of all: somebody waits for a permit.
+    pub(crate) fn give_way(&self) {
         let mut map = self.waiting.lock();
-        let Some(list) = map.get_mut(target) else { return };
-        let gone = list.iter().position(|waiting| waiting.id == id).map(|at| list.swap_remove(at));
-        if list.is_empty() {
-            map.remove(target);
+        let oldest =
+            map.iter().filter_map(|(target, list)| Some((list.first()?.id, target.clone()))).min_by_key(|(id, _)| *id);
+        let Some((_, target)) = oldest else { return };
+        let gone = map.get_mut(&target).map(|list| list.remove(0));
+        if map.get(&target).is_some_and(Vec::is_empty) {
+            map.remove(&target);
         }
         drop(map);
         drop(gone);
     }
 
-    /// How many wait for a destination.
-    pub(crate) fn waiting_for(&self, target: &Target) -> usize {
-        self.waiting.lock().get(target).map_or(0, Vec::len)
+    /// The right to open one more ahead; `None` where so many wait or are coming already.
+    pub(crate) fn opening(self: &Arc<Self>, target: &Target, max: usize) -> Option<Opening> {
+        let waiting = self.waiting.lock().get(target).map_or(0, Vec::len);
+        let mut opening = self.opening.lock();
+        let coming = opening.get(target).copied().unwrap_or(0);
+        if waiting + coming >= max {
+            return None;
+        }
+        opening.insert(target.clone(), coming + 1);
+        Some(Opening { ready: Arc::clone(self), target: target.clone() })
+    }
+
+    /// Closes all, and those that come.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.clear();
+    }
+
+    fn remove(&self, target: &Target, id: u64) {
+        let mut map = self.waiting.lock();
+        let Some(list) = map.get_mut(target) else { return };
+        let gone = list.iter().position(|waiting| waiting.id == id).map(|at| list.remove(at));
+        if list.is_empty() {
+            map.remove(target);
+        }
+        drop(map);
+        drop(gone);
     }
 
     /// How many wait in all, and how many were used.

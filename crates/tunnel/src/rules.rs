@@ -1,5 +1,7 @@
 //! Which destination goes where: the first rule that matches. Pure; names are never looked up to be matched.
 
+use std::net::{IpAddr, SocketAddr};
+
 use keepwarm_transport::proxy::Target;
 
 use crate::config::{HostMatch, Match, Rule, Via};
@@ -17,6 +19,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) via: &'a Via,
     /// Tunnels that are opened ahead.
     pub(crate) speculate: usize,
+    /// Whether a rule speaks of this destination, and not of all.
+    pub(crate) is_named: bool,
 }
 
 impl Rules {
@@ -25,10 +29,24 @@ impl Rules {
     }
 
     pub(crate) fn decide(&self, target: &Target) -> Decision<'_> {
-        match self.rules.iter().find(|rule| rule.matches.iter().any(|pattern| pattern.matches(target))) {
-            Some(rule) => Decision { via: &rule.via, speculate: rule.speculate },
-            None => Decision { via: &self.default, speculate: 0 },
+        for rule in &self.rules {
+            if let Some(pattern) = rule.matches.iter().find(|pattern| pattern.matches(target)) {
+                let is_named = pattern.host != HostMatch::Any;
+                return Decision { via: &rule.via, speculate: rule.speculate, is_named };
+            }
         }
+        Decision { via: &self.default, speculate: 0, is_named: false }
+    }
+
+    /// Whether this machine may connect to this address of `target` itself. What a rule rejects by its address is not reached by a name
+    /// either, whoever owns the name. `remote`: the client is not on this machine, and what listens on loopback is meant for those that
+    /// are, unless a rule names the destination.
+    pub(crate) fn allows(&self, target: &Target, ip: IpAddr, remote: bool) -> bool {
+        let ip = ip.to_canonical();
+        if remote && (ip.is_loopback() || ip.is_unspecified()) && !self.decide(target).is_named {
+            return false;
+        }
+        target.ip().is_some() || *self.decide(&Target::from(SocketAddr::new(ip, target.port()))).via != Via::Reject
     }
 }
 
@@ -125,5 +143,37 @@ mod tests {
         ] {
             assert_eq!(*rules.decide(&target(host, port)).via, via, "{host}:{port}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_rejected_is_not_reached_by_a_name_either() {
+        let net = |net: &str, via| Rule {
+            matches: vec![Match { host: HostMatch::Net(net.parse().unwrap()), ports: None }],
+            via,
+            speculate: 0,
+        };
+        let rules = Rules::new(vec![net("10.0.0.0/8", Via::Reject), net("192.0.2.0/24", Via::Direct)], Via::Direct);
+        let name = target("rebound.example", 80);
+        for (ip, remote, allowed) in [
+            ("10.1.2.3", false, false),
+            ("::ffff:10.1.2.3", false, false),
+            ("192.0.2.1", false, true),
+            ("198.51.100.1", true, true),
+            ("127.0.0.1", false, true),
+            ("127.0.0.1", true, false),
+            ("::1", true, false),
+            ("0.0.0.0", true, false),
+        ] {
+            assert_eq!(rules.allows(&name, ip.parse().unwrap(), remote), allowed, "{ip} {remote}");
+        }
+        let named = vec![Rule {
+            matches: vec![Match { host: HostMatch::Name("db.local".to_owned()), ports: Some(5432..=5432) }],
+            via: Via::Direct,
+            speculate: 0,
+        }];
+        let rules = Rules::new(named, Via::Direct);
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert!(rules.allows(&target("db.local", 5432), loopback, true), "a rule means it");
+        assert!(!rules.allows(&target("db.local", 5433), loopback, true));
     }
 }

@@ -43,8 +43,11 @@ impl Sizing {
         self.peak * 0.5_f64.powf(halves)
     }
 
-    /// How many there should be.
-    pub(crate) fn target(&self, now: Instant, lead: Duration) -> usize {
+    /// How many there should be, where each may wait for `limit` at most.
+    pub(crate) fn target(&self, now: Instant, lead: Duration, limit: Duration) -> usize {
+        if self.spares == 0 {
+            return 0;
+        }
         let since_last = self.asked.back().map(|at| now.saturating_duration_since(*at));
         if since_last.is_none_or(|since| since >= QUIET) {
             return self.min;
@@ -54,7 +57,19 @@ impl Sizing {
         // A float that is too large saturates, and is bounded here in any case.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and bounded by max")]
         let stock = stock as usize;
-        stock.max(self.spares).min(self.max).max(self.min)
+        stock.max(self.usual(limit)).min(self.max).max(self.min)
+    }
+
+    /// The usual number, or as few as are replaced [`REPLACED_MAX`] times a second: where spares live for an instant, many of them would
+    /// be dialled for nobody.
+    fn usual(&self, limit: Duration) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, and bounded by spares"
+        )]
+        let few = (limit.as_secs_f64() * REPLACED_MAX).ceil() as usize;
+        self.spares.min(few.max(1))
     }
 
     /// Tunnels a second, over the last ten seconds or as far as is remembered.
@@ -68,6 +83,9 @@ impl Sizing {
         recent as f64 / span.as_secs_f64().max(0.1)
     }
 }
+
+/// Spares that are replaced for their age alone, a second.
+const REPLACED_MAX: f64 = 2.0;
 
 /// Tunnels that are remembered.
 const REMEMBERED: usize = 256;
@@ -86,6 +104,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(12);
 
     #[expect(clippy::disallowed_methods, reason = "an arbitrary origin; time is passed in")]
     fn start() -> Instant {
@@ -96,11 +115,11 @@ mod tests {
     fn a_quiet_upstream_keeps_the_fewest_and_one_that_is_used_the_usual() {
         let now = start();
         let mut sizing = Sizing::new(8, 1, 64, now);
-        assert_eq!(sizing.target(now, 200 * MS), 1);
+        assert_eq!(sizing.target(now, 200 * MS, LONG), 1);
         sizing.asked(now, 200 * MS);
-        assert_eq!(sizing.target(now, 200 * MS), 8);
-        assert_eq!(sizing.target(now + QUIET - MS, 200 * MS), 8);
-        assert_eq!(sizing.target(now + QUIET, 200 * MS), 1);
+        assert_eq!(sizing.target(now, 200 * MS, LONG), 8);
+        assert_eq!(sizing.target(now + QUIET - MS, 200 * MS, LONG), 8);
+        assert_eq!(sizing.target(now + QUIET, 200 * MS, LONG), 1);
     }
 
     #[test]
@@ -109,7 +128,7 @@ mod tests {
         let stock = |every: u32, lead: u32| {
             let mut sizing = Sizing::new(8, 1, 64, now);
             (0..400).for_each(|count| sizing.asked(now + count * every * MS, lead * MS));
-            sizing.target(now + 400 * every * MS, lead * MS)
+            sizing.target(now + 400 * every * MS, lead * MS, LONG)
         };
         assert_eq!(stock(1000, 200), 8);
         // 20 a second, of which 4 come while one is made: 4 + 3 x 2.
@@ -125,8 +144,21 @@ mod tests {
         let now = start();
         let mut sizing = Sizing::new(8, 1, 64, now);
         (0..30).for_each(|_| sizing.asked(now, 200 * MS));
-        assert_eq!(sizing.target(now + 11_000 * MS, 200 * MS), 24);
-        assert_eq!(sizing.target(now + 60_000 * MS, 200 * MS), 8);
+        assert_eq!(sizing.target(now + 11_000 * MS, 200 * MS, LONG), 24);
+        assert_eq!(sizing.target(now + 60_000 * MS, 200 * MS, LONG), 8);
+    }
+
+    #[test]
+    fn a_proxy_that_closes_at_once_is_not_dialled_for_nobody() {
+        let now = start();
+        let mut sizing = Sizing::new(8, 1, 64, now);
+        sizing.asked(now, 200 * MS);
+        assert_eq!(sizing.target(now, 200 * MS, 4000 * MS), 8);
+        assert_eq!(sizing.target(now, 200 * MS, 800 * MS), 2);
+        assert_eq!(sizing.target(now, 200 * MS, 100 * MS), 1);
+        let mut none = Sizing::new(0, 0, 64, now);
+        (0..100).for_each(|_| none.asked(now, 200 * MS));
+        assert_eq!(none.target(now, 200 * MS, LONG), 0, "no spares means none");
     }
 
     /// Tunnels at random, 20 a second, with connections that take 200 ms to be made: how many find a spare.
@@ -155,7 +187,7 @@ mod tests {
                 hits += usize::from(ready > 0);
             }
             ready = usize::saturating_sub(ready, 1);
-            while ready + coming.len() < sizing.target(at, lead) {
+            while ready + coming.len() < sizing.target(at, lead, LONG) {
                 coming.push_back(at + lead);
             }
         }

@@ -18,7 +18,7 @@ use std::{
 
 use keepwarm_pool::{
     AcquireError, AcquireOptions, Connected, Connector, Host, HostStats, IdlePolicy, Lease, Limits, Options, Policy,
-    Pool, Slot,
+    Pool, Slot, health::Latency,
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
@@ -36,13 +36,16 @@ pub(crate) use dial::{DialSettings, Dialer};
 pub(crate) struct Spares {
     host: Host<SpareConnector>,
     dialer: Arc<Dialer>,
+    vitals: Arc<Vitals>,
     sizing: Mutex<Sizing>,
     name: Arc<str>,
     max: usize,
-    /// How long it takes to make one, in microseconds; 0: not known.
-    lead: AtomicU64,
+    /// How long it takes to make one.
+    lead: Arc<Mutex<Latency>>,
     /// Age at which spares are replaced, in microseconds.
     limit: AtomicU64,
+    /// Age of a spare that was silent, while it may have been an accident.
+    silence: Mutex<Option<Duration>>,
 }
 
 /// A connection that is ready to be asked for a destination.
@@ -60,6 +63,8 @@ struct SpareConnector {
     dialer: Arc<Dialer>,
     vitals: Arc<Vitals>,
     timeout: Duration,
+    /// How long dials take of late.
+    lead: Arc<Mutex<Latency>>,
 }
 
 /// What the pool keeps: a greeted connection that is watched.
@@ -72,34 +77,47 @@ struct DialFailed(Error);
 impl Spares {
     /// Begins to keep `config.spares_min` of them.
     pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, vitals: Arc<Vitals>, config: &PoolConfig) -> Spares {
-        let connector = SpareConnector { dialer: Arc::clone(&dialer), vitals, timeout: config.connect_timeout };
+        let lead = Arc::new(Mutex::new(Latency::default()));
+        let connector = SpareConnector {
+            dialer: Arc::clone(&dialer),
+            vitals: Arc::clone(&vitals),
+            timeout: config.connect_timeout,
+            lead: Arc::clone(&lead),
+        };
         let pool = Pool::builder(connector).limits(limits(config, config.spares_min)).options(options(name, config));
         let now = Clock::now().into_std();
         Spares {
             host: pool.build().host(&Arc::clone(name)),
             dialer,
+            vitals,
             sizing: Mutex::new(Sizing::new(config.spares, config.spares_min, config.spares_max, now)),
             name: Arc::clone(name),
             max: config.spares_max,
-            lead: AtomicU64::new(0),
+            lead,
             limit: AtomicU64::new(0),
+            silence: Mutex::new(None),
         }
     }
 
     /// A spare, or a connection that is dialled now. With `fresh` only one whose dial begins now will do.
     pub(crate) async fn take(&self, fresh: bool, deadline: Instant) -> Result<Taken, Error> {
         let asked = Clock::now();
-        loop {
+        for _ in 0..=DEAD_MAX {
             let opened_after = fresh.then_some(asked.into_std());
             let options = AcquireOptions { deadline: Some(deadline), timeout: None, opened_after };
             let lease = self.host.acquire_with(options).await.map_err(|error| self.failed(&error, deadline))?;
             let (idle_for, was_ready) = (lease.idle_for(), lease.waited().is_zero() && !fresh);
-            // Only so many can have ended in this instant; the pool has none of them any more.
             if let Some(greeted) = Lease::detach(lease).ok().and_then(Spare::take) {
                 let idle_for = if was_ready { idle_for } else { Duration::ZERO };
                 return Ok(Taken { greeted, idle_for, was_ready, round_trip: self.dialer.round_trip() });
             }
         }
+        // It takes our greeting and closes: over a quota, or out of order.
+        let tried = format!("connect to upstream {}", self.name);
+        let error =
+            Error::new(ErrorKind::Proxy, Phase::Proxy, tried, "it ends connections that it was asked nothing over");
+        self.vitals.blame(&error);
+        Err(error)
     }
 
     /// A tunnel is asked for: the number of spares follows the rate.
@@ -119,9 +137,15 @@ impl Spares {
         }
     }
 
-    /// A connection to `target` that is dialled now, with everything sent ahead. Only where [`level`](Self::level) says so.
-    pub(crate) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
-        self.dialer.connected(target, deadline).await
+    /// A connection to `target` that is dialled now, by `dial_deadline`, with everything sent ahead. Only where [`level`](Self::level)
+    /// says so.
+    pub(crate) async fn connected(
+        &self,
+        target: &Target,
+        dial_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<ProxyStream, Error> {
+        self.dialer.connected(target, dial_deadline, deadline).await
     }
 
     /// The address that connections go to, once there was one.
@@ -153,20 +177,45 @@ impl Spares {
 
     /// A spare that had waited for so long was dead when it was used.
     pub(crate) fn stale(&self, idle_for: Duration) {
+        self.silence.lock().take();
         self.host.stale(idle_for);
+    }
+
+    /// A spare that had waited for so long said nothing, while a fresh connection got an answer. Once is an accident, of the proxy or of
+    /// the destination; twice without a spare of that age that worked in between is a proxy that forgets them.
+    pub(crate) fn silent(&self, idle_for: Duration) {
+        let mut silence = self.silence.lock();
+        match silence.take() {
+            Some(before) => {
+                drop(silence);
+                self.host.stale(before.min(idle_for));
+            }
+            None => *silence = Some(idle_for),
+        }
+    }
+
+    /// A spare that had waited for so long worked.
+    pub(crate) fn worked(&self, idle_for: Duration) {
+        let mut silence = self.silence.lock();
+        if silence.is_some_and(|suspected| idle_for >= suspected) {
+            *silence = None;
+        }
     }
 
     /// Adapts the number that is kept to what was seen of late. To be called every second or so.
     pub(crate) fn tick(&self) {
         let stats = self.host.stats();
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.lead.store(micros(stats.dial.quantile(0.9)), Ordering::Relaxed);
         self.limit.store(micros(stats.idle_limit), Ordering::Relaxed);
         self.resize();
     }
 
     fn resize(&self) {
-        let target = self.sizing.lock().target(Clock::now().into_std(), self.lead());
+        let limit = match self.limit.load(Ordering::Relaxed) {
+            0 => AGE_START,
+            micros => Duration::from_micros(micros),
+        };
+        let target = self.sizing.lock().target(Clock::now().into_std(), self.lead(), limit);
         let pool = self.host.pool();
         let limits = pool.limits();
         if limits.min_idle != target {
@@ -205,10 +254,8 @@ impl Spares {
 
     /// How long it takes to make one.
     fn lead(&self) -> Duration {
-        match self.lead.load(Ordering::Relaxed) {
-            0 => LEAD_UNKNOWN,
-            micros => Duration::from_micros(micros),
-        }
+        // A little more than usual, so that a slow one is not missed.
+        self.lead.lock().smoothed().map_or(LEAD_UNKNOWN, |lead| lead + lead / 4)
     }
 
     fn failed(&self, error: &AcquireError<DialFailed>, deadline: Instant) -> Error {
@@ -222,7 +269,7 @@ impl Spares {
                 Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), "its connections were closed")
             }
             AcquireError::QueueFull { waiting } => {
-                Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), format!("{waiting} wait for it already"))
+                Error::new(ErrorKind::Other, Phase::Proxy, tried(), format!("{waiting} wait for it already"))
             }
             error if Clock::now().into_std() >= deadline => {
                 Error::timed_out(Phase::Proxy, tried(), Duration::ZERO).with_source(other(error.to_string()))
@@ -240,8 +287,10 @@ impl Connector for SpareConnector {
 
     async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Spare>, DialFailed> {
         let deadline = (Clock::now() + self.timeout).into_std();
+        let start = Clock::now();
         let greeted = self.dialer.greeted(deadline).await;
         let greeted = greeted.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
+        self.lead.lock().record(start.elapsed());
         let parked = Parked::new(greeted, move |reason| slot.closed(reason));
         Ok(Connected::new(Spare(parked)))
     }
@@ -333,6 +382,9 @@ const AGE_START: Duration = Duration::from_secs(12);
 
 /// Dials to one upstream at a time.
 const DIALS_MAX: usize = 16;
+
+/// Connections in a row that may turn out to have ended in the instant in which they were taken.
+const DEAD_MAX: usize = 1;
 
 /// How long a dial is taken to last before there was one.
 const LEAD_UNKNOWN: Duration = Duration::from_millis(500);

@@ -86,13 +86,13 @@ impl Sessions {
             channels: config.channels,
             timeout: pool.connect_timeout,
         };
-        let max = pool.spares_max.max(1);
+        let idle = pool.spares_max.max(1);
         let limits = Limits {
-            max_total: max,
-            max_per_host: max,
-            max_idle: max,
-            max_idle_per_host: max,
-            min_idle: pool.spares_min.min(max),
+            max_total: SESSIONS_MAX.max(idle),
+            max_per_host: SESSIONS_MAX.max(idle),
+            max_idle: idle,
+            max_idle_per_host: idle,
+            min_idle: pool.spares_min.min(idle),
             max_in_flight: config.channels,
             ..Limits::default()
         };
@@ -112,8 +112,14 @@ impl Sessions {
     /// Opens a channel to `target`, over another session once if the one that was there has ended.
     pub(crate) async fn open(&self, target: &Target, deadline: Instant) -> Result<Channel, (Error, bool)> {
         let lease = self.session(None, deadline).await.map_err(|error| (error, false))?;
-        let reused = lease.reused().then(|| lease.idle_for());
-        match lease.session.open(target, deadline).await {
+        let reused = lease.waited().is_zero().then(|| lease.idle_for());
+        let mut lease = lease;
+        let opened = lease.session.open(target, deadline).await;
+        if opened.as_ref().is_err_and(Error::is_timeout) {
+            // It may be dead without a word: the next tunnel gets another one.
+            lease.poison();
+        }
+        match opened {
             Ok(stream) => Ok(channel(stream, lease, reused)),
             Err(error) if error.kind() == ErrorKind::Proxy && reused.is_some() => {
                 let began = Clock::now().into_std();
@@ -131,9 +137,10 @@ impl Sessions {
         self.host.acquire_with(options).await.map_err(|error| self.failed(&error))
     }
 
-    /// Makes sure that there is a session.
-    pub(crate) async fn check(&self, deadline: Instant) -> Result<(), Error> {
-        self.session(None, deadline).await.map(drop)
+    /// Makes sure that there is a session. Whether one was made for it.
+    pub(crate) async fn check(&self, deadline: Instant) -> Result<bool, ()> {
+        let lease = self.session(None, deadline).await.map_err(drop)?;
+        Ok(!lease.waited().is_zero())
     }
 
     fn failed(&self, error: &AcquireError<DialFailed>) -> Error {
@@ -293,6 +300,9 @@ impl std::fmt::Display for DialFailed {
 }
 
 impl std::error::Error for DialFailed {}
+
+/// Sessions with one server; each carries a live tunnel, or more.
+const SESSIONS_MAX: usize = 1024;
 
 /// Sessions beyond `spares_min` are closed when they were not used for so long. Signs of life are asked for meanwhile.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);

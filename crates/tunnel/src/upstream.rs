@@ -1,16 +1,14 @@
 //! One upstream: how a destination is reached over it, and how it fares.
 //!
-//! A tunnel over a proxy is a spare and one CONNECT. A spare that turns out to be dead is replaced by a fresh connection, once and
-//! unseen, as long as no payload left; one that is silent gets a fresh connection beside it. Whatever the proxy itself answers is final
-//! here: whether another upstream is asked is the connector's business.
+//! How a proxy is used is in `proxy`. What an upstream answers is final here: whether another one is asked is the connector's business.
 
 mod check;
+mod proxy;
 mod stats;
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -32,7 +30,7 @@ use tokio::{io::AsyncWriteExt as _, time::Instant as Clock};
 use crate::{
     config::{PoolConfig, UpstreamConfig, UpstreamKind},
     order::Candidate,
-    spares::{DialSettings, Dialer, Pipelining, Spares, Taken},
+    spares::{DialSettings, Dialer, Spares, Taken},
     stream::Stream,
     vitals::Vitals,
 };
@@ -50,6 +48,10 @@ pub(crate) struct Upstream {
     live: AtomicUsize,
     counters: Counters,
     connect_timeout: Duration,
+    /// When it last said that it carries no datagrams.
+    udp_declined: Mutex<Option<Instant>>,
+    /// Tunnels that had been made at the last check.
+    checked: AtomicU64,
 }
 
 /// How destinations are reached.
@@ -93,7 +95,9 @@ pub(crate) struct Missed {
     /// Payload may have reached the destination.
     pub(crate) sent: bool,
     /// Whether the proxy was asked for the destination; else there was no connection to ask on.
-    asked: bool,
+    pub(crate) asked: bool,
+    /// Whether nothing was said about the destination to the end.
+    pub(crate) silent: bool,
 }
 
 /// One that is counted as live until it is dropped.
@@ -136,6 +140,8 @@ impl Upstream {
             live: AtomicUsize::new(0),
             counters: Counters::default(),
             connect_timeout: pool.connect_timeout,
+            udp_declined: Mutex::new(None),
+            checked: AtomicU64::new(0),
         })
     }
 
@@ -162,16 +168,28 @@ impl Upstream {
         LiveOn(Arc::clone(self))
     }
 
-    /// Connects to `target`. `payload` has been written when this returns.
-    pub(crate) async fn reach(&self, target: &Target, payload: &[u8], deadline: Instant) -> Result<Reached, Missed> {
+    /// Connects to `target`. `payload` has been written when this returns; `may` says which addresses this machine may connect to itself.
+    pub(crate) async fn reach(
+        &self,
+        target: &Target,
+        payload: &[u8],
+        may: &(dyn Fn(IpAddr) -> bool + Sync),
+        deadline: Instant,
+    ) -> Result<Reached, Missed> {
         let start = Clock::now();
         self.vitals.asked(start.into_std());
         let reached = match &self.way {
-            Way::Direct(resolver) => direct(&**resolver, target, deadline).await,
+            Way::Direct(resolver) => direct(&**resolver, target, may, deadline).await,
             Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
             #[cfg(feature = "ssh")]
             Way::Ssh(sessions) => self.over_ssh(sessions, target, deadline).await,
         };
+        let over = Clock::now().into_std() >= deadline;
+        let reached = reached.map_err(|missed| {
+            // A proxy that reports a time-out has answered.
+            let silent = over && missed.asked && missed.blame == Blame::Destination && missed.error.is_timeout();
+            Missed { silent, ..missed }
+        });
         let mut reached = self.judge(reached, start)?;
         if !payload.is_empty() && !reached.sent {
             write(&mut reached, payload, target, deadline).await?;
@@ -181,58 +199,6 @@ impl Upstream {
         Ok(reached)
     }
 
-    async fn over_proxy(
-        &self,
-        spares: &Spares,
-        target: &Target,
-        payload: &[u8],
-        deadline: Instant,
-    ) -> Result<Reached, Missed> {
-        spares.asked();
-        let Some(taken) = spares.take_ready() else {
-            self.counters.misses.fetch_add(1, Ordering::Relaxed);
-            return self.dialled(spares, target, deadline).await;
-        };
-        self.counters.hits.fetch_add(1, Ordering::Relaxed);
-        if !payload.is_empty() && spares.level() == Pipelining::Handshake && spares.is_young(taken.idle_for) {
-            return self.with_payload(taken, target, payload, deadline).await;
-        }
-        let age = taken.idle_for;
-        let mut first = pin!(over(taken, target, deadline));
-        let silent = match tokio::time::timeout(self.patience(), &mut first).await {
-            Ok(Ok(reached)) => return Ok(reached),
-            Ok(Err(error)) if is_dead(&error) => false,
-            Ok(Err(error)) => return Err(Missed::new(error, 1)),
-            Err(_) => true,
-        };
-        if !silent {
-            spares.stale(age);
-            self.counters.retries.fetch_add(1, Ordering::Relaxed);
-            return self.fresh(spares, target, deadline).await;
-        }
-        // The proxy may have forgotten it, or the destination may be slow: whichever answers first is right.
-        self.counters.hedged.fetch_add(1, Ordering::Relaxed);
-        let mut second = pin!(self.fresh(spares, target, deadline));
-        tokio::select! {
-            reached = &mut first => match reached {
-                Ok(reached) => Ok(Reached { tries: 2, ..reached }),
-                Err(error) if is_dead(&error) => {
-                    spares.stale(age);
-                    second.await
-                }
-                Err(error) => Err(Missed::new(error, 2)),
-            },
-            reached = &mut second => match reached {
-                Ok(reached) => {
-                    spares.stale(age);
-                    Ok(reached)
-                }
-                Err(missed) if missed.blame == Blame::Destination && !missed.error.is_timeout() => Err(missed),
-                Err(_) => first.await.map(|reached| Reached { tries: 2, ..reached }).map_err(|error| Missed::new(error, 2)),
-            },
-        }
-    }
-
     #[cfg(feature = "ssh")]
     async fn over_ssh(&self, sessions: &Sessions, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
         let opened = sessions.open(target, deadline).await;
@@ -240,45 +206,6 @@ impl Upstream {
         let counted = if channel.reused.is_some() { &self.counters.hits } else { &self.counters.misses };
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(Reached { stream: channel.stream, spare: channel.reused, tries: 1, sent: false })
-    }
-
-    /// There is no spare: over the next connection that is made, whoever it was made for.
-    async fn dialled(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
-        let (missed, limit) = (|error| Missed::new(error, 1), self.dial_deadline(deadline));
-        if spares.level() == Pipelining::Handshake {
-            match spares.connected(target, deadline).await {
-                Ok(stream) => return Ok(Reached { stream: stream.into(), spare: None, tries: 1, sent: false }),
-                // It may not bear it any more; step by step it is known to work.
-                Err(error) if is_dead(&error) => return self.fresh(spares, target, deadline).await,
-                Err(error) => return Err(missed(error)),
-            }
-        }
-        let taken = spares.take(false, limit).await.map_err(|error| missed(error).not_asked())?;
-        over(taken, target, deadline).await.map_err(missed)
-    }
-
-    /// Over a young spare, with the first bytes ahead of the proxy's word. What fails now is not tried again: they may have arrived.
-    async fn with_payload(
-        &self,
-        taken: Taken,
-        target: &Target,
-        payload: &[u8],
-        deadline: Instant,
-    ) -> Result<Reached, Missed> {
-        let age = taken.idle_for;
-        match taken.greeted.connect_with(target, payload, deadline).await {
-            Ok(stream) => Ok(Reached { stream: stream.into(), spare: Some(age), tries: 1, sent: true }),
-            Err(error) => Err(Missed { sent: true, ..Missed::new(error, 1) }),
-        }
-    }
-
-    /// Over a connection that is dialled now, after another one was tried.
-    async fn fresh(&self, spares: &Spares, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
-        let missed = |error| Missed::new(error, 2);
-        let taken = spares.take(true, self.dial_deadline(deadline)).await;
-        let taken = taken.map_err(|error| missed(error).not_asked())?;
-        let reached = over(taken, target, deadline).await.map_err(missed)?;
-        Ok(Reached { tries: 2, ..reached })
     }
 
     /// Whether this machine connects itself.
@@ -296,6 +223,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it said of late that it carries no datagrams.
+    pub(crate) fn declines_udp(&self, now: Instant) -> bool {
+        self.udp_declined.lock().is_some_and(|at| now.saturating_duration_since(at) < UDP_DECLINED)
+    }
+
     /// A relay for datagrams: its control connection, and where it listens.
     pub(crate) async fn associate(&self, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
         let unsupported = || {
@@ -306,24 +238,25 @@ impl Upstream {
         if !self.carries_udp() {
             return Err(unsupported());
         }
-        let taken = spares.take(false, self.dial_deadline(deadline)).await?;
-        let (was_ready, age) = (taken.was_ready, taken.idle_for);
+        spares.asked();
+        let taken = match spares.take_ready() {
+            Some(taken) => taken,
+            None => spares.take(false, self.dial_deadline(deadline)).await?,
+        };
+        let was_ready = taken.was_ready;
         let associated = match associate(taken, deadline).await {
-            Err(error) if was_ready && is_dead(&error) => {
-                spares.stale(age);
+            Err(error) if was_ready && proxy::is_dead(&error) => {
                 associate(spares.take(true, self.dial_deadline(deadline)).await?, deadline).await
             }
             other => other,
         };
         if let Err(error) = &associated {
             self.vitals.judge(error);
+            if Blame::of(error) == Blame::Declined {
+                *self.udp_declined.lock() = Some(Clock::now().into_std());
+            }
         }
         associated
-    }
-
-    /// For how long a spare may be silent before a fresh connection is tried beside it.
-    fn patience(&self) -> Duration {
-        self.vitals.latency().map_or(PATIENCE_UNKNOWN, |latency| (latency * 4).clamp(PATIENCE_MIN, PATIENCE_MAX))
     }
 
     fn dial_deadline(&self, deadline: Instant) -> Instant {
@@ -337,7 +270,7 @@ impl Upstream {
             Ok(_) => self.answered(now.into_std(), now - start),
             Err(missed) => match missed.blame {
                 // Silence may be the destination's; when another upstream reaches it, this one is blamed after all.
-                Blame::Destination if missed.error.is_timeout() => {}
+                Blame::Destination if missed.silent => {}
                 Blame::Destination | Blame::Declined => {
                     self.counters.refused.fetch_add(1, Ordering::Relaxed);
                     self.answered(now.into_std(), now - start);
@@ -356,9 +289,11 @@ impl Upstream {
         }
     }
 
-    /// The upstream failed, as was found out later.
-    pub(crate) fn blame(&self, error: &Error) {
-        self.vitals.blame(error);
+    /// It said nothing about a destination that another upstream then reached.
+    pub(crate) fn was_silent(&self, target: &Target, error: &Error) {
+        if !self.is_direct() {
+            self.vitals.was_silent(target, error);
+        }
     }
 
     /// The address that connections to it go to, where they are kept.
@@ -401,7 +336,12 @@ impl Upstream {
 }
 
 /// This machine connects itself.
-async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> Result<Reached, Missed> {
+async fn direct(
+    resolver: &dyn Resolve,
+    target: &Target,
+    may: &(dyn Fn(IpAddr) -> bool + Sync),
+    deadline: Instant,
+) -> Result<Reached, Missed> {
     let missed = |error| Missed::new(error, 1);
     let host = target.host();
     let ips = match literal(&host) {
@@ -413,27 +353,18 @@ async fn direct(resolver: &dyn Resolve, target: &Target, deadline: Instant) -> R
             resolving.unwrap_or_else(late).map_err(missed)?
         }
     };
-    let addresses: Vec<_> = ips.into_iter().map(|ip| (ip, target.port()).into()).collect();
+    let addresses: Vec<_> = ips.into_iter().filter(|ip| may(*ip)).map(|ip| (ip, target.port()).into()).collect();
+    if addresses.is_empty() {
+        let happened = "a rule forbids every address of it";
+        return Err(missed(Error::new(
+            ErrorKind::ProxyDenied,
+            Phase::Connect,
+            format!("connect to {target}"),
+            happened,
+        )));
+    }
     let (stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
     Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1, sent: false })
-}
-
-/// Asks for the destination over one connection.
-async fn over(taken: Taken, target: &Target, deadline: Instant) -> Result<Reached, Error> {
-    let Taken { greeted, idle_for, was_ready, round_trip } = taken;
-    let start = Clock::now();
-    let stream = greeted.connect(target, deadline).await?;
-    if was_ready && round_trip > ROUND_TRIP_MIN && start.elapsed() < round_trip / 2 {
-        // No answer can be there so soon: the proxy had written it before it was asked.
-        let tried = format!("connect to {target} through the upstream");
-        return Err(Error::new(
-            ErrorKind::Proxy,
-            Phase::Proxy,
-            tried,
-            "the proxy answered before it can have been asked",
-        ));
-    }
-    Ok(Reached { stream: stream.into(), spare: was_ready.then_some(idle_for), tries: 1, sent: false })
 }
 
 async fn associate(taken: Taken, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
@@ -453,12 +384,7 @@ async fn write(reached: &mut Reached, payload: &[u8], target: &Target, deadline:
         Ok(Err(error)) => Error::from_io(error, Phase::Write, format!("write to {target}")),
         Err(_) => Error::timed_out(Phase::Write, format!("write to {target}"), Duration::ZERO),
     };
-    Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true, asked: true })
-}
-
-/// Whether a spare was dead: it ended, or said something that is no answer. A refusal is one.
-fn is_dead(error: &Error) -> bool {
-    error.kind() == ErrorKind::Proxy
+    Err(Missed { error, blame: Blame::Destination, tries: reached.tries, sent: true, asked: true, silent: false })
 }
 
 impl Missed {
@@ -468,11 +394,21 @@ impl Missed {
             ErrorKind::Reset | ErrorKind::Eof => Blame::Destination,
             _ => Blame::of(&error),
         };
-        Missed { error, blame, tries, sent: false, asked: true }
+        Missed { error, blame, tries, sent: false, asked: true, silent: false }
     }
 }
 
 impl Missed {
+    /// Whether the proxy answered: refused, declined, or reported a time-out.
+    fn is_answer(&self) -> bool {
+        let has_spoken = match self.blame {
+            Blame::Destination => !self.silent && !self.error.is_timeout(),
+            Blame::Declined => true,
+            Blame::Proxy | Blame::Local => false,
+        };
+        self.asked && has_spoken
+    }
+
     fn not_asked(self) -> Missed {
         Missed { asked: false, ..self }
     }
@@ -508,12 +444,5 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Round trips below this are too short to tell an answer from what was there before.
-const ROUND_TRIP_MIN: Duration = Duration::from_millis(2);
-
-/// Bounds of the time that a spare may be silent.
-const PATIENCE_MIN: Duration = Duration::from_secs(1);
-const PATIENCE_MAX: Duration = Duration::from_secs(5);
-
-/// The same before the upstream's latency is known.
-const PATIENCE_UNKNOWN: Duration = Duration::from_secs(3);
+/// For how long an upstream that does not carry datagrams comes after those that may.
+const UDP_DECLINED: Duration = Duration::from_secs(300);

@@ -14,7 +14,10 @@ use keepwarm_pool::{
     BreakerSettings,
     health::{Allowed, BreakerState, Health, HealthSnapshot},
 };
-use keepwarm_transport::{error::Error, proxy::Blame};
+use keepwarm_transport::{
+    error::Error,
+    proxy::{Blame, Target},
+};
 use parking_lot::Mutex;
 use tokio::time::Instant as Clock;
 
@@ -33,6 +36,8 @@ struct State {
     last_failure: Option<(Instant, Arc<str>)>,
     /// When it last answered anything.
     answered: Option<Instant>,
+    /// A destination that it was silent about, and another upstream reached.
+    silent_about: Option<Target>,
 }
 
 /// What others go by.
@@ -48,7 +53,13 @@ pub(crate) struct Standing {
 
 impl Vitals {
     pub(crate) fn new(name: &Arc<str>, breaker: BreakerSettings) -> Vitals {
-        let state = State { health: Health::new(breaker), well_since: None, last_failure: None, answered: None };
+        let state = State {
+            health: Health::new(breaker),
+            well_since: None,
+            last_failure: None,
+            answered: None,
+            silent_about: None,
+        };
         Vitals { name: Arc::clone(name), state: Mutex::new(state), failed: AtomicU64::new(0) }
     }
 
@@ -88,9 +99,19 @@ impl Vitals {
         let was_open = state.health.state() != BreakerState::Closed;
         state.health.record_success(now, after, 1);
         state.answered = Some(now);
+        state.silent_about = None;
         if was_open && state.health.state() == BreakerState::Closed {
             state.well_since = Some(now);
             tracing::info!(upstream = &*self.name, "upstream is well again");
+        }
+    }
+
+    /// It said nothing about a destination that another upstream then reached. One such destination may not let this upstream in; two are
+    /// a failure.
+    pub(crate) fn was_silent(&self, target: &Target, error: &Error) {
+        let before = self.state.lock().silent_about.replace(target.clone());
+        if before.is_some_and(|before| before != *target) {
+            self.blame(error);
         }
     }
 
@@ -108,11 +129,11 @@ impl Vitals {
         let mut state = self.state.lock();
         let was_closed = state.health.state() == BreakerState::Closed;
         state.health.record_failure(now, rand::random());
-        let text: Arc<str> = error.to_string().into();
         if was_closed && state.health.state() != BreakerState::Closed {
-            tracing::warn!(upstream = &*self.name, error = &*text, "upstream is left alone for a while");
+            // Not the whole error: it may name the destination.
+            tracing::warn!(upstream = &*self.name, error = error.kind().as_str(), "upstream is left alone for a while");
         }
-        state.last_failure = Some((now, text));
+        state.last_failure = Some((now, error.to_string().into()));
     }
 
     /// Addresses or routes changed: what was known of it holds no longer.

@@ -25,7 +25,7 @@ use subject::{FirstByte, Subject};
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = POLITE)]
 pub struct TunnelArgs {
-    /// Go through the upstreams of [tunnel] in this config file, as its rules say; its listeners stay closed.
+    /// Go through the upstreams of this config file, as the rules of its `[tunnel]` say; its listeners stay closed.
     #[arg(short, long, value_name = "FILE", conflicts_with = "proxy", requires = "target")]
     pub config: Option<PathBuf>,
     /// Go through this proxy: socks5://, http:// or https://HOST:PORT, with USER:PASSWORD@ before the host where it asks for them. Without

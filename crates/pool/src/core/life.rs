@@ -242,7 +242,8 @@ impl<K: Kinds> HostState<K> {
             State::Dialing { dead, .. } | State::Validating { dead } => *dead = dead.or(Some(reason)),
             State::Draining(_) => {}
             State::Open => {
-                if slot.in_flight == 0 && reason.is_peer() {
+                // A peer that says something on an idle connection mostly says that it is about to close it (408 of HTTP servers).
+                if slot.in_flight == 0 && (reason.is_peer() || reason == CloseReason::StrayBytes) {
                     let age = now.saturating_duration_since(slot.idle_since);
                     self.learn(age, now, fx);
                 }

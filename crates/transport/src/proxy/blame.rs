@@ -13,12 +13,12 @@ use crate::error::{Error, ErrorKind, Phase};
 /// | the connection broke while the rest of a payload was sent, after the proxy's word | `Reset`, `Eof`, `TimedOut(Write)` | `Destination` |
 /// | SOCKS5 reply 2, HTTP 403 and 451 | `ProxyDenied` | `Declined` |
 /// | SOCKS5 reply 8 | `AddressType` | `Declined` |
-/// | SOCKS5 reply 1 | `ProxyGeneral` | `Declined` |
+/// | SOCKS5 reply 1 and those above 8, other HTTP statuses than 2xx but 408 | `ProxyGeneral` | `Declined` |
 /// | SOCKS5 reply 7, HTTP 405 and 501 | `ProxyUnsupported` | `Declined` |
 /// | HTTP 500, 502 and 503 | `BadGateway` | `Declined` |
 /// | SOCKS5 method 255 or a refused password, HTTP 401 and 407 | `ProxyAuth` | `Proxy` |
 /// | no connection to the proxy, or no answer to its greeting, by the deadline | `TimedOut(Proxy)` | `Proxy` |
-/// | refused, reset, closed or untrusted by the proxy; garbage; other replies and statuses | `Proxy` | `Proxy` |
+/// | refused, reset, closed or untrusted by the proxy; garbage; HTTP 408 | `Proxy` | `Proxy` |
 /// | the key of an SSH server is another one | `HostKey` | `Proxy` |
 /// | no file, port, buffer or route here; the proxy's name is not found | as without a proxy | `Local` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

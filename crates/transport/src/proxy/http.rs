@@ -66,7 +66,9 @@ fn refusal(status: StatusCode, authenticated: bool) -> Failure {
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
             Failure::new(ErrorKind::ProxyUnsupported, happened())
         }
-        _ => Failure::new(ErrorKind::Proxy, happened()),
+        // The proxy waited for the request and gave up: this connection was of no use. 101 was not asked for.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::SWITCHING_PROTOCOLS => Failure::new(ErrorKind::Proxy, happened()),
+        _ => Failure::new(ErrorKind::ProxyGeneral, happened()),
     }
 }
 

@@ -199,7 +199,7 @@ fn refusal(code: u8) -> Failure {
         // It could not be reached over this proxy in any case, while those of the other family can.
         8 => (ErrorKind::AddressType, "the proxy does not take addresses of that type"),
         1 => (ErrorKind::ProxyGeneral, "the proxy reports a general failure"),
-        _ => return broken(&format!("it answered with reply code {code}")),
+        _ => return Failure::new(ErrorKind::ProxyGeneral, format!("the proxy answered with reply code {code}")),
     };
     Failure::new(kind, happened)
 }

@@ -181,8 +181,8 @@ async fn socks5_replies_are_the_proxys_or_the_destinations() {
         (6, ErrorKind::TimedOut(Phase::Connect), upstream),
         (7, ErrorKind::ProxyUnsupported, local),
         (8, ErrorKind::AddressType, upstream),
-        (9, ErrorKind::Proxy, local),
-        (255, ErrorKind::Proxy, local),
+        (9, ErrorKind::ProxyGeneral, local),
+        (255, ErrorKind::ProxyGeneral, local),
     ] {
         // The rest of the reply may be missing.
         let turns = vec![hear(b"\x05\x01\x00"), say(b"\x05\x00"), hear(CONNECT_NAME), say(&[5, code])];
@@ -190,7 +190,7 @@ async fn socks5_replies_are_the_proxys_or_the_destinations() {
         assert_eq!((error.kind(), error.side(), error.is_proxy()), (kind, side, side == local), "{error}");
         let blame = match code {
             3..=6 => Blame::Destination,
-            1 | 2 | 7 | 8 => Blame::Declined,
+            1 | 2 | 7..=255 => Blame::Declined,
             _ => Blame::Proxy,
         };
         assert_eq!(Blame::of(&error), blame, "{error}");
@@ -211,8 +211,10 @@ async fn http_statuses_are_the_proxys_or_the_destinations() {
         (503, ErrorKind::BadGateway, upstream),
         (504, ErrorKind::TimedOut(Phase::Connect), upstream),
         (101, ErrorKind::Proxy, local),
-        (302, ErrorKind::Proxy, local),
-        (400, ErrorKind::Proxy, local),
+        (302, ErrorKind::ProxyGeneral, local),
+        (400, ErrorKind::ProxyGeneral, local),
+        (404, ErrorKind::ProxyGeneral, local),
+        (408, ErrorKind::Proxy, local),
         (405, ErrorKind::ProxyUnsupported, local),
         (501, ErrorKind::ProxyUnsupported, local),
     ] {
@@ -221,7 +223,7 @@ async fn http_statuses_are_the_proxys_or_the_destinations() {
         assert_eq!((error.kind(), error.side(), error.is_proxy()), (kind, side, side == local), "{error}");
         let blame = match status {
             504 => Blame::Destination,
-            403 | 405 | 451 | 500..=503 => Blame::Declined,
+            302 | 400 | 403 | 404 | 405 | 451 | 500..=503 => Blame::Declined,
             _ => Blame::Proxy,
         };
         assert_eq!(Blame::of(&error), blame, "{error}");

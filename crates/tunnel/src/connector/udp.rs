@@ -39,8 +39,10 @@ impl Connector {
             || Error::new(ErrorKind::Rejected, Side::Client, format!("datagrams to {target}: forbidden by a rule"));
         let route = inner.routes.find(inner.rules.decide(target).via).ok_or_else(rejected)?;
         let order = route.order(&inner.upstreams, &inner.config, Clock::now().into_std());
-        // The first that can: HTTP proxies carry none.
-        let able = order.iter().map(|&index| &inner.upstreams[index]).find(|upstream| upstream.carries_udp());
+        // The first that can: HTTP proxies carry none, and of the others some say so when they are asked.
+        let able = || order.iter().map(|&index| &inner.upstreams[index]).filter(|upstream| upstream.carries_udp());
+        let now = Clock::now().into_std();
+        let able = able().find(|upstream| !upstream.declines_udp(now)).or_else(|| able().next());
         let unsupported = || {
             Error::new(ErrorKind::Unsupported, Side::Local, format!("datagrams to {target}: no upstream carries them"))
         };

@@ -17,7 +17,7 @@ use keepwarm_transport::{
     tls::{RootsError, TlsRoots},
 };
 use parking_lot::Mutex;
-use tokio::{io::AsyncReadExt as _, time::Instant as Clock};
+use tokio::{io::AsyncReadExt as _, sync::Semaphore, time::Instant as Clock};
 
 use super::ahead::{Ahead, Pipelining};
 
@@ -31,8 +31,12 @@ pub(crate) struct Dialer {
     step: AtomicU64,
     /// The shortest TCP handshake, in microseconds; 0 before the first.
     round_trip: AtomicU64,
+    /// How many there were.
+    handshakes: AtomicU64,
     /// Where the first proxy was last reached.
     peer: Mutex<Option<IpAddr>>,
+    /// Bounds those dials that the pool knows nothing of.
+    dials: Semaphore,
 }
 
 /// What one dialer is made of.
@@ -63,13 +67,18 @@ impl Dialer {
             ahead: Ahead::new(most, *pipeline),
             step: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
             peer: Mutex::new(None),
+            dials: Semaphore::new(super::DIALS_MAX),
         })
     }
 
-    /// The shortest round trip to the first proxy; zero before the first.
+    /// The shortest round trip to the first proxy; zero while there are few to go by.
     pub(super) fn round_trip(&self) -> Duration {
-        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
+        match self.handshakes.load(Ordering::Relaxed) >= HANDSHAKES_MIN {
+            true => Duration::from_micros(self.round_trip.load(Ordering::Relaxed)),
+            false => Duration::ZERO,
+        }
     }
 
     /// The address of the first proxy, once it was reached.
@@ -90,24 +99,33 @@ impl Dialer {
         }
         match proxy.greet_pipelined(stream, deadline).await {
             Ok(greeted) => Ok(greeted),
-            Err(error) => {
-                // It bore it once. Whatever happened, the next one waits for each answer again.
-                if error.kind() == ErrorKind::Proxy {
-                    self.ahead.failed(Pipelining::Greeting);
-                }
-                Err(error)
+            Err(error) if Blame::of(&error) == Blame::Proxy => {
+                // It bore it once. Whatever happened, step by step it may still work: a proxy can be another one by now.
+                self.ahead.failed(Pipelining::Greeting, Clock::now());
+                let stream = self.open(deadline).await?;
+                proxy.greet(stream, deadline).await.map_err(|_| error)
             }
+            Err(error) => Err(error),
         }
     }
 
     /// A connection to `target` with everything in one write, where a canary has shown that the proxy bears it.
-    pub(super) async fn connected(&self, target: &Target, deadline: Instant) -> Result<ProxyStream, Error> {
-        let stream = self.open(deadline).await?;
+    pub(super) async fn connected(
+        &self,
+        target: &Target,
+        dial_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<ProxyStream, Error> {
+        let late = |_| Error::timed_out(Phase::Proxy, format!("connect to {}", self.proxy.proxy()), Duration::ZERO);
+        let dialling = async { self.dials.acquire().await.expect("it is never closed") };
+        let _dial = tokio::time::timeout_at(dial_deadline.into(), dialling).await.map_err(late)?;
+        let stream = self.open(dial_deadline).await?;
         let connected = self.proxy.proxy().connect_pipelined(stream, target, &[], deadline).await;
         if let Err(error) = &connected
-            && error.kind() == ErrorKind::Proxy
+            && (Blame::of(error) == Blame::Proxy || error.is_timeout())
         {
-            self.ahead.failed(Pipelining::Handshake);
+            // Silence may be that of a proxy that lost what came early.
+            self.ahead.failed(Pipelining::Handshake, Clock::now());
         }
         connected
     }
@@ -115,18 +133,17 @@ impl Dialer {
     /// Finds out whether the proxy bears the next step of what could be sent ahead, if that would save anything.
     pub(crate) async fn canary(&self, check: Option<&Target>, deadline: Instant) {
         let gains = Duration::from_micros(self.step.load(Ordering::Relaxed)) >= GAIN_MIN;
-        let Some(level) = self.ahead.to_try().filter(|_| gains) else { return };
+        let Some(level) = self.ahead.to_try(Clock::now()).filter(|_| gains) else { return };
         let tried = match (level, check) {
             (Pipelining::Handshake, Some(check)) => self.try_handshake(check, deadline).await,
             _ => self.try_greeting(deadline).await,
         };
         match tried {
             Ok(()) => self.ahead.proved(level),
-            // It could not be tried: another time.
-            Err(error) if Blame::of(&error) == Blame::Local => {}
+            // It could not be tried, or the destination of the canary is not there: it says nothing, and is tried again after a while.
             Err(error) => {
                 tracing::debug!(proxy = %self.proxy.proxy(), level = level.as_str(), %error, "not sent ahead");
-                self.ahead.failed(level);
+                self.ahead.failed(level, Clock::now());
             }
         }
     }
@@ -165,7 +182,8 @@ impl Dialer {
                 (stream, trace.first)
             }
         };
-        keep_least(&self.round_trip, trace.connect);
+        keep_least(&self.round_trip, trace.handshake);
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
         *self.peer.lock() = Some(trace.peer.ip());
         Ok(stream)
     }
@@ -179,6 +197,9 @@ fn keep_least(least: &AtomicU64, measured: Duration) {
         least.store(micros, Ordering::Relaxed);
     }
 }
+
+/// The shortest of fewer handshakes may be that of a moment when this machine was busy.
+const HANDSHAKES_MIN: u64 = 8;
 
 /// Answers that come sooner are waited for.
 const GAIN_MIN: Duration = Duration::from_millis(2);

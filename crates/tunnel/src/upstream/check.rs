@@ -1,18 +1,15 @@
 //! Looks after one upstream while nobody asks: the number of its spares, and whether it is well.
 
 use std::{
-    sync::Weak,
+    sync::{Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use keepwarm_pool::health::Allowed;
-use keepwarm_transport::{
-    error::Error,
-    proxy::{Blame, Target},
-};
+use keepwarm_transport::proxy::{Blame, Target};
 use tokio::time::Instant as Clock;
 
-use super::{Missed, Upstream, Way, over};
+use super::{Missed, Upstream, Way, proxy::over};
 use crate::spares::Spares;
 
 /// Goes on until the upstream is gone. `interval` is the pause between two checks of an upstream that is well and was not used; zero:
@@ -68,6 +65,7 @@ impl Upstream {
     /// making a spare, whose dial counts itself.
     async fn check(&self) {
         let start = Clock::now();
+        let before = self.checked.swap(self.tunnels(), Ordering::Relaxed);
         let checked = match (&self.way, &self.config.check) {
             (Way::Direct(_), _) => return,
             (Way::Proxy(spares), Some(target)) => self.check_target(spares, target).await,
@@ -76,22 +74,33 @@ impl Upstream {
             }
             #[cfg(feature = "ssh")]
             (Way::Ssh(sessions), Some(target)) => match sessions.open(target, self.dial_limit()).await {
-                Err((_, false)) => return,
-                opened => opened.map(drop).map_err(|(error, _)| error),
+                Ok(_) => Ok(()),
+                Err((error, asked)) => Err(Missed { asked, ..Missed::new(error, 1) }),
             },
             #[cfg(feature = "ssh")]
             (Way::Ssh(sessions), None) => {
-                return sessions.check(self.dial_limit()).await.map_or((), |()| self.answered_check(start));
+                // A session that is there says nothing; one that is made does.
+                if sessions.check(self.dial_limit()).await == Ok(true) {
+                    self.answered_check(start);
+                }
+                return;
             }
         };
         match checked {
             Ok(()) => self.answered_check(start),
-            Err(error) => match Blame::of(&error) {
-                // Whoever answers is well, unless it was asked for what it is known to reach.
-                Blame::Destination | Blame::Declined | Blame::Proxy => self.vitals.blame(&error),
-                Blame::Local => {}
+            // A dial counts itself.
+            Err(missed) if !missed.asked => {}
+            Err(missed) => match missed.blame {
+                Blame::Proxy => self.vitals.blame(&missed.error),
+                // It is known to reach this destination. Where other tunnels were made meanwhile, the destination is to blame.
+                Blame::Destination | Blame::Declined if before == self.tunnels() => self.vitals.blame(&missed.error),
+                Blame::Destination | Blame::Declined | Blame::Local => {}
             },
         }
+    }
+
+    fn tunnels(&self) -> u64 {
+        self.counters.tunnels.load(Ordering::Relaxed)
     }
 
     fn answered_check(&self, start: Clock) {
@@ -99,18 +108,16 @@ impl Upstream {
         self.vitals.answered(now.into_std(), now - start);
     }
 
-    async fn check_target(&self, spares: &Spares, target: &Target) -> Result<(), Error> {
-        let deadline = (Clock::now() + self.connect_timeout).into_std();
-        let taken = spares.take(false, deadline).await?;
-        let (was_ready, age) = (taken.was_ready, taken.idle_for);
-        let first = over(taken, target, deadline).await;
-        match first {
-            Err(error) if was_ready && super::is_dead(&error) => {
-                spares.stale(age);
-                self.fresh(spares, target, deadline).await.map(drop).map_err(|Missed { error, .. }| error)
+    async fn check_target(&self, spares: &Spares, target: &Target) -> Result<(), Missed> {
+        let deadline = self.dial_limit();
+        if let Some(taken) = spares.take_ready() {
+            match over(taken, target, deadline).await {
+                Ok(_) => return Ok(()),
+                Err(failed) if failed.is_dead() => {}
+                Err(failed) => return Err(failed.missed(1)),
             }
-            other => other.map(drop),
         }
+        self.fresh(spares, target, deadline).await.map(drop)
     }
 }
 

@@ -117,12 +117,15 @@ async fn when_all_are_left_alone_the_least_bad_is_tried_rather_than_nothing() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_falls_silent_is_blamed_once_another_one_reaches_the_destination() {
+async fn a_proxy_that_falls_silent_is_blamed_once_another_one_reaches_two_destinations() {
     let (proxies, echo, connector) = two(|config| config.timeout = 12 * SECOND).await;
     proxies[0].update_faults(|faults| faults.silent_connect = true);
     assert_eq!(served_by(&connector, &echo).await, "second");
+    assert_eq!(stats(&connector, "first").failed, 0, "one destination may not let it in");
+    let other = EchoLab::start(1).await.unwrap();
+    drop(proved(&connector, &other, 0).await.unwrap());
     let first = stats(&connector, "first");
-    assert_eq!(first.failed, 1);
+    assert_eq!(first.failed, 1, "two are a failure");
     assert!(first.hedged >= 1, "a fresh connection was tried beside the silent spare");
 }
 
@@ -161,4 +164,50 @@ async fn strategies_share_upstreams() {
         drop(proved(&connector, &echo, 0).await.unwrap());
     }
     assert!(stats(&connector, "second").tunnels >= 16, "{}", stats(&connector, "second").tunnels);
+}
+
+#[tokio::test]
+async fn a_proxy_that_reports_a_time_out_has_answered() {
+    let (proxies, echo, connector) = two(|_| ()).await;
+    proxies[0].update_faults(|faults| faults.reply = Some(6));
+    for _ in 0..4 {
+        let error = connector.connect(&Target::from(echo.addr(0))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+    let first = stats(&connector, "first");
+    assert_eq!((first.failed, first.is_well(), proxies[1].counters().connects), (0, true, 0));
+}
+
+#[tokio::test]
+async fn a_time_that_is_short_still_leaves_some_for_the_second_upstream() {
+    let (proxies, echo, connector) = two(|config| config.timeout = 4 * SECOND).await;
+    proxies[0].update_faults(|faults| faults.silent_connect = true);
+    assert_eq!(served_by(&connector, &echo).await, "second");
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_what_it_has_greeted_is_given_up_soon() {
+    let faults = ProxyFaults { close_idle: Some(Duration::ZERO), ..ProxyFaults::default() };
+    let (proxy, echo, connector) = one(ProxySpec { faults, ..with_password() }, 1).await;
+    let before = proxy.counters().accepted;
+    for _ in 0..3 {
+        // A connection may be used in the instant before it ends.
+        drop(connector.connect(&Target::from(echo.addr(0))).await);
+    }
+    assert!(proxy.counters().accepted - before <= 40, "{} connections for three tunnels", proxy.counters().accepted);
+}
+
+#[tokio::test]
+async fn this_machine_as_a_member_of_a_group_is_never_left_alone() {
+    let proxy = ProxyLab::start(with_password()).await.unwrap();
+    let echo = EchoLab::start(1).await.unwrap();
+    let mut own = UpstreamConfig::new("own", UpstreamKind::Direct);
+    own.priority = 0;
+    let connector = start(TunnelConfig { timeout: 2 * SECOND, ..group(vec![own, upstream("exit", &proxy)]) });
+    // TEST-NET-1: nobody answers there, or there is no route.
+    for _ in 0..4 {
+        drop(connector.connect(&Target::new("192.0.2.1", 9).unwrap()).await);
+    }
+    let tunnel = proved(&connector, &echo, 0).await.unwrap();
+    assert_eq!(&*tunnel.trace().upstream, "own");
 }

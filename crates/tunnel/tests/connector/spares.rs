@@ -31,7 +31,7 @@ async fn without_spares_each_tunnel_dials() {
     let proxy = ProxyLab::start(with_password()).await.unwrap();
     let echo = EchoLab::start(1).await.unwrap();
     let mut config = group(vec![upstream("exit", &proxy)]);
-    config.pool = PoolConfig { spares: 0, spares_min: 0, spares_max: 0, ..config.pool };
+    config.pool = PoolConfig { spares: 0, spares_min: 0, ..config.pool };
     let connector = start(config);
     for _ in 0..3 {
         let tunnel = proved(&connector, &echo, 0).await.unwrap();
@@ -153,4 +153,24 @@ async fn dropping_the_connector_ends_its_connections_and_tasks() {
         echo.stop().await;
     }
     until("tasks end", || tokio::runtime::Handle::current().metrics().num_alive_tasks() <= before).await;
+}
+
+#[tokio::test]
+async fn a_destination_that_a_proxy_answers_with_its_end_teaches_nothing_about_spares() {
+    let (proxy, echo, connector) = one(with_password(), 1).await;
+    until("spares are made", || idle(&connector, "exit") == 4).await;
+    proxy.update_faults(|faults| faults.close_at = Some(ProxyPhase::Connect));
+    tokio::time::sleep(700 * MS).await;
+    for _ in 0..3 {
+        assert!(proved(&connector, &echo, 0).await.is_err());
+    }
+    let limit = stats(&connector, "exit").spares.unwrap().pool.idle_limit;
+    assert_eq!(limit, 12 * SECOND, "a fresh connection fared no better, so it was not their age");
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_something_before_it_closes_is_learned_from_too() {
+    let faults = ProxyFaults { stray_reply: Some(900 * MS), close_idle: Some(SECOND), ..ProxyFaults::default() };
+    let (_proxy, _echo, connector) = one(ProxySpec { faults, ..with_password() }, 1).await;
+    until("it is learned", || stats(&connector, "exit").spares.unwrap().pool.idle_limit < 900 * MS).await;
 }

@@ -170,7 +170,8 @@ impl RunResult {
 
     fn counts(&self) -> Vec<String> {
         let asked = self.hits + self.misses;
-        let ratio = (asked > 0).then(|| format!("{:.1} %", self.hits as f64 / asked as f64 * 100.0));
+        let is_told = asked > 0 && self.kind == Kind::Spare;
+        let ratio = is_told.then(|| format!("{:.1} %", self.hits as f64 / asked as f64 * 100.0));
         vec![
             "tunnels".to_owned(),
             self.kind.as_str().to_owned(),

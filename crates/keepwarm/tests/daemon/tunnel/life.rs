@@ -40,7 +40,11 @@ async fn a_live_tunnel_that_does_not_end_is_cut_off_and_said_so() {
     let output = tokio::time::timeout(std::time::Duration::from_secs(30), daemon.wait()).await;
     let output = output.expect("the drain has an end though the tunnel has none");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("some were cut off") && text(&output).contains("tunnels=1"), "{}", text(&output));
+    assert!(
+        text(&output).contains("some were cut off") && text(&output).contains("\"tunnels\":1"),
+        "{}",
+        text(&output)
+    );
     assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)), "the tunnel has ended");
 }
 

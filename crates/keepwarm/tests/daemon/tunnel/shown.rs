@@ -26,7 +26,7 @@ async fn upstreams_destinations_and_live_tunnels_are_shown() {
 
     let shown = daemon.printed(&["tunnels"]).await;
     let proxy = format!("socks5://{}", daemon.bench.proxy.addr());
-    for part in ["1 of 4096 live", "UPSTREAM", "exit", &proxy, "well", "DESTINATION", &place, "1/10"] {
+    for part in ["1 of 448 live", "UPSTREAM", "exit", &proxy, "well", "DESTINATION", &place, "1/10"] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");
     }
     assert!(!shown.contains(PASSWORD) && !shown.contains("CLIENT"), "{shown}");
@@ -58,7 +58,7 @@ async fn a_flush_replaces_every_spare_and_no_tunnel() {
     daemon.until("three again", |status| spares(status) == 3).await;
     let greeted = daemon.bench.proxy.counters().greeted;
     let request = TunnelFlushRequest::default();
-    let flush = client::post(daemon.bench.control, "/api/v1/tunnel/flush", &request, client::TIMEOUT);
+    let flush = client::post::<Flushed>(daemon.bench.control, "/api/v1/tunnel/flush", &request, client::TIMEOUT);
     assert_eq!(flush.await.unwrap(), Flushed { flushed: 3 });
     let opened = |status: &keepwarm::status::tunnel::TunnelStatus| exit(status).spares.as_ref().unwrap().opened;
     daemon.until("three new ones", |status| spares(status) == 3 && opened(status) == greeted + 3).await;

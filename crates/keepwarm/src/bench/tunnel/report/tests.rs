@@ -47,7 +47,7 @@ fn fresh_and_spare_are_told_side_by_side() {
     });
     assert!(report.ok());
     let text = report.text();
-    assert!(text.lines().all(|line| line.chars().count() <= 140), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 160), "{text}");
     insta::assert_snapshot!(text);
     report.lab.as_mut().unwrap().foreign_bytes = 1;
     assert!(!report.ok(), "a byte crossed");
