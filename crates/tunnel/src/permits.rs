@@ -299,13 +299,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn holders_are_told_when_somebody_begins_to_wait() {
         let permits = Permits::new(1, 10, 1);
-        let held = permits.acquire(&target("a.test"), Instant::now()).await.unwrap();
+        let held = permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap();
         let mut next = std::pin::pin!(next_wait());
         next.as_mut().enable();
         assert!(!held.is_wanted());
         let waiter = {
             let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG).await })
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
         };
         next.await;
         assert!(held.is_wanted());
