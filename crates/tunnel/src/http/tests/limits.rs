@@ -65,6 +65,8 @@ async fn a_connection_that_is_kept_gives_way_to_who_waits() {
         let (proxy, origin) = (Proxy::with(one_at_a_time()).await, Origin::start().await);
         let request = format!("GET http://localhost:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port());
         let (mut ann, mut bob) = (proxy.client().await, proxy.client().await);
+        // The origin closes none of them.
+        let mut all = Vec::new();
         for _ in 0..3 {
             for client in [&mut ann, &mut bob] {
                 client.send(&request).await;
@@ -72,6 +74,7 @@ async fn a_connection_that_is_kept_gives_way_to_who_waits() {
                 upstream.head().await;
                 upstream.send(OK).await;
                 assert_eq!(status(&client.until("ok").await), "200");
+                all.push(upstream);
             }
         }
     })
