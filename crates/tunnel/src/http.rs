@@ -4,7 +4,7 @@
 //! `origin`. What is deliberately not here: HTTP/2 from clients, caching, `https://` in absolute form (it would have to be decrypted), and
 //! Via, which would tell origins of this proxy.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -16,6 +16,7 @@ mod answer;
 mod ask;
 mod client_io;
 mod connection;
+mod driver;
 mod exchange;
 mod fields;
 mod hops;
@@ -30,8 +31,14 @@ mod upload;
 /// # Cancel safety
 /// Dropping the future closes the connection and its tunnel.
 pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, client: ClientInfo) {
-    let (stage, keeper) = (stage::Stage::new(), origin::Keeper::default());
-    let session = Arc::new(Session { shared: shared.clone(), client, stage, keeper });
+    let session = Arc::new(Session {
+        shared: shared.clone(),
+        client,
+        stage: stage::Stage::new(),
+        keeper: origin::Keeper::default(),
+        drivers: driver::Drivers::default(),
+        unknown: AtomicUsize::new(0),
+    });
     // Boxed, so that a tunnel does not keep the room that HTTP took.
     let changed = Box::pin(connection::serve(stream, first, &shared, session)).await;
     if let Some(Changed { client, rest, next }) = changed {
@@ -46,6 +53,10 @@ struct Session {
     stage: stage::Stage,
     /// The connection to the origin of the last request. Of this client alone.
     keeper: origin::Keeper,
+    /// What drives the connections to origins.
+    drivers: driver::Drivers,
+    /// Requests of nobody who is known.
+    unknown: AtomicUsize,
 }
 
 #[cfg(test)]

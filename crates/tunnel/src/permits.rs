@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use keepwarm_transport::proxy::Target;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified},
     time::Instant,
 };
 
@@ -178,7 +178,8 @@ impl Permit {
 
     /// Whether others wait for a permit of the same destination.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.entered.destination.waiting.load(Ordering::Relaxed) > 0
+        // Ordered with the look of somebody who asked to be told beforehand; see `next_wait`.
+        self.entered.destination.waiting.load(Ordering::SeqCst) > 0
     }
 }
 
@@ -198,6 +199,15 @@ impl Drop for Entered {
     }
 }
 
+/// Ready when somebody begins to wait for a permit of any destination. Who has to miss none enables it before the first look at
+/// [`Permit::is_wanted`].
+pub(crate) fn next_wait() -> Notified<'static> {
+    WAITS.notified()
+}
+
+/// One for all destinations: those who listen hold an idle permit for seconds, and each looks for itself whether it is meant.
+static WAITS: Notify = Notify::const_new();
+
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("target", self.target()).finish_non_exhaustive()
@@ -210,7 +220,11 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl Waiting<'_> {
     fn new(count: &AtomicUsize, max: usize) -> Option<Waiting<'_>> {
         let waiting = Waiting(count);
-        (count.fetch_add(1, Ordering::Relaxed) < max).then_some(waiting)
+        let is_let_in = count.fetch_add(1, Ordering::SeqCst) < max;
+        if is_let_in {
+            WAITS.notify_waiters();
+        }
+        is_let_in.then_some(waiting)
     }
 }
 
@@ -280,6 +294,23 @@ mod tests {
         drop(held);
         assert!(permits.destinations().is_empty());
         assert!(permits.try_acquire(&target("one.test")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_are_told_when_somebody_begins_to_wait() {
+        let permits = Permits::new(1, 10, 1);
+        let held = permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap();
+        let mut next = std::pin::pin!(next_wait());
+        next.as_mut().enable();
+        assert!(!held.is_wanted());
+        let waiter = {
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
+        };
+        next.await;
+        assert!(held.is_wanted());
+        drop(held);
+        assert!(!waiter.await.unwrap().unwrap().is_wanted());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{Traffic, config::TunnelConfig, stream::Stream};
@@ -71,6 +72,19 @@ pub enum RelayReason {
 /// # Cancel safety
 /// Dropping the future closes both connections; bytes on their way are lost.
 pub async fn relay(client: Stream, upstream: Stream, options: &RelayOptions, traffic: &Traffic) -> RelayEnd {
+    relay_from((client, Bytes::new()), (upstream, Bytes::new()), options, traffic).await
+}
+
+/// The same for streams of which some bytes were read already. Those are delivered, and counted, like all others.
+///
+/// # Cancel safety
+/// As [`relay`].
+pub(crate) async fn relay_from(
+    client: (Stream, Bytes),
+    upstream: (Stream, Bytes),
+    options: &RelayOptions,
+    traffic: &Traffic,
+) -> RelayEnd {
     let mut relay = Relay::new(client, upstream, options, traffic);
     let reason = {
         let mut timer = pin!(sleep_until(relay.deadline()));
@@ -91,20 +105,28 @@ struct Relay<'a> {
     active: Instant,
     /// Whether the timer was set with one side ended.
     half_open: bool,
+    /// Whether the timer was set to look at a side that is not read.
+    watched: bool,
     options: &'a RelayOptions,
     traffic: &'a Traffic,
 }
 
 impl Relay<'_> {
-    fn new<'a>(client: Stream, upstream: Stream, options: &'a RelayOptions, traffic: &'a Traffic) -> Relay<'a> {
+    fn new<'a>(
+        (client, of_client): (Stream, Bytes),
+        (upstream, of_upstream): (Stream, Bytes),
+        options: &'a RelayOptions,
+        traffic: &'a Traffic,
+    ) -> Relay<'a> {
         let splice = options.splice && client.as_tcp().is_some() && upstream.as_tcp().is_some();
         Relay {
             client,
             upstream,
-            up: Direction::new(splice),
-            down: Direction::new(splice),
+            up: Direction::new(&of_client, splice),
+            down: Direction::new(&of_upstream, splice),
             active: Instant::now(),
             half_open: false,
+            watched: false,
             options,
             traffic,
         }
@@ -123,8 +145,10 @@ impl Relay<'_> {
         if before != (self.up.progress(), self.down.progress()) {
             self.active = Instant::now();
         }
-        if !self.half_open && (self.up.source_ended() || self.down.source_ended()) {
-            self.half_open = true;
+        let half_open = self.up.source_ended() || self.down.source_ended();
+        let watched = half_open || self.up.is_held() || self.down.is_held();
+        if half_open && !self.half_open || watched && !self.watched {
+            (self.half_open, self.watched) = (half_open, watched);
             timer.as_mut().reset(self.deadline());
         }
         self.poll_timer(cx, timer)
@@ -145,8 +169,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Ends the tunnel when it was silent for too long. The timer is not touched when bytes move: it looks at the last of them when
-    /// it fires, and is set anew.
+    /// Ends the tunnel when it was silent for too long. The timer is not touched when bytes move, but for the first that their receiver
+    /// does not take: it looks at the last of them when it fires, and is set anew.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<RelayReason> {
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= self.silent_until() {
@@ -156,6 +180,7 @@ impl Relay<'_> {
             if let Some(reason) = self.hidden_failure() {
                 return Poll::Ready(reason);
             }
+            self.watched = self.half_open || self.up.is_held() || self.down.is_held();
             timer.as_mut().reset(self.deadline());
         }
         Poll::Pending
@@ -170,28 +195,27 @@ impl Relay<'_> {
     /// When to look next.
     fn deadline(&self) -> Instant {
         let silent = self.silent_until();
-        if self.half_open { silent.min(Instant::now() + HALF_OPEN_CHECK) } else { silent }
+        if self.watched { silent.min(Instant::now() + CHECK) } else { silent }
     }
 
-    /// A side that has ended is not read any more, so nothing but a look tells that it was reset since.
-    fn hidden_failure(&self) -> Option<RelayReason> {
-        let error = |stream: &Stream| stream.as_tcp()?.take_error().ok().flatten().map(|error| error.kind());
-        if self.up.source_ended()
-            && let Some(kind) = error(&self.client)
-        {
-            return Some(RelayReason::ClientFailed(kind));
-        }
-        if self.down.source_ended()
-            && let Some(kind) = error(&self.upstream)
-        {
-            return Some(RelayReason::UpstreamFailed(kind));
-        }
-        None
+    /// A side is not read once it has ended, and while the other takes nothing: only a look tells that it was reset since.
+    ///
+    /// What it had sent still goes to the other, as long as that takes some of it.
+    fn hidden_failure(&mut self) -> Option<RelayReason> {
+        let is_stalled = self.active.elapsed() >= self.patience();
+        let client = failure(&self.client, &mut self.up, &self.down, is_stalled);
+        let upstream = failure(&self.upstream, &mut self.down, &self.up, is_stalled);
+        client.map(RelayReason::ClientFailed).or(upstream.map(RelayReason::UpstreamFailed))
+    }
+
+    /// How long a side that takes nothing is waited for once the other has failed.
+    fn patience(&self) -> Duration {
+        LINGER.min(self.options.half_open_timeout)
     }
 
     /// Leaves both sides so that each can tell whether it has all of the other.
     async fn part(self, reason: RelayReason) {
-        let wait = LINGER.min(self.options.half_open_timeout);
+        let wait = self.patience();
         match reason {
             RelayReason::Closed => {}
             RelayReason::IdleTimeout | RelayReason::HalfOpenTimeout => {
@@ -210,15 +234,30 @@ impl Relay<'_> {
     }
 }
 
+/// What `stream` has failed with, where nothing more comes of waiting: `from` carries what it sends, `to` what it is sent.
+fn failure(stream: &Stream, from: &mut Direction, to: &Direction, is_stalled: bool) -> Option<io::ErrorKind> {
+    if from.source_failure().is_none()
+        && (from.source_ended() || from.is_held())
+        && let Some(error) = part::socket(stream).and_then(|tcp| tcp.take_error().ok().flatten())
+    {
+        from.found(error.kind());
+    }
+    let refused = match to.end() {
+        Some(End::ToFailed(kind)) if from.is_held() => Some(kind),
+        _ => None,
+    };
+    from.source_failure().or(refused).filter(|_| is_stalled || from.end().is_some())
+}
+
 impl From<&TunnelConfig> for RelayOptions {
     fn from(config: &TunnelConfig) -> RelayOptions {
         RelayOptions { idle_timeout: config.idle_timeout, half_open_timeout: config.half_open_timeout, splice: true }
     }
 }
 
-/// How often a side that has ended is looked at while the other goes on.
-const HALF_OPEN_CHECK: Duration = Duration::from_secs(10);
-/// Longest wait for the bytes of a failed side to leave before the other side is reset.
+/// How often a side that is not read is looked at.
+const CHECK: Duration = Duration::from_secs(10);
+/// Longest wait for the bytes of a failed side to leave before the other side is reset, and for one that takes none of them.
 const LINGER: Duration = Duration::from_secs(10);
 /// Stands for a time-out beyond what the clock can tell.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -1,6 +1,6 @@
-//! Who may use the listeners, by user and password, whatever the protocol.
+//! Who may use the listeners, by user and password, whatever the protocol, and who was refused.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{
@@ -8,25 +8,41 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use crate::config::User;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-/// The users of the listeners. Passwords are not kept, only digests.
-pub(crate) struct Users(Vec<digest::Digest>);
+use crate::{config::User, server::ClientInfo};
+
+/// The users of the listeners. Of passwords only digests are kept here.
+pub(crate) struct Users {
+    known: Vec<digest::Digest>,
+    /// By listener.
+    refused: Mutex<Vec<Refused>>,
+}
+
+/// Names and passwords that a listener did not accept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Refused {
+    /// Since the last warning.
+    count: u64,
+    warned: Option<Instant>,
+}
 
 impl Users {
     pub(crate) fn new(users: &[User]) -> Users {
-        Users(users.iter().map(|user| hash(user.name.as_bytes(), user.password.as_bytes())).collect())
+        let known = users.iter().map(|user| hash(user.name.as_bytes(), user.password.as_bytes())).collect();
+        Users { known, refused: Mutex::default() }
     }
 
     /// Whether nobody is asked who they are.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// Whether there is this user with this password. It takes as long for all users, whoever it is. Nobody is known where there are none.
     pub(crate) fn check(&self, name: &[u8], password: &[u8]) -> bool {
         let given = hash(name, password);
-        self.0.iter().fold(false, |known, user| {
+        self.known.iter().fold(false, |known, user| {
             known | constant_time::verify_slices_are_equal(user.as_ref(), given.as_ref()).is_ok()
         })
     }
@@ -35,11 +51,33 @@ impl Users {
     pub(crate) fn check_basic(&self, header: &[u8]) -> bool {
         basic(header).is_some_and(|(name, password)| self.check(&name, &password))
     }
+
+    /// Warns that names or passwords are refused: at most once a minute for each listener, with how many there were and the last client.
+    pub(crate) fn warn_refused(&self, client: ClientInfo) {
+        if let Some(count) = self.refused(client.listener, Instant::now()) {
+            tracing::warn!(listener = client.listener, client = %client.peer, count, "wrong users or passwords were refused");
+        }
+    }
+
+    /// Counts one; how many there were since the last warning, if it is time for one.
+    pub(crate) fn refused(&self, listener: usize, now: Instant) -> Option<u64> {
+        let mut listeners = self.refused.lock();
+        if listeners.len() <= listener {
+            listeners.resize(listener + 1, Refused::default());
+        }
+        let refused = &mut listeners[listener];
+        refused.count += 1;
+        if refused.warned.is_some_and(|warned| now - warned < WARN_EVERY) {
+            return None;
+        }
+        refused.warned = Some(now);
+        Some(std::mem::take(&mut refused.count))
+    }
 }
 
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Users").field(&self.0.len()).finish()
+        f.debug_tuple("Users").field(&self.known.len()).finish()
     }
 }
 
@@ -70,6 +108,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Time between two warnings of a listener.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -119,6 +160,19 @@ mod tests {
         ] {
             assert!(!users.check_basic(header.as_bytes()), "{header}");
         }
+    }
+
+    #[test]
+    fn refusals_are_told_once_a_minute_for_each_listener() {
+        let (users, start) = (users(), Instant::now());
+        let refused = |listener, seconds| users.refused(listener, start + Duration::from_secs(seconds));
+        assert_eq!(refused(1, 0), Some(1));
+        for second in 0..59 {
+            assert_eq!(refused(1, second), None);
+        }
+        assert_eq!(refused(0, 30), Some(1));
+        assert_eq!(refused(1, 60), Some(60));
+        assert_eq!((refused(1, 119), refused(0, 90)), (None, Some(1)));
     }
 
     #[test]

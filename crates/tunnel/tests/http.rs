@@ -172,6 +172,35 @@ async fn a_request_to_the_server_itself_does_not_go_round_in_circles() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_exchanges_when_the_server_has_ended() {
+    timely(async {
+        let listen = vec![Listen { address: "127.0.0.1:0".parse().unwrap(), kind: ListenKind::Http }];
+        let resolver = Arc::new(Fixed(vec!["127.0.0.1".parse().unwrap()]));
+        let connector = Connector::new(TunnelConfig { listen, ..TunnelConfig::default() }, resolver).unwrap();
+        let server = Server::bind(connector.clone()).unwrap();
+        let (address, watch, (origin, port)) = (server.addresses()[0], server.watch(), origin().await);
+        let (stop, stopped) = oneshot::channel::<()>();
+        // What is left is told in the same task, before any other has its turn.
+        let left = tokio::spawn(async move {
+            let cut_off = server.run(stopped, Duration::ZERO).await;
+            (cut_off, watch.tunnels().len(), connector.stats().live)
+        });
+        let mut ends = Vec::new();
+        for _ in 0..5 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET http://a.example:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut upstream = origin.accept().await.unwrap().0;
+            until(&mut upstream, "\r\n\r\n").await;
+            ends.push((client, upstream));
+        }
+        stop.send(()).unwrap();
+        assert_eq!(left.await.unwrap(), (5, 0, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_says_nothing_ends_with_the_server() {
     timely(async {
         let server = Running::start(ListenKind::Http, TunnelConfig::default());

@@ -5,7 +5,7 @@
 //! and the interim answers that it cannot send.
 
 use std::{
-    future::Future as _,
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -13,8 +13,9 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf},
     net::TcpStream,
     time::Sleep,
 };
@@ -30,6 +31,8 @@ pub(super) struct ClientIo {
     first: Bytes,
     /// Nothing is read beyond `first`: what follows is for a tunnel.
     is_held: bool,
+    /// Ends with a reset of a connection that is held, since no read tells of it.
+    reset: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     head_max: Duration,
     /// Runs from the first byte of a head.
     head: Option<Pin<Box<Sleep>>>,
@@ -41,11 +44,13 @@ impl ClientIo {
     /// `head_max`: longest time from the first byte of a head to its last, which begins now for the first.
     pub(super) fn new(stream: TcpStream, stage: Stage, first: Bytes, is_held: bool, head_max: Duration) -> ClientIo {
         let head = Some(Box::pin(tokio::time::sleep(head_max)));
-        ClientIo { stream: Some(stream), stage, first, is_held, head_max, head, write: None }
+        let reset = is_held.then(|| Box::pin(reset(&stream)) as Pin<Box<_>>);
+        ClientIo { stream: Some(stream), stage, first, is_held, reset, head_max, head, write: None }
     }
 
     /// The socket, for what comes after HTTP.
     pub(super) fn into_stream(mut self) -> TcpStream {
+        self.reset = None;
         self.stream.take().expect("the socket is taken once, with self")
     }
 
@@ -133,6 +138,12 @@ impl AsyncRead for ClientIo {
             return Poll::Ready(Ok(()));
         }
         if this.is_held {
+            if let Some(reset) = &mut this.reset
+                && reset.as_mut().poll(cx).is_ready()
+            {
+                this.reset = None;
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
             return this.poll_head(cx);
         }
         let before = buffer.filled().len();
@@ -178,6 +189,18 @@ impl AsyncWrite for ClientIo {
     }
 }
 
+/// Ends with a reset. It looks at the socket by a descriptor of its own, so that the socket need not be borrowed; where there is none left it
+/// never ends.
+fn reset(stream: &TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    let copy = SockRef::from(stream).try_clone().and_then(|copy| TcpStream::from_std(copy.into()));
+    async move {
+        match copy {
+            Ok(copy) if copy.ready(Interest::ERROR).await.is_ok() => {}
+            Ok(_) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 /// For how long a client may take nothing of what is ready for it.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 
@@ -186,8 +209,6 @@ const LINGER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-
     use tokio::net::TcpListener;
 
     use super::*;
@@ -237,6 +258,18 @@ mod tests {
         assert_eq!(kind, io::ErrorKind::TimedOut);
         assert!(after >= WRITE_MAX, "{after:?}");
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_reset_behind_what_is_held_is_noticed() {
+        let (mut client, mut io) = pair(b"CONNECT", true).await;
+        client.write_all(b"payload").await.unwrap();
+        io.read_exact(&mut [0; 7]).await.unwrap();
+        assert!(futures_util::poll!(std::pin::pin!(io.read_u8())).is_pending());
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let read = tokio::time::timeout(HEAD_MAX / 2, io.read_u8()).await.expect("it is noticed");
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]

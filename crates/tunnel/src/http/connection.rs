@@ -47,14 +47,17 @@ pub(super) async fn serve(
     let io = ClientIo::new(stream, session.stage.clone(), first, is_held, config.handshake_timeout);
     let mut connection = builder().serve_connection(TokioIo::new(io), service);
     let mut closing = shared.closing.subscribe();
-    let ended = tokio::select! {
-        biased;
-        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
-        () = closed(&mut closing) => drain(&mut connection, &session.stage).await,
-        never = session.keeper.expire() => match never {},
-        () = session.stage.silence(config.idle_timeout) => None,
+    let exchanges = async {
+        tokio::select! {
+            biased;
+            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
+            () = closed(&mut closing) => drain(&mut connection, &session.stage).await,
+            () = session.stage.silence(config.idle_timeout) => None,
+        }
     };
-    let result = ended?;
+    let result = session.drivers.beside(exchanges).await?;
+    // Nobody drives it any more.
+    session.keeper.clear();
     let parts = connection.into_parts();
     let (io, rest) = (parts.io.into_inner(), parts.read_buf);
     let next = desk.next.lock().take();

@@ -1,6 +1,9 @@
 //! One request: let in, read, answered by a tunnel or by its origin.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -83,7 +86,13 @@ impl<'a> Desk<'a> {
             return Ok(());
         }
         self.shared.counters.handshake_failed(HandshakeFailure::User);
-        Err(Refusal::unknown_user())
+        if given.is_some() {
+            // Browsers ask without a password at first; that is no guess.
+            self.shared.users.warn_refused(self.session.client);
+        }
+        let refusal = Refusal::unknown_user();
+        let before = self.session.unknown.fetch_add(1, Ordering::Relaxed);
+        Err(if before + 1 < UNKNOWN_MAX { refusal } else { refusal.closing() })
     }
 
     async fn connect(&self, parts: &Parts, body: &Incoming, target: &Target) -> Result<Response<Out>, Refusal> {
@@ -154,7 +163,8 @@ impl<'a> Desk<'a> {
             };
         }
         let connecting = self.session.stage.connecting();
-        let origin = Origin::open(self.session.shared.clone(), self.session.client, target).await;
+        let session = &*self.session;
+        let origin = Origin::open(session.shared.clone(), session.client, target, &session.drivers).await;
         drop(connecting);
         self.exchange(origin?, parts, upload).await.map_err(|failed| failed.refusal)
     }
@@ -260,3 +270,6 @@ fn prepare(parts: &mut Parts, authority: &Authority, upgrade: Option<&HeaderValu
     let host = HeaderValue::from_str(authority.as_str()).expect("an authority has visible characters only");
     headers.insert(header::HOST, host);
 }
+
+/// After as many requests of nobody who is known the connection ends: who guesses has to come again for each few guesses.
+const UNKNOWN_MAX: usize = 3;

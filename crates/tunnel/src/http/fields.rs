@@ -85,8 +85,9 @@ pub(super) fn keep_alive(headers: &HeaderMap) -> Option<u64> {
 
 /// Of a list in one or more lines.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    let parts = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    // What is no text is no token; those beside it count.
+    parts.filter_map(|part| str::from_utf8(part).ok()).map(str::trim)
 }
 
 static REQUEST: [HeaderName; 9] = [
@@ -101,12 +102,14 @@ static REQUEST: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-static ANSWER: [HeaderName; 8] = [
+static ANSWER: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     HeaderName::from_static("proxy-authentication-info"),
+    // It tells the proxy's own answers from those of origins.
+    HeaderName::from_static("keepwarm-error"),
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -147,8 +150,18 @@ mod tests {
         assert_eq!(names(&request), ["authorization", "trailer"]);
         let mut answer = headers(&lines);
         answer.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic"));
+        answer.insert("keepwarm-error", HeaderValue::from_static("rejected"));
         strip_answer(&mut answer);
         assert_eq!(names(&answer), ["authorization", "trailer"]);
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_beside_it() {
+        let mut request = headers(&[("x-hop", "1"), ("x-own", "1")]);
+        request.insert(header::CONNECTION, HeaderValue::from_bytes(b"\xff, X-Hop, close").unwrap());
+        assert!(closes(&request));
+        strip_request(&mut request);
+        assert_eq!(names(&request), ["x-own"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     error::Error as _,
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,13 +29,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::{Notify, oneshot},
-    task::JoinHandle,
     time::Instant,
 };
 
-use super::{refusal::Refusal, stage::Stage, tunnel, upload::Upload};
+use super::{
+    driver::{Driver, Drivers},
+    refusal::Refusal,
+    stage::Stage,
+    tunnel,
+    upload::Upload,
+};
 use crate::{
-    Traffic,
+    Traffic, permits,
     relay::RelayOptions,
     server::{ClientInfo, Shared},
     stream::Stream,
@@ -49,6 +54,7 @@ pub(super) struct Origin {
     received: Arc<AtomicU64>,
     /// For the client's socket, when the protocol changes.
     switch: oneshot::Sender<(TcpStream, Bytes)>,
+    rest: Arc<Rest>,
     driver: Driver,
 }
 
@@ -64,15 +70,21 @@ pub(super) struct Failed {
 impl Origin {
     /// # Cancel safety
     /// Dropping the future closes what was begun.
-    pub(super) async fn open(shared: Arc<Shared>, client: ClientInfo, target: &Target) -> Result<Origin, Refusal> {
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        client: ClientInfo,
+        target: &Target,
+        drivers: &Drivers,
+    ) -> Result<Origin, Refusal> {
         let (opened, opening) = oneshot::channel();
         let (switch, switched) = oneshot::channel();
         let received = Arc::new(AtomicU64::new(0));
-        let drive = drive(shared, client, target.clone(), received.clone(), opened, switched);
-        let driver = Driver(tokio::spawn(drive));
+        let rest = Arc::new(Rest::default());
+        let user = User { received: received.clone(), rest: rest.clone(), opened, switched };
+        let driver = drivers.add(drive(shared, client, target.clone(), user));
         let gone = |_| Err(Refusal::origin(format!("exchange with {target}: given up")));
         let sender = opening.await.unwrap_or_else(gone)?;
-        Ok(Origin { sender, target: target.clone(), received, switch, driver })
+        Ok(Origin { sender, target: target.clone(), received, switch, rest, driver })
     }
 
     /// Waits until the next request may be sent; false: the origin has closed.
@@ -109,7 +121,7 @@ impl Origin {
     /// # Cancel safety
     /// Dropping the future closes both connections.
     pub(super) async fn switch(self, client: TcpStream, rest: Bytes) {
-        let Origin { switch, mut driver, .. } = self;
+        let Origin { switch, driver, .. } = self;
         // It fails when the connection has ended, as the driver then has.
         if switch.send((client, rest)).is_ok() {
             driver.ended().await;
@@ -121,31 +133,17 @@ impl Origin {
     }
 }
 
-/// Ends a connection's task with it.
-struct Driver(JoinHandle<()>);
-
-impl Driver {
-    async fn ended(&mut self) {
-        // A panic is on record with the runtime; the connection is gone in any case.
-        let _ = (&mut self.0).await;
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// What a driver has of the [`Origin`] that it drives.
+struct User {
+    received: Arc<AtomicU64>,
+    rest: Arc<Rest>,
+    opened: oneshot::Sender<Result<SendRequest<Upload>, Refusal>>,
+    switched: oneshot::Receiver<(TcpStream, Bytes)>,
 }
 
 /// Makes the tunnel, runs HTTP on it, and relays when the protocol changes. The tunnel counts as live until this ends.
-async fn drive(
-    shared: Arc<Shared>,
-    client: ClientInfo,
-    target: Target,
-    received: Arc<AtomicU64>,
-    opened: oneshot::Sender<Result<SendRequest<Upload>, Refusal>>,
-    switched: oneshot::Receiver<(TcpStream, Bytes)>,
-) {
+async fn drive(shared: Arc<Shared>, client: ClientInfo, target: Target, user: User) {
+    let User { received, rest, opened, switched } = user;
     let (stream, listed) = match shared.open(client, target.clone(), Bytes::new()).await {
         Ok(made) => made,
         Err(error) => return drop(opened.send(Err(Refusal::from(&error)))),
@@ -163,7 +161,12 @@ async fn drive(
         }
         Err(error) => return drop(opened.send(Err(explain(&target, &error)))),
     };
-    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+    let exchanges = tokio::select! {
+        biased;
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+        () = rest.is_over(|| listed.is_wanted()) => return,
+    };
+    if let Err(error) = exchanges {
         tracing::debug!(%error, "a connection of the http proxy to an origin failed");
         return;
     }
@@ -243,50 +246,64 @@ impl OriginIo<'_> {
     }
 }
 
-/// The connection that a client left open.
+/// The time between two requests, as the connection's driver sees it.
 #[derive(Default)]
-pub(super) struct Keeper {
-    kept: Mutex<Option<Kept>>,
+struct Rest {
+    /// `None`: the connection is in use.
+    until: Mutex<Option<Instant>>,
     changed: Notify,
 }
 
-struct Kept {
-    origin: Origin,
-    until: Instant,
+impl Rest {
+    fn set(&self, until: Option<Instant>) {
+        *self.until.lock() = until;
+        self.changed.notify_one();
+    }
+
+    /// Ends when the connection is in nobody's use, and has been for its time or is wanted by others.
+    async fn is_over(&self, is_wanted: impl Fn() -> bool) {
+        loop {
+            let Some(until) = *self.until.lock() else {
+                self.changed.notified().await;
+                continue;
+            };
+            let mut wait = pin!(permits::next_wait());
+            wait.as_mut().enable();
+            if is_wanted() || until <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = wait => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
 }
 
+/// The connection that a client left open.
+#[derive(Default)]
+pub(super) struct Keeper(Mutex<Option<Origin>>);
+
 impl Keeper {
-    /// Keeps a connection that is free, for as long as its server said, and [`KEEP_MAX`] at most.
+    /// Keeps a connection that is free, for as long as its server said, and [`KEEP_MAX`] at most, and until others wait for its destination.
     pub(super) fn keep(&self, origin: Origin, limit: Option<Duration>) {
-        if origin.is_closed() {
-            return;
+        if !origin.is_closed() {
+            origin.rest.set(Some(Instant::now() + limit.unwrap_or(KEEP_MAX).min(KEEP_MAX)));
+            *self.0.lock() = Some(origin);
         }
-        let until = Instant::now() + limit.unwrap_or(KEEP_MAX).min(KEEP_MAX);
-        *self.kept.lock() = Some(Kept { origin, until });
-        self.changed.notify_one();
     }
 
     /// The connection, if it leads there; one that leads elsewhere is closed.
     pub(super) fn take(&self, target: &Target) -> Option<Origin> {
-        let kept = self.kept.lock().take()?;
-        (kept.origin.target == *target && kept.until > Instant::now()).then_some(kept.origin)
+        let origin = self.0.lock().take().filter(|origin| origin.target == *target)?;
+        origin.rest.set(None);
+        Some(origin)
     }
 
-    /// Closes what is kept when its time is over, for ever.
-    pub(super) async fn expire(&self) -> std::convert::Infallible {
-        loop {
-            let until = self.kept.lock().as_ref().map(|kept| kept.until);
-            let Some(until) = until else {
-                self.changed.notified().await;
-                continue;
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => {
-                    drop(self.kept.lock().take_if(|kept| kept.until <= Instant::now()));
-                }
-                () = self.changed.notified() => {}
-            }
-        }
+    /// Closes what is kept.
+    pub(super) fn clear(&self) {
+        drop(self.0.lock().take());
     }
 }
 

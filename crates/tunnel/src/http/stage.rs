@@ -119,7 +119,9 @@ impl Stage {
     /// Ends when no byte came or went for `limit`, while one should have.
     pub(super) async fn silence(&self, limit: Duration) {
         loop {
-            let until = *self.0.active.lock() + limit;
+            let until = self.0.active.lock().checked_add(limit);
+            // No clock gets there.
+            let Some(until) = until else { return std::future::pending().await };
             if until <= Instant::now() {
                 if self.at() != CONNECTING {
                     return;
@@ -253,6 +255,12 @@ mod tests {
             stage.interim(StatusCode::PROCESSING, &HeaderMap::new());
         }
         assert!(written(&stage).len() < INTERIM_MAX + 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_limit_is_no_panic() {
+        let stage = Stage::new();
+        assert!(tokio::time::timeout(Duration::from_secs(60), stage.silence(Duration::MAX)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,21 +1,13 @@
 //! What comes after HTTP: bytes in both directions, those first that were read already.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll},
-};
+use std::pin::Pin;
 
-use bytes::{Buf as _, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use bytes::Bytes;
+use tokio::net::TcpStream;
 
 use crate::{
     Traffic,
-    relay::{RelayOptions, relay},
+    relay::{RelayOptions, relay_from},
     stream::Stream,
 };
 
@@ -32,62 +24,67 @@ pub(super) async fn carry(
     options: &RelayOptions,
     traffic: &Traffic,
 ) {
-    let client = Stream::from(client);
-    let ahead = send_now(&client, ahead, &traffic.received);
-    let rest = send_now(&upstream, rest, &traffic.sent);
-    let end = relay(Rewound::stream(client, rest), Rewound::stream(upstream, ahead), options, traffic).await;
+    let end = relay_from((client.into(), rest), (upstream, ahead), options, traffic).await;
     tracing::debug!(reason = ?end.reason, "a tunnel of the http proxy has ended");
 }
 
-/// Sends what the socket takes at once, which is nearly always all, and returns the rest. Errors are left to the relay, which meets them
-/// again.
-fn send_now(stream: &Stream, mut bytes: Bytes, counter: &AtomicU64) -> Bytes {
-    if let Some(stream) = stream.as_tcp() {
-        while !bytes.is_empty()
-            && let Ok(written @ 1..) = stream.try_write(&bytes)
-        {
-            bytes.advance(written);
-            counter.fetch_add(written as u64, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::Ordering,
+        task::{Context, Poll},
+        time::Duration,
+    };
+
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// An upstream that is no socket, takes all, and has failed.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
         }
     }
-    bytes
-}
 
-/// A stream some of whose bytes were read before.
-struct Rewound {
-    first: Bytes,
-    stream: Stream,
-}
-
-impl Rewound {
-    /// The stream as it is when nothing was read: only that can be spliced.
-    fn stream(stream: Stream, first: Bytes) -> Stream {
-        if first.is_empty() { stream } else { Stream::Other(Box::new(Rewound { first, stream })) }
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
         }
-        let length = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first[..length]);
-        self.first.advance(length);
-        Poll::Ready(Ok(()))
-    }
-}
 
-impl AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[tokio::test]
+    async fn a_client_of_whom_something_was_read_keeps_its_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let near = listener.accept().await.unwrap().0;
+        let (upstream, traffic) = (Stream::Other(Box::new(Broken)), Traffic::default());
+        let options = RelayOptions {
+            idle_timeout: Duration::from_secs(60),
+            half_open_timeout: Duration::from_secs(60),
+            splice: true,
+        };
+        let (rest, ahead) = (Bytes::from_static(b"from the client"), Bytes::from_static(b"ahead"));
+        carry((near, rest), (upstream, ahead), &options, &traffic).await;
+        let mut got = Vec::new();
+        let end = client.read_to_end(&mut got).await;
+        assert_eq!(got, b"ahead");
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "the failure is passed on as one");
+        assert_eq!(traffic.sent.load(Ordering::Relaxed), 15);
+        assert_eq!(traffic.received.load(Ordering::Relaxed), 5);
     }
 }

@@ -55,6 +55,11 @@ pub(super) fn poll_read(cx: &mut Context<'_>, from: &mut Stream) -> Poll<(Held, 
 }
 
 impl Held {
+    /// Bytes that were read by somebody else.
+    pub(super) fn of(bytes: &[u8]) -> Held {
+        Held { buffer: bytes.into(), start: 0, end: bytes.len() }
+    }
+
     /// Bytes left.
     pub(super) fn len(&self) -> usize {
         self.end - self.start

@@ -21,6 +21,8 @@ pub(super) struct Direction {
     between: Between,
     /// Whether bytes were written that a stream with buffers of its own may still have.
     unflushed: bool,
+    /// What the sender was found to have failed with, while it was not read. What it sent before is still to be read.
+    found: Option<io::ErrorKind>,
     /// Whether both streams can be spliced.
     splice: bool,
     bulk: Bulk,
@@ -68,11 +70,13 @@ struct Bulk {
 }
 
 impl Direction {
-    pub(super) fn new(splice: bool) -> Direction {
+    /// `first` was read from the sender already.
+    pub(super) fn new(first: &[u8], splice: bool) -> Direction {
         Direction {
             state: State::Open,
-            between: Between::Nothing,
+            between: if first.is_empty() { Between::Nothing } else { Between::Held(Held::of(first)) },
             unflushed: false,
+            found: None,
             splice,
             bulk: Bulk::default(),
             progress: 0,
@@ -90,6 +94,24 @@ impl Direction {
     /// Whether nothing more will come of the sender.
     pub(super) fn source_ended(&self) -> bool {
         self.state != State::Open
+    }
+
+    /// Whether bytes wait for the receiver. The sender is not read meanwhile.
+    pub(super) fn is_held(&self) -> bool {
+        !matches!(self.between, Between::Nothing)
+    }
+
+    /// What the sender has failed with, as far as it is known.
+    pub(super) fn source_failure(&self) -> Option<io::ErrorKind> {
+        match self.state {
+            State::Ending(Some(kind)) | State::Ended(End::FromFailed(kind)) => Some(kind),
+            _ => self.found,
+        }
+    }
+
+    /// The sender was found to have failed. Whoever looked has taken the error from its socket, which shows a mere end from then on.
+    pub(super) fn found(&mut self, kind: io::ErrorKind) {
+        self.found = Some(kind);
     }
 
     /// Changes when anything moved.
@@ -205,7 +227,7 @@ impl Direction {
         self.note(read);
         match source {
             Source::Open => {}
-            Source::Ended => self.turn(State::Ending(None)),
+            Source::Ended => self.turn(State::Ending(self.found)),
             Source::Failed(kind) => self.turn(State::Ending(Some(kind))),
         }
         Poll::Ready(read)
@@ -222,7 +244,7 @@ impl Direction {
             }
             Poll::Ready(Ok(0)) => {
                 pipe.give_back();
-                self.turn(State::Ending(None));
+                self.turn(State::Ending(self.found));
                 Poll::Ready(0)
             }
             Poll::Ready(Ok(read)) => {

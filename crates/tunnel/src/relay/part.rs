@@ -28,7 +28,7 @@ pub(super) async fn reset_after_delivery(stream: Stream, wait: Duration) {
 }
 
 /// The socket below. TLS that ends without its own goodbye is cut off in the eyes of the peer, but the reset tells it at once.
-fn socket(stream: &Stream) -> Option<&TcpStream> {
+pub(super) fn socket(stream: &Stream) -> Option<&TcpStream> {
     match stream {
         Stream::Tcp(tcp) => Some(tcp),
         Stream::Tls(tls) => Some(tls.get_ref().0),

@@ -33,11 +33,14 @@ pub struct TunnelRow {
     pub received: u64,
 }
 
-/// What is known of a live tunnel; `max_tunnels` of them at most, since each holds a permit.
+/// What is shown of a live tunnel, without its permits: a copy may outlive it. There are `max_tunnels` of them at most.
 struct Entry {
     client: SocketAddr,
+    target: Target,
+    upstream: Arc<str>,
     since: Clock,
-    live: Live,
+    spare: Option<Duration>,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Default)]
@@ -47,14 +50,22 @@ pub(crate) struct Registry(Mutex<Slab<Arc<Entry>>>);
 pub(crate) struct Listed<'a> {
     registry: &'a Registry,
     key: usize,
-    entry: Arc<Entry>,
+    live: Live,
 }
 
 impl Registry {
     pub(super) fn list(&self, client: SocketAddr, live: Live) -> Listed<'_> {
-        let entry = Arc::new(Entry { client, since: Clock::now(), live });
-        let key = self.0.lock().insert(entry.clone());
-        Listed { registry: self, key, entry }
+        let trace = live.trace();
+        let entry = Arc::new(Entry {
+            client,
+            target: live.target().clone(),
+            upstream: trace.upstream.clone(),
+            since: Clock::now(),
+            spare: trace.spare,
+            traffic: live.traffic().clone(),
+        });
+        let key = self.0.lock().insert(entry);
+        Listed { registry: self, key, live }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,22 +73,22 @@ impl Registry {
     }
 
     pub(super) fn rows(&self) -> Vec<TunnelRow> {
-        // The rows are made under the lock: a copy of the entry that outlived the tunnel would keep its permits.
-        self.0.lock().iter().map(|(_, entry)| entry.row()).collect()
+        // Nobody has to wait for the rows to begin or end a tunnel.
+        let entries: Vec<_> = self.0.lock().iter().map(|(_, entry)| entry.clone()).collect();
+        entries.iter().map(|entry| entry.row()).collect()
     }
 }
 
 impl Entry {
     fn row(&self) -> TunnelRow {
-        let (trace, traffic) = (self.live.trace(), self.live.traffic());
         TunnelRow {
             client: self.client,
-            target: self.live.target().clone(),
-            upstream: trace.upstream.clone(),
+            target: self.target.clone(),
+            upstream: self.upstream.clone(),
             age: self.since.elapsed(),
-            spare: trace.spare,
-            sent: traffic.sent.load(Ordering::Relaxed),
-            received: traffic.received.load(Ordering::Relaxed),
+            spare: self.spare,
+            sent: self.traffic.sent.load(Ordering::Relaxed),
+            received: self.traffic.received.load(Ordering::Relaxed),
         }
     }
 }
@@ -85,7 +96,12 @@ impl Entry {
 impl Listed<'_> {
     /// Its bytes; whoever relays them counts here.
     pub(crate) fn traffic(&self) -> &Traffic {
-        self.entry.live.traffic()
+        self.live.traffic()
+    }
+
+    /// Whether others wait for a tunnel to the same destination.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.live.is_wanted()
     }
 }
 

@@ -146,7 +146,9 @@ impl Resolve for Slow {
 async fn slow() -> (Proxy, mpsc::UnboundedReceiver<oneshot::Sender<()>>, mpsc::UnboundedSender<()>) {
     let ((asked, asks), (go_on, answer)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let resolver = Slow { asked, answer: Arc::new(Mutex::new(answer)) };
-    (Proxy::resolving(TunnelConfig::default(), Arc::new(resolver)).await, asks, go_on)
+    // No time-out of the connect ends what a test waits for.
+    let config = TunnelConfig { timeout: Duration::from_secs(3600), ..TunnelConfig::default() };
+    (Proxy::resolving(config, Arc::new(resolver)).await, asks, go_on)
 }
 
 #[tokio::test]
@@ -176,6 +178,22 @@ async fn a_client_that_leaves_takes_its_connect_with_it() {
         let mut client = proxy.client().await;
         client.send(&connect(9)).await;
         let mut interest = asks.recv().await.unwrap();
+        drop(client);
+        interest.closed().await;
+        proxy.idle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_reset_behind_its_payload_takes_its_connect_with_it() {
+    timely(async {
+        let (proxy, mut asks, _go_on) = slow().await;
+        let mut client = proxy.client().await;
+        client.send(&format!("{}payload", connect(9))).await;
+        let mut interest = asks.recv().await.unwrap();
+        client.send("more of it, which stays in the socket").await;
+        client.0.set_zero_linger().unwrap();
         drop(client);
         interest.closed().await;
         proxy.idle().await;

@@ -150,7 +150,7 @@ async fn each_request_says_who_asks() {
         upstream.send(OK).await;
         client.until("ok").await;
         // The same connection, another asker.
-        for lines in [String::new(), user("ann:two"), user("ann"), "Proxy-Authorization: Bearer x\r\n".to_owned()] {
+        for lines in [String::new(), user("ann:two")] {
             client.send(&get(origin.port(), "/", &lines)).await;
             let head = client.head().await;
             assert_eq!(status(&head), "407");
@@ -167,6 +167,31 @@ async fn each_request_says_who_asks() {
         let mut client = proxy.client().await;
         client.send(&tunnel(&user("ann:one"))).await;
         assert_eq!(status(&client.head().await), "200");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_guesses_has_three_guesses_a_connection() {
+    timely(async {
+        let (proxy, origin) = (Proxy::with_user().await, Origin::start().await);
+        let user = |user: &str| format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(user));
+        let mut client = proxy.client().await;
+        let guesses = [user("ann:two"), user("ann"), "Proxy-Authorization: Bearer x\r\n".to_owned()];
+        for (lines, is_last) in guesses.iter().zip([false, false, true]) {
+            client.send(&get(origin.port(), "/", lines)).await;
+            let head = client.head().await;
+            assert_eq!(status(&head), "407");
+            assert_eq!(head.contains("connection: close"), is_last, "{head}");
+            client.until("\n").await;
+        }
+        // What comes behind the third is not looked at.
+        client.send(&get(origin.port(), "/", &user("ann:one"))).await;
+        client.gone().await;
+        assert!(origin.is_untouched());
+        // The operator was told of the first, and is of the rest with the first that comes a minute later.
+        let later = tokio::time::Instant::now() + Duration::from_secs(60);
+        assert_eq!(proxy.shared.users.refused(0, later), Some(3));
     })
     .await;
 }

@@ -54,6 +54,57 @@ async fn an_exchange_or_a_tunnel_without_bytes_ends() {
     .await;
 }
 
+/// For one tunnel to a destination, which is waited for less long than an idle one is kept.
+fn one_at_a_time() -> TunnelConfig {
+    TunnelConfig { max_per_destination: 1, acquire_timeout: Duration::from_secs(4), ..TunnelConfig::default() }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_gives_way_to_who_waits() {
+    timely(async {
+        let (proxy, origin) = (Proxy::with(one_at_a_time()).await, Origin::start().await);
+        let request = format!("GET http://localhost:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port());
+        let (mut ann, mut bob) = (proxy.client().await, proxy.client().await);
+        // The origin closes none of them.
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            for client in [&mut ann, &mut bob] {
+                client.send(&request).await;
+                let mut upstream = origin.accept().await;
+                upstream.head().await;
+                upstream.send(OK).await;
+                assert_eq!(status(&client.until("ok").await), "200");
+                all.push(upstream);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_is_not_kept_when_others_wait_already() {
+    timely(async {
+        let (proxy, origin) = (Proxy::with(one_at_a_time()).await, Origin::start().await);
+        let request = format!("GET http://localhost:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port());
+        let (mut ann, mut bob) = (proxy.client().await, proxy.client().await);
+        ann.send(&request).await;
+        let mut of_ann = origin.accept().await;
+        of_ann.head().await;
+        bob.send(&request).await;
+        while proxy.shared.connector.stats().destinations.iter().all(|destination| destination.waiting == 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        of_ann.send(OK).await;
+        ann.until("ok").await;
+        assert_eq!(of_ann.rest().await, "");
+        let mut of_bob = origin.accept().await;
+        of_bob.head().await;
+        of_bob.send(OK).await;
+        assert_eq!(status(&bob.until("ok").await), "200");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_takes_its_exchange_with_it() {
     timely(async {

@@ -22,7 +22,10 @@ async fn each_side_may_end_first_and_still_hear_the_other() {
 }
 
 /// `first` says its last word; `second` answers with much.
-async fn talk_after_end<S: AsyncRead + AsyncWrite + Unpin>(first: &mut S, second: &mut S) {
+async fn talk_after_end(
+    first: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    second: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
     first.write_all(b"that is all").await.unwrap();
     first.shutdown().await.unwrap();
     let (heard, end) = receive(&mut *second).await;
@@ -186,5 +189,64 @@ async fn an_endless_timeout_is_no_panic() {
     let mut relayed = Relayed::memory(100, &endless);
     sleep(Duration::from_secs(365 * 86_400)).await;
     talk_after_end(&mut relayed.client, &mut relayed.upstream).await;
+    assert_eq!(relayed.reason().await, RelayReason::Closed);
+}
+
+/// A client whose upstream has room for 100 bytes and has taken none of them: 1000 bytes were read from the client, 500 are in its socket.
+async fn stalled() -> (TcpStream, DuplexStream, Relayed<()>) {
+    let ((mut client, near_client), (upstream, near_upstream)) = (tcp_pair().await, duplex(100));
+    let relayed = Relayed::run((), near_client.into(), (), Stream::Other(Box::new(near_upstream)), &options());
+    client.write_all(&pattern(9, 1500)[..1000]).await.unwrap();
+    while relayed.sent() < 100 {
+        tokio::task::yield_now().await;
+    }
+    client.write_all(&pattern(9, 1500)[1000..]).await.unwrap();
+    (client, upstream, relayed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_found_though_the_other_side_takes_nothing() {
+    let (client, _upstream, relayed) = stalled().await;
+    sleep(Duration::from_secs(100)).await;
+    let start = Instant::now();
+    reset(client);
+    assert_eq!(relayed.reason().await, RelayReason::ClientFailed(io::ErrorKind::ConnectionReset));
+    assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_was_found_does_not_cut_off_who_reads_slowly() {
+    let (client, mut upstream, relayed) = stalled().await;
+    reset(client);
+    let mut got = vec![0; 1500];
+    for piece in got.chunks_mut(100) {
+        sleep(Duration::from_secs(9)).await;
+        upstream.read_exact(piece).await.unwrap();
+    }
+    assert!(got == pattern(9, 1500));
+    // The look has taken the error from the socket, which then shows a mere end.
+    assert_eq!(relayed.reason().await, RelayReason::ClientFailed(io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_failed_ends_a_tunnel_whose_other_side_takes_nothing() {
+    let (client, mut upstream, relayed) = stalled().await;
+    reset(client);
+    // It is the write to the client that takes the error from its socket.
+    upstream.write_all(b"to nobody").await.unwrap();
+    let start = Instant::now();
+    let reason = relayed.reason().await;
+    assert!(matches!(reason, RelayReason::ClientFailed(_)), "{reason:?}");
+    assert!(start.elapsed() <= Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_is_no_failure() {
+    let (mut client, mut upstream, relayed) = stalled().await;
+    sleep(Duration::from_secs(3000)).await;
+    let mut got = vec![0; 1500];
+    upstream.read_exact(&mut got).await.unwrap();
+    assert!(got == pattern(9, 1500));
+    talk_after_end(&mut client, &mut upstream).await;
     assert_eq!(relayed.reason().await, RelayReason::Closed);
 }
