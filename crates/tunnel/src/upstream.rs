@@ -73,6 +73,8 @@ struct Counters {
     sent: AtomicU64,
     received: AtomicU64,
     ready: Mutex<keepwarm_pool::Histogram>,
+    /// Ages of spares when they were used. The pool does not tell: to it they have served nobody.
+    ages: Mutex<keepwarm_pool::Histogram>,
 }
 
 /// A connection to a destination.
@@ -204,6 +206,7 @@ impl Upstream {
             return self.dialled(spares, target, deadline).await;
         };
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.ages.lock().record(taken.idle_for);
         if !payload.is_empty() && spares.level() == Pipelining::Handshake && spares.is_young(taken.idle_for) {
             return self.with_payload(taken, target, payload, deadline).await;
         }
