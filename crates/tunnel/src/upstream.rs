@@ -73,6 +73,8 @@ struct Counters {
     sent: AtomicU64,
     received: AtomicU64,
     ready: Mutex<keepwarm_pool::Histogram>,
+    /// Ages of spares when they were used. The pool does not tell: to it they have served nobody.
+    ages: Mutex<keepwarm_pool::Histogram>,
 }
 
 /// A connection to a destination.

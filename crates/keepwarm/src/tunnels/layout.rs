@@ -184,6 +184,9 @@ fn notes(row: &TunnelUpstreamRow) -> Option<String> {
         if spares.pipelining != "none" && !spares.pipelining.is_empty() {
             notes.push(format!("{} sent ahead", spares.pipelining));
         }
+        if let (Some(p50), Some(p90)) = (spares.ages.p50, spares.ages.p90) {
+            notes.push(format!("age of spares used p50 {}, p90 {}", short(p50), short(p90)));
+        }
         if !spares.dial_errors.is_empty() {
             notes.push(format!("dial errors: {}", reasons(&spares.dial_errors)));
         }

@@ -33,6 +33,7 @@ impl Upstream {
             self.missed();
             return self.dialled(spares, target, deadline).await;
         };
+        self.counters.ages.lock().record(taken.idle_for);
         if !payload.is_empty() && spares.level() == Pipelining::Handshake && spares.is_young(taken.idle_for) {
             self.hit();
             return with_payload(taken, target, payload, deadline).await;

@@ -68,7 +68,9 @@ pub struct SpareStats {
     pub max: usize,
     /// What may be sent ahead of the proxy's word.
     pub pipelining: Pipelining,
-    /// The pool that keeps them: gauges, counters, waits, dials, ages, the learned limit.
+    /// Ages of spares when they were used.
+    pub ages: Histogram,
+    /// The pool that keeps them: gauges, counters, waits, dials, the learned limit.
     pub pool: HostStats,
 }
 
@@ -106,13 +108,15 @@ impl Upstream {
                     target: spares.target(),
                     max: spares.max(),
                     pipelining: spares.level(),
+                    ages: counters.ages.lock().clone(),
                     pool: spares.stats(),
                 }),
                 Way::Direct(_) => None,
                 #[cfg(feature = "ssh")]
                 Way::Ssh(sessions) => {
                     let pool = sessions.stats();
-                    Some(SpareStats { target: 0, max: 0, pipelining: Pipelining::None, pool })
+                    let (pipelining, ages) = (Pipelining::None, Histogram::default());
+                    Some(SpareStats { target: 0, max: 0, pipelining, ages, pool })
                 }
             },
         }

@@ -214,6 +214,7 @@ fn spares(stats: &SpareStats) -> SparesRow {
         opened: counters.opened,
         age_limit: stats.pool.idle_limit,
         pipelining: stats.pipelining.as_str().to_owned(),
+        ages: times(&stats.ages),
         dials: times(&stats.pool.dial),
         closed: named(CloseReason::ALL.iter().map(|reason| (reason.as_str(), counters.closed(*reason)))),
         dial_errors: named(counters.dial_errors().iter().copied()),

@@ -203,6 +203,8 @@ pub struct SparesRow {
     pub age_limit: Duration,
     /// What may be sent ahead of the proxy's word: `none`, `greeting` or `handshake`.
     pub pipelining: String,
+    /// Age of spares when they were used.
+    pub ages: TimesRow,
     /// What it took to make one.
     pub dials: TimesRow,
     /// Those that ended, by reason.

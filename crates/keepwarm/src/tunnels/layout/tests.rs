@@ -28,6 +28,7 @@ fn well() -> TunnelUpstreamRow {
             dialing: 1,
             age_limit: Duration::from_secs(12),
             pipelining: "greeting".into(),
+            ages: times(2_400_000, 9_000_000),
             ..SparesRow::default()
         }),
         ..TunnelUpstreamRow::default()

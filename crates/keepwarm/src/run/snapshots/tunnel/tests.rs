@@ -88,7 +88,7 @@ async fn what_is_shown_is_what_the_proxy_counted_and_no_credential_is_in_it() {
     assert_eq!((exit.tunnels, exit.live, exit.ready.count, exit.breaker), (1, 1, 1, BreakerState::Closed));
     let kept = exit.spares.as_ref().unwrap();
     assert_eq!((kept.target, kept.max, kept.idle, kept.opened), (2, 2, 2, proxy.counters().greeted));
-    assert_eq!((kept.dials.count, &*kept.pipelining), (3, "none"));
+    assert_eq!((kept.ages.count, kept.dials.count, &*kept.pipelining), (1, 3, "none"));
     let destination = DestinationRow { destination: target.to_string(), live: 1, max: 10, waiting: 0, total: 1 };
     assert_eq!(tunnels.destinations(), [destination]);
     let json = serde_json::to_string(&status).unwrap();
