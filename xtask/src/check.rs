@@ -91,9 +91,13 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Profiles of browsers everywhere, or nowhere.
-const WITH_BROWSERS: &[&str] = &["--features", "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser"];
-const WITHOUT_BROWSERS: &[&str] = &["--exclude", "keepwarm-boring-ext"];
+/// Profiles of browsers everywhere, or nowhere. SSH upstreams, which need no tool, always.
+const WITH_BROWSERS: &[&str] = &[
+    "--features",
+    "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser,keepwarm/ssh,keepwarm-transport/ssh",
+];
+const WITHOUT_BROWSERS: &[&str] =
+    &["--exclude", "keepwarm-boring-ext", "--features", "keepwarm/ssh,keepwarm-transport/ssh"];
 
 /// Programs that single tests need; without them these tests pass without a proof, which is said here.
 const PEERS: [(&str, &str); 5] = [
