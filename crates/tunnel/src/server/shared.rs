@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(open(&shared, LOCAL, host, port).await, Ok(()), "{host}");
             assert_eq!(open(&shared, "[::ffff:127.0.0.1]:40000", host, port).await, Ok(()), "{host}");
             let refused = open(&shared, "192.0.2.9:40000", host, port).await;
-            assert_eq!(refused, Err(ErrorKind::Rejected), "{host}");
+            assert_eq!(refused, Err(ErrorKind::Forbidden), "{host}");
         }
     }
 

@@ -51,6 +51,7 @@ fn cases() -> Vec<Case> {
         request("an empty name of a host", &connect_name("", 80), 1, Destination),
         request("a name with a NUL", &connect_name("a\0b", 80), 4, Destination),
         request("a name of 255 bytes", &connect_name(&"a".repeat(255), 80), 4, Destination),
+        request("a name with dots behind it", &connect_name(&format!("x.test{}", ".".repeat(249)), 80), 4, Destination),
         request("a name that is a number", &connect_name("2130706433", 80), 4, Destination),
         request("port 0", &[5, 1, 0, 1, 127, 0, 0, 1, 0, 0], 1, Destination),
         case("BIND of SOCKS4", b"\x04\x02\0\x50\x7f\0\0\x01\0".to_vec(), rejected(91), Command),
