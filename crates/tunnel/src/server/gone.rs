@@ -1,6 +1,6 @@
 //! Notices that a client leaves while its tunnel is being made, without a byte read from it.
 
-use std::{future::pending, io, mem::MaybeUninit};
+use std::{future::pending, mem::MaybeUninit};
 
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
@@ -14,18 +14,11 @@ use tokio::{io::Interest, net::TcpStream};
 /// # Cancel safety
 /// Nothing is lost.
 pub(super) async fn gone(stream: &TcpStream, may_half_close: bool) {
-    let is_reset = loop {
-        match stream.ready(CLOSED).await {
-            Ok(ready) if ready.is_error() => break true,
-            Ok(ready) if ready.is_read_closed() => break !may_half_close && !has_unread(stream),
-            // An urgent byte, which means nothing here. It is set aside, or it would be all that is seen.
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Ok(ready) if ready.is_priority() => {
-                let _ = stream.try_io(Interest::PRIORITY, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
-            }
-            // Where a FIN cannot be told from bytes, these come first, and then nothing is known.
-            Ok(_) | Err(_) => return pending().await,
-        }
+    let is_reset = match stream.ready(CLOSED).await {
+        Ok(ready) if ready.is_error() => true,
+        Ok(ready) if ready.is_read_closed() => !may_half_close && !has_unread(stream),
+        // Where a FIN cannot be told from bytes, these come first, and then nothing is known.
+        Ok(_) | Err(_) => return pending().await,
     };
     if !is_reset {
         match stream.ready(Interest::ERROR).await {
@@ -35,7 +28,7 @@ pub(super) async fn gone(stream: &TcpStream, may_half_close: bool) {
     }
 }
 
-/// Tells of a FIN and of a reset, not of bytes: a socket's readiness to be read must not be waited for, for it can only be waited for
+/// Tells of a FIN and of a reset, not of bytes, urgent ones included (tokio registers no socket for those): a socket's readiness to be read must not be waited for, for it can only be waited for
 /// again after a read.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CLOSED: Interest = Interest::PRIORITY.add(Interest::ERROR);
