@@ -69,7 +69,7 @@ async fn what_keeps_it_from_starting_is_named_with_its_exit_code() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_client_is_led_to_the_status_endpoint() {
-    let daemon = Bench::new("[[tunnel.rule]]\nmatch = \"127.0.0.0/8\"\nvia = \"direct\"").await.start().await;
+    let daemon = Bench::new("[[tunnel.rule]]\nmatch = [\"127.0.0.0/8\"]\nvia = \"direct\"").await.start().await;
     let Bench { listen, control, echo, .. } = &daemon.bench;
     // Its port counts, not that it is on this machine.
     for (address, code) in [(*control, 2), (*listen, 2), (echo.addr(0), 0)] {
