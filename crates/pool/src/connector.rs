@@ -70,6 +70,12 @@ pub trait Connector: Sized + Send + Sync + 'static {
         let _ = key;
         true
     }
+
+    /// Returns the name under which operators see `key`, such as `tls://9.9.9.9:853`: stable, unique among the keys of the pool where
+    /// that can be, and without secrets. The default is its `Debug` text.
+    fn label(&self, key: &Self::Key) -> String {
+        format!("{key:?}")
+    }
 }
 
 /// A dial's result: the connection and what may be done with it.

@@ -31,6 +31,7 @@ use crate::error::{AcquireErrorKind, Phase};
 use crate::event::{CloseReason, EventKind};
 use crate::limits::{Limits, Options};
 use crate::stats::{Counters, Gauges, Histogram, HostStats};
+use crate::steer::ConnectionView;
 
 /// The shell's types that pass through the core without being looked at.
 pub(crate) trait Kinds {
@@ -754,6 +755,11 @@ impl<K: Kinds> HostState<K> {
             stalled: self.stalled,
             paused: self.gate == Gate::Paused,
         }
+    }
+
+    /// Those that are open, in no order.
+    pub(crate) fn connections(&self, now: Instant) -> Vec<ConnectionView> {
+        self.slots.iter().filter_map(|(_, slot)| slot.view(now)).collect()
     }
 
     pub(crate) fn idle(&self) -> usize {

@@ -16,6 +16,7 @@ mod pool;
 mod rt;
 mod slot;
 mod stats;
+mod steer;
 mod sync;
 
 pub use connector::{Connected, Connector};
@@ -27,6 +28,7 @@ pub use limits::{IdlePolicy, Limits, LimitsError, Options, Policy};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
 pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};
+pub use steer::{ConnectionState, ConnectionView, HostView, NamedPool, Steer, WarmUp};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -15,6 +15,7 @@ mod pool;
 mod rt;
 mod slot;
 mod stats;
+mod steer;
 #[path = "../tests/shuttle/sync.rs"]
 mod sync;
 
@@ -34,6 +35,7 @@ pub use limits::{Limits, LimitsError, Options, Policy};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
 pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};
+pub use steer::{ConnectionState, ConnectionView, HostView, NamedPool, Steer, WarmUp};
 
 struct Tasks;
 

@@ -9,6 +9,7 @@ pub mod http;
 pub mod network;
 pub mod proxy;
 pub mod quic;
+pub mod reload;
 pub mod resolve;
 #[cfg(feature = "ssh")]
 pub mod ssh;

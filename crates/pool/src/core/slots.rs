@@ -9,6 +9,7 @@ use slab::Slab;
 use super::Kinds;
 use crate::event::CloseReason;
 use crate::limits::Policy;
+use crate::steer::{ConnectionState, ConnectionView};
 
 /// Names a slot for ever: the place is used again, the id is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +72,27 @@ pub(crate) struct Slot<K: Kinds> {
 }
 
 impl<K: Kinds> Slot<K> {
+    /// The connection as operators see it; `None` while it is dialled.
+    pub(crate) fn view(&self, now: Instant) -> Option<ConnectionView> {
+        let state = match self.state {
+            State::Dialing { .. } => return None,
+            State::Validating { .. } => ConnectionState::Validating,
+            State::Draining(_) => ConnectionState::Draining,
+            State::Open if self.in_flight > 0 => ConnectionState::InUse,
+            State::Open => ConnectionState::Idle,
+        };
+        let idle_for = (self.in_flight == 0).then(|| now.saturating_duration_since(self.idle_since));
+        Some(ConnectionView {
+            id: self.id,
+            state,
+            in_flight: self.in_flight,
+            capacity: self.capacity,
+            uses: self.uses,
+            age: now.saturating_duration_since(self.opened_at),
+            idle_for,
+        })
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.state == State::Open && self.in_flight < self.capacity
     }

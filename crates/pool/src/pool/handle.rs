@@ -91,6 +91,15 @@ impl<C: Connector> Pool<C> {
         &self.handle.inner
     }
 
+    pub(crate) fn connector(&self) -> &C {
+        &self.inner().connector
+    }
+
+    /// Every host that is known now.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared<C>>> {
+        self.inner().hosts_now()
+    }
+
     /// Leases a connection to `key`: an idle one, one with room, or the first that is returned or dialled.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ enum Notice<C: Connector> {
 }
 
 pub(crate) struct Locked<C: Connector> {
-    pub(super) core: Core<C>,
+    pub(crate) core: Core<C>,
     /// Dropping one cancels its dial.
     pub(super) cancels: Vec<(u64, oneshot::Sender<()>)>,
     /// Whether the pool's idle limit binds, so that idle connections are counted across hosts.
@@ -118,7 +118,7 @@ impl<C: Connector> Shared<C> {
         self.me.upgrade().expect("whoever calls holds a strong handle")
     }
 
-    pub(super) fn peek<R>(&self, look: impl FnOnce(&Locked<C>) -> R) -> R {
+    pub(crate) fn peek<R>(&self, look: impl FnOnce(&Locked<C>) -> R) -> R {
         look(&self.state.lock())
     }
 
