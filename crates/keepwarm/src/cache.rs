@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::{
     cli::{CacheArgs, CacheCommand, Exit, FlushArgs, print},
     pools::unavailable,
-    status::{CacheStatus, FlushRequest, Flushed, client},
     table,
 };
+use keepwarm_control::{CacheStatus, FlushRequest, Flushed, client};
 
 /// Asks the daemon for its cache, or to flush it, and prints what it says.
 ///

@@ -11,13 +11,13 @@ use keepwarm_dns::config::DEFAULT_GROUP;
 
 use crate::{
     cli::{Exit, PoolsArgs, Unavailable, print},
-    status::{
-        DdrRow, PoolRow,
-        client::{self, ClientError},
-        https::HttpsPoolRow,
-        tunnel::TunnelStatus,
-    },
     table, tunnels,
+};
+use keepwarm_control::{
+    DdrRow, PoolRow,
+    client::{self, ClientError},
+    https::HttpsPoolRow,
+    tunnel::TunnelStatus,
 };
 
 mod https;
@@ -190,7 +190,7 @@ const NONE: &str = "-";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::BreakerState;
+    use keepwarm_control::BreakerState;
 
     #[test]
     fn a_table_has_a_row_for_each_pool() {

@@ -28,8 +28,8 @@ use tokio::{
 use crate::{
     cli::{Exit, Unavailable},
     config::{Config, words::io_words},
-    status,
 };
+use keepwarm_control as status;
 
 use https::Https;
 use tunnel::Tunnels;

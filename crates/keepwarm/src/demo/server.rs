@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::plan::UPSTREAMS;
-use crate::status::{PoolRow, Stats, client};
+use keepwarm_control::{PoolRow, Stats, client};
 
 /// What the server is to do.
 #[derive(Debug, Clone, Copy)]

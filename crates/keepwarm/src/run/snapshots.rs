@@ -15,11 +15,11 @@ use keepwarm_dns::{
     server::{Server, Trace},
 };
 
-use crate::status::{
+use https::Hot;
+use keepwarm_control::{
     Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
     QueryRequest, Snapshots, Stats, https::HttpsSnapshots, tunnel::TunnelSnapshots,
 };
-use https::Hot;
 use tunnel::Tunnels;
 
 pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};

@@ -2,7 +2,7 @@
 
 use keepwarm_dns::server::{AttemptTrace, CandidateTrace, Trace};
 
-use crate::status::{
+use keepwarm_control::{
     BreakerState,
     explain::{Candidate, Connection, Dial, Exchange, Explain},
 };
@@ -87,7 +87,7 @@ mod tests {
     };
     use keepwarm_lab::{Faults, Lab, LabSpec};
 
-    use crate::status::{QueryError, QueryReport, QueryRequest};
+    use keepwarm_control::{QueryError, QueryReport, QueryRequest};
 
     fn config(lab: &Lab) -> DnsConfig {
         let address = lab.tcp_addr();

@@ -13,12 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::{
     config::words::duration_words,
     run::{HttpsView, https::authority},
-    status::{
-        Stats,
-        https::{
-            AddressCounts, AddressRow, AddressState, GatewayRow, HttpsError, HttpsPoolRow, HttpsSnapshots, HttpsStatus,
-            OriginRow, RequestCounts, WarmRequest, WarmRow,
-        },
+};
+use keepwarm_control::{
+    Stats,
+    https::{
+        AddressCounts, AddressRow, AddressState, GatewayRow, HttpsError, HttpsPoolRow, HttpsSnapshots, HttpsStatus,
+        OriginRow, RequestCounts, WarmRequest, WarmRow,
     },
 };
 

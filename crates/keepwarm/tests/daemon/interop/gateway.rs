@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use keepwarm::status::{PoolRow, Stats, client};
+use keepwarm_control::{PoolRow, Stats, client};
 use keepwarm_lab::{Ca, Lab, LabSpec};
 use serde_json::Value;
 use tempfile::TempDir;

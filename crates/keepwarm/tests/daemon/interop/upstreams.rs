@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm::status::{BreakerState, PoolRow};
+use keepwarm_control::{BreakerState, PoolRow};
 use keepwarm_lab::{answer_matches, build_query, expected_a};
 use serde_json::Value;
 use tempfile::TempDir;
