@@ -2,6 +2,8 @@
 //!
 //! Not here: the export of these figures. Counters are plain integers under the host's mutex, which the hot path holds anyway.
 
+pub(crate) mod tally;
+
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -29,20 +31,17 @@ impl Histogram {
 
     /// Adds one duration.
     pub fn record(&mut self, value: Duration) {
-        self.counts[Self::bucket(value)] += 1;
-        self.total += 1;
-        self.max = self.max.max(value);
+        self.record_many(value, 1);
     }
 
-    fn bucket(value: Duration) -> usize {
-        // Not `as_micros`, whose 128-bit arithmetic costs more than the rest of the record.
-        let micros = value.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(value.subsec_micros()));
-        if micros < 4 {
-            return usize::try_from(micros).unwrap_or(0);
+    /// Adds one duration so many times.
+    pub fn record_many(&mut self, value: Duration, times: u64) {
+        if times == 0 {
+            return;
         }
-        let exponent = micros.ilog2();
-        let quarter = (micros >> (exponent - 2)) & 3;
-        (exponent as usize * 4 - 4 + usize::try_from(quarter).unwrap_or(0)).min(Self::BUCKETS - 1)
+        self.counts[Self::bucket(value)] += times;
+        self.total += times;
+        self.max = self.max.max(value);
     }
 
     /// Returns the upper edge of a bucket.
@@ -86,7 +85,8 @@ impl Histogram {
         self.max
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Adds what another one holds.
+    pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
@@ -320,9 +320,9 @@ pub struct Stats {
     pub idle_age: Histogram,
 }
 
-impl Stats {
-    pub(crate) fn add(&mut self, host: &HostStats) {
-        let (mine, theirs) = (&mut self.gauges, &host.gauges);
+impl Gauges {
+    fn merge(&mut self, theirs: &Self) {
+        let mine = self;
         mine.open += theirs.open;
         mine.idle += theirs.idle;
         mine.in_use += theirs.in_use;
@@ -332,6 +332,40 @@ impl Stats {
         mine.draining += theirs.draining;
         mine.waiting += theirs.waiting;
         mine.oldest_wait = mine.oldest_wait.max(theirs.oldest_wait);
+    }
+}
+
+impl HostStats {
+    /// Adds the figures of a host that serves the same. Who adds has to have begun with the first, for what is true of both.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.gauges.merge(&other.gauges);
+        self.counters.merge(&other.counters);
+        self.wait.merge(&other.wait);
+        self.dial.merge(&other.dial);
+        self.lease.merge(&other.lease);
+        self.idle_age.merge(&other.idle_age);
+        self.healthy &= other.healthy;
+        self.idle_limit = self.idle_limit.min(other.idle_limit);
+        self.capacity = self.capacity.max(other.capacity);
+        self.stalled |= other.stalled;
+        self.paused |= other.paused;
+    }
+}
+
+impl Stats {
+    /// Adds the figures of another pool. Its hosts are others.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.hosts += other.hosts;
+        self.gauges.merge(&other.gauges);
+        self.counters.merge(&other.counters);
+        self.wait.merge(&other.wait);
+        self.dial.merge(&other.dial);
+        self.lease.merge(&other.lease);
+        self.idle_age.merge(&other.idle_age);
+    }
+
+    pub(crate) fn add(&mut self, host: &HostStats) {
+        self.gauges.merge(&host.gauges);
         self.counters.merge(&host.counters);
         self.wait.merge(&host.wait);
         self.dial.merge(&host.dial);
