@@ -12,6 +12,7 @@ pub mod relay;
 
 mod connector;
 mod error;
+mod gate;
 mod http;
 mod meaning;
 mod order;
