@@ -66,6 +66,7 @@ impl Check<'_> {
             default: otherwise.unwrap_or(default.default),
             roots,
             udp: self.udp(&spec.udp.clone().map(|at| at.value).unwrap_or_default()),
+            slow: default.slow,
         }
     }
 
