@@ -230,6 +230,26 @@ impl Key {
     pub fn profile(&self) -> &str {
         &self.target.label
     }
+
+    /// The name under which operators see it: `tiles.example.com:443 203.0.113.7`, and behind it what is not the default, as in
+    /// `tiles.example.com:443 203.0.113.7 chrome@156 http/1.1 by proxy.example.com:1080`. Without the proxy's user, so that keys may share
+    /// a name that differ by that alone, or by the roots of two configs that followed each other.
+    pub fn label(&self) -> String {
+        let Target { host, port, profile, label, versions, proxy, .. } = &*self.target;
+        let host_port = |host: &str, port| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let mut name = format!("{} {}", host_port(host, *port), self.ip);
+        let profile = (**profile != *Profile::plain()).then(|| label.to_string());
+        let versions = (*versions != HttpVersions::Both).then(|| versions.as_str().to_owned());
+        let proxy = proxy.as_ref().map(|proxy| format!("by {}", host_port(&proxy.host, proxy.port)));
+        for more in [profile, versions, proxy].into_iter().flatten() {
+            name.push(' ');
+            name.push_str(&more);
+        }
+        name
+    }
 }
 
 impl PartialEq for Key {
@@ -369,5 +389,9 @@ impl Connector for Dialer {
 
     fn capacity_hint(&self, key: &Key) -> Option<u32> {
         (key.target.versions == HttpVersions::Http1).then_some(1)
+    }
+
+    fn label(&self, key: &Key) -> String {
+        key.label()
     }
 }
