@@ -36,7 +36,7 @@ mod tunnel;
 mod value;
 pub mod words;
 
-pub use control::{ControlConfig, Token};
+pub use control::ControlConfig;
 pub use effective::{Difference, Effective, Entry, Origin, Show};
 pub use example::{EXAMPLE, schema};
 pub use layers::{Environment, Source};

@@ -5,6 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
+use keepwarm_control::rows::ConfigValue;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
@@ -124,6 +125,13 @@ impl Entry {
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {} # {}", self.path, self.value(), self.origin)
+    }
+}
+
+impl From<&Entry> for ConfigValue {
+    fn from(entry: &Entry) -> ConfigValue {
+        let (path, value) = (entry.path.clone(), entry.value().to_owned());
+        ConfigValue { path, value, origin: entry.origin.to_string() }
     }
 }
 

@@ -106,6 +106,15 @@ pub struct Place {
     pub help: Option<String>,
 }
 
+impl Place {
+    /// An error that is about a file as a whole.
+    pub fn of_file(file: String, message: String) -> Place {
+        let (line, column) = (1, 1);
+        let severity = Severity::Error.as_str();
+        Place { file, line, column, end_line: line, end_column: column, severity, message, label: None, help: None }
+    }
+}
+
 /// All faults of one config, with the text that they point into: the file's, and that of variables and flags.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
@@ -250,8 +259,8 @@ impl Faults {
     }
 }
 
-fn snippet<'t>(part: &Part<'t>, shown: &'t str) -> Snippet<'t, annotate_snippets::Annotation<'t>> {
-    Snippet::source(&shown[part.range()]).path(part.name())
+fn snippet<'t>(part: &Part<'_>, shown: &'t str) -> Snippet<'t, annotate_snippets::Annotation<'t>> {
+    Snippet::source(&shown[part.range()]).path(part.name().to_owned())
 }
 
 /// One line a fault, `file:line:column: words`, for logs.

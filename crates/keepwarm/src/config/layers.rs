@@ -18,6 +18,7 @@ use super::{
     read_file,
     shape::{Kind, Shape},
 };
+use crate::logging::LogFilter;
 
 mod environment;
 mod flag;
@@ -122,6 +123,15 @@ impl Source {
     pub fn with_flag(mut self, name: &'static str, key: &str, value: impl fmt::Display) -> Source {
         self.flags.push(Flag { name, text: format!("{key}={value}") });
         self
+    }
+
+    /// Puts the level or filter of `--log` over all that came before.
+    #[must_use]
+    pub fn with_log(self, filter: Option<&LogFilter>) -> Source {
+        match filter {
+            Some(filter) => self.with_flag("--log", "log.level", filter),
+            None => self,
+        }
     }
 
     /// The file, where there is one.

@@ -78,7 +78,7 @@ section! {
     ControlSpec {
         /// IP and port of the status endpoint. Beyond loopback only with a token.
         listen: ControlAddress,
-        /// File with the token that callers have to show: 16 to 1024 visible ASCII characters, its only line. Empty: none.
+        /// File with the token that callers have to show: 16 to 4096 visible ASCII characters, its only line. Empty: none.
         token_file: FileOrNone,
         /// Whether a change of this file is a reload, as SIGHUP and `keepwarm reload` are.
         watch: bool,

@@ -1,5 +1,6 @@
 //! What changes between two configs.
 
+use keepwarm_control::rows::DifferenceRow;
 use serde::Serialize;
 
 use super::{Effective, Entry, Node, Origin, walk::JOBS};
@@ -13,6 +14,12 @@ pub struct Difference {
     pub from: Option<String>,
     /// The value from now on.
     pub to: Option<String>,
+}
+
+impl From<Difference> for DifferenceRow {
+    fn from(Difference { path, from, to }: Difference) -> DifferenceRow {
+        DifferenceRow { path, from, to }
+    }
 }
 
 pub(super) fn difference(old: &Effective, new: &Effective) -> Vec<Difference> {

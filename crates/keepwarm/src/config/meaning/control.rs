@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use keepwarm_control::Token;
+
 use super::{Check, DAY, MINUTE};
 use crate::config::{
-    ControlConfig, Token,
+    ControlConfig,
     fault::Fault,
     read::{At, Section as _},
     spec::ControlSpec,
@@ -35,11 +37,11 @@ impl Check<'_> {
         const KEY: &str = "control.token_file";
         let text = self.text_file(KEY, &file.value.0, &file.span, base, "a file with the token as its only line")?;
         self.is_private(KEY, file, base);
-        match Token::parse(&text) {
+        match Token::new(&text) {
             Ok(token) => Some(token),
-            Err(problem) => {
-                let title = format!("`{KEY}`: the token in {} {problem}", base.join(&file.value.0).display());
-                let help = "accepted: 16 to 1024 visible ASCII characters, as the file's only line, such as `openssl rand -hex 32` writes";
+            Err(error) => {
+                let title = format!("`{KEY}`: the token in {} {error}", base.join(&file.value.0).display());
+                let help = "accepted: 16 to 4096 visible ASCII characters, as the file's only line, such as `openssl rand -hex 32` writes";
                 self.faults.push(Fault::error(file.span.clone(), title).help(help));
                 None
             }
