@@ -10,6 +10,7 @@ pub mod cache;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod config_command;
 pub mod demo;
 pub mod import;
 pub mod lab;

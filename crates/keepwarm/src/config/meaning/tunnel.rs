@@ -148,7 +148,7 @@ impl Check<'_> {
     }
 
     /// Warns of a file with a secret that everybody on this machine may read.
-    fn is_private(&mut self, key: &str, at: &At<Text>, base: &Path) {
+    pub(in crate::config::meaning) fn is_private(&mut self, key: &str, at: &At<Text>, base: &Path) {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
