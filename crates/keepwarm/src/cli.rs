@@ -198,7 +198,9 @@ pub enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
-    /// An address cannot be listened on, or the daemon is not running.
+    /// No daemon answers at the address that was asked.
+    NoDaemon,
+    /// An address cannot be listened on.
     Unavailable,
     /// The config file is missing or refused.
     Config,
@@ -212,6 +214,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Failure => 1,
             Exit::Usage => 2,
+            Exit::NoDaemon => 3,
             // The names EX_UNAVAILABLE and EX_CONFIG, and their numbers, are those of sysexits.h.
             Exit::Unavailable => 69,
             Exit::Config => 78,
@@ -221,7 +224,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What makes a command end with [`Exit::Unavailable`]: an address is taken, or nobody answers there.
+/// What makes a command end with [`Exit::NoDaemon`]: nobody answers where the daemon was looked for.
+#[derive(Debug)]
+pub struct NoDaemon(pub String);
+
+impl fmt::Display for NoDaemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoDaemon {}
+
+/// What makes a command end with [`Exit::Unavailable`]: an address cannot be listened on.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -238,7 +253,8 @@ Exit codes:
   0   done
   1   failed
   2   the command line is wrong, or what is to be imported cannot be read
-  69  unavailable: an address cannot be listened on, or the daemon is not running
+  3   no daemon answers: it is not running, or listens elsewhere
+  69  an address cannot be listened on
   78  the config file is missing or refused
   130 interrupted by Ctrl-C while the demo ran";
 
@@ -328,6 +344,8 @@ fn show(error: &anyhow::Error) -> Exit {
     complain(&format!("keepwarm: {error:#}\n"));
     if error.downcast_ref::<ConfigError>().is_some() {
         Exit::Config
+    } else if error.downcast_ref::<NoDaemon>().is_some() {
+        Exit::NoDaemon
     } else if error.downcast_ref::<Unavailable>().is_some() {
         Exit::Unavailable
     } else {
@@ -366,6 +384,7 @@ mod tests {
             (Config::load(Path::new("does-not-exist.toml")).expect_err("it does not exist").into(), Exit::Config),
             (Unavailable("port in use".into()).into(), Exit::Unavailable),
             (anyhow::Error::new(Unavailable("port in use".into())).context("start"), Exit::Unavailable),
+            (NoDaemon("nobody answers".into()).into(), Exit::NoDaemon),
             (anyhow::anyhow!("anything else"), Exit::Failure),
         ] {
             assert_eq!(show(&error), exit, "{error}");
