@@ -43,6 +43,7 @@ impl Worker {
                 }
             }
             Event::Designated { upstream } => self.designated(upstream, now),
+            Event::Ping => self.address.inbox.pulse.beat(),
             Event::StopListening => {
                 self.listening.set(false);
                 self.stop_listening.notify_waiters();
