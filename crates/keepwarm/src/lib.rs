@@ -22,6 +22,7 @@ pub mod profile;
 pub mod query;
 pub mod run;
 mod runtime;
+pub mod service;
 pub mod status;
 mod table;
 pub mod tunnels;
