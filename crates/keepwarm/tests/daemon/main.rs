@@ -14,3 +14,4 @@ mod life;
 mod service;
 mod support;
 mod tunnel;
+mod units;
