@@ -74,6 +74,10 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Print what a shell needs to complete keepwarm's command line.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands to a folder.
+    Man(crate::man::ManArgs),
 }
 
 /// Arguments of `keepwarm run`.
@@ -248,7 +252,8 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-const EXIT_CODES: &str = "\
+/// Shown below the help, and in the manual.
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
@@ -290,6 +295,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Completions(args) => crate::completions::main(&args),
+        Command::Man(args) => crate::man::main(&args),
     }
 }
 
