@@ -22,10 +22,10 @@ use crate::{
     origin::parse_origin,
     pools::unavailable,
     run::{self, OwnClient, Validation},
-    status::{
-        client,
-        https::{AccessChanged, AccessRequest, AddressRow, parse_net},
-    },
+};
+use keepwarm_control::{
+    client,
+    https::{AccessChanged, AccessRequest, AddressRow, parse_net},
 };
 
 /// Arguments of `keepwarm addresses`.

@@ -9,8 +9,11 @@ use serde::Serialize;
 use crate::{
     cli::{CacheArgs, CacheCommand, Exit, FlushArgs, print},
     pools::unavailable,
-    status::{CacheStatus, FlushRequest, Flushed, client},
     table,
+};
+use keepwarm_control::{
+    client,
+    rows::{CacheStatus, FlushRequest, Flushed},
 };
 
 /// Asks the daemon for its cache, or to flush it, and prints what it says.

@@ -1,6 +1,6 @@
 //! The `keepwarm` daemon and its commands; a library so that tests can call what the binary does.
 //!
-//! [`cli`] is the way in. [`config`] turns a file into typed settings, [`check`] says what they come to, [`import`] writes one, [`run`] starts the daemon with them, [`status`] is
+//! [`cli`] is the way in. [`config`] turns a file into typed settings, [`check`] says what they come to, [`import`] writes one, [`run`] starts the daemon with them, `keepwarm-control` is
 //! what it tells about itself, [`pools`], [`cache`], [`query`], [`addresses`], [`warm`] and [`tunnels`] ask for that from outside, [`profile`] shows and records how browsers connect, [`pac`] leads them to the tunnels, [`lab`] and [`demo`] need no network.
 //! What a query goes through is not here but in `keepwarm-dns`.
 
@@ -25,7 +25,6 @@ pub mod query;
 pub mod run;
 mod runtime;
 pub mod service;
-pub mod status;
 mod table;
 pub mod tunnels;
 pub mod warm;

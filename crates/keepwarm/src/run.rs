@@ -29,8 +29,8 @@ use crate::{
     cli::{Exit, Unavailable},
     config::{Config, words::io_words},
     service::{self, Alive, Service, StatusLine},
-    status,
 };
+use keepwarm_control::{Control, ControlOptions, Snapshots as _};
 
 use https::Https;
 use tunnel::Tunnels;
@@ -110,9 +110,11 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
     // It keeps the server alive, which is taken apart at the end.
     drop(resolver);
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
+    let address = control.local_addr()?;
     let daemon = Arc::new(daemon);
     let reports = service.report(status_line(&daemon), alive(dns.as_ref()));
-    let endpoint = tokio::spawn(status::serve(control, daemon, stopped));
+    let plane = Control::new(daemon, address, ControlOptions::default(), stopped);
+    let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.
     service.ready().await;
     if let Some(dns) = &dns {
@@ -166,7 +168,7 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
 
 fn status_line(daemon: &Arc<Daemon>) -> StatusLine {
     let daemon = Arc::clone(daemon);
-    Arc::new(move || service::summary_of(&*daemon))
+    Arc::new(move || service::summary(&daemon.upstreams()))
 }
 
 /// Whether the data path runs: the DNS workers, where there are any. The rest lives on the runtime that this is polled on.

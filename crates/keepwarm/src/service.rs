@@ -21,10 +21,10 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use notify::Notifier;
-pub use summary::{summary, summary_of};
+pub use summary::summary;
 pub use watchdog::{Alive, Watchdog};
 
-/// Says how the daemon is in one line, such as [`summary_of`].
+/// Says how the daemon is in one line, such as [`summary`].
 pub type StatusLine = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the service manager is told. Cheap to clone; all clones are one.

@@ -12,15 +12,10 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use crate::{
-    cli::Exit,
-    config::ControlConfig,
-    pools::unavailable,
-    runtime::block_on,
-    status::{
-        client,
-        tunnel::{DestinationRow, LiveRow, TunnelStatus},
-    },
+use crate::{cli::Exit, config::ControlConfig, pools::unavailable, runtime::block_on};
+use keepwarm_control::{
+    client,
+    tunnel::{DestinationRow, LiveRow, TunnelStatus},
 };
 
 mod layout;

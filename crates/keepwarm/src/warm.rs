@@ -20,10 +20,10 @@ use crate::{
     origin::parse_origin,
     pools::unavailable,
     run::{self, OwnClient, Validation},
-    status::{
-        client,
-        https::{WarmRequest, WarmRow},
-    },
+};
+use keepwarm_control::{
+    client,
+    https::{WarmRequest, WarmRow},
 };
 
 /// Arguments of `keepwarm warm`.

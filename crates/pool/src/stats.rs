@@ -14,12 +14,14 @@ use crate::event::CloseReason;
 pub struct Histogram {
     counts: [u64; Self::BUCKETS],
     total: u64,
+    /// Of all durations, in microseconds.
+    sum: u64,
     max: Duration,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [0; Self::BUCKETS], total: 0, max: Duration::ZERO }
+        Self { counts: [0; Self::BUCKETS], total: 0, sum: 0, max: Duration::ZERO }
     }
 }
 
@@ -29,14 +31,19 @@ impl Histogram {
 
     /// Adds one duration.
     pub fn record(&mut self, value: Duration) {
-        self.counts[Self::bucket(value)] += 1;
+        let micros = Self::micros(value);
+        self.counts[Self::bucket(micros)] += 1;
         self.total += 1;
+        self.sum = self.sum.saturating_add(micros);
         self.max = self.max.max(value);
     }
 
-    fn bucket(value: Duration) -> usize {
-        // Not `as_micros`, whose 128-bit arithmetic costs more than the rest of the record.
-        let micros = value.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(value.subsec_micros()));
+    /// Not `as_micros`, whose 128-bit arithmetic costs more than the rest of the record.
+    fn micros(value: Duration) -> u64 {
+        value.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(value.subsec_micros()))
+    }
+
+    fn bucket(micros: u64) -> usize {
         if micros < 4 {
             return usize::try_from(micros).unwrap_or(0);
         }
@@ -67,6 +74,12 @@ impl Histogram {
         self.max
     }
 
+    /// Returns the sum of all durations, each to the microsecond below.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum)
+    }
+
     /// Returns the counts of all buckets.
     #[must_use]
     pub fn buckets(&self) -> &[u64] {
@@ -86,11 +99,13 @@ impl Histogram {
         self.max
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
         self.total += other.total;
+        self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
     }
 }
@@ -298,6 +313,8 @@ pub struct HostStats {
     pub stalled: bool,
     /// Whether the host is paused.
     pub paused: bool,
+    /// Whether somebody waits and no connection may be opened: a limit is the bottleneck.
+    pub full: bool,
 }
 
 /// The figures of a whole pool: sums over its hosts, forgotten ones included.
@@ -306,6 +323,12 @@ pub struct HostStats {
 pub struct Stats {
     /// Hosts known now.
     pub hosts: usize,
+    /// Among these, paused ones.
+    pub paused: usize,
+    /// Among these, those whose dials fail in a row.
+    pub unhealthy: usize,
+    /// Among these, those at which somebody waits and no connection may be opened.
+    pub full: usize,
     /// How many there are right now.
     pub gauges: Gauges,
     /// How many there were.
@@ -322,6 +345,9 @@ pub struct Stats {
 
 impl Stats {
     pub(crate) fn add(&mut self, host: &HostStats) {
+        self.paused += usize::from(host.paused);
+        self.unhealthy += usize::from(!host.healthy);
+        self.full += usize::from(host.full);
         let (mine, theirs) = (&mut self.gauges, &host.gauges);
         mine.open += theirs.open;
         mine.idle += theirs.idle;
@@ -347,13 +373,13 @@ mod tests {
     #[test]
     fn buckets_cover_their_values() {
         for micros in (0..5_000u64).chain([1 << 20, (1 << 32) - 1]) {
-            let bucket = Histogram::bucket(Duration::from_micros(micros));
+            let bucket = Histogram::bucket(micros);
             assert!(Duration::from_micros(micros) < Histogram::upper(bucket), "{micros} in {bucket}");
             if bucket > 0 {
                 assert!(Duration::from_micros(micros) >= Histogram::upper(bucket - 1), "{micros} in {bucket}");
             }
         }
-        assert_eq!(Histogram::bucket(Duration::MAX), Histogram::BUCKETS - 1);
+        assert_eq!(Histogram::bucket(Histogram::micros(Duration::MAX)), Histogram::BUCKETS - 1);
     }
 
     #[test]
@@ -364,5 +390,6 @@ mod tests {
         assert!(p50 >= Duration::from_millis(500) && p50 <= Duration::from_millis(625), "{p50:?}");
         assert_eq!(histogram.quantile(1.0), Duration::from_millis(1000));
         assert_eq!(Histogram::default().quantile(0.5), Duration::ZERO);
+        assert_eq!(histogram.sum(), Duration::from_micros(500_500_000));
     }
 }

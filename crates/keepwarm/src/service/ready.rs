@@ -1,32 +1,16 @@
-//! Whether the daemon is fit to be sent work: `/readyz`, and `/livez` beside it.
+//! Whether the daemon is fit to be sent work: the checks of `/readyz`.
 //!
 //! Pure: what is known goes in, a list of named checks comes out. A load balancer or Kubernetes takes a daemon that is not ready out of
 //! service and leaves it running; one that is not alive is killed. So a lost network makes a daemon unready, and never dead.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
-use serde::Serialize;
+use keepwarm_control::rows::{BreakerState, CheckRow, Job, UpstreamRow};
 
-use crate::status::{BreakerState, PoolRow, tunnel::TunnelStatus};
-
-/// Named checks, in the order in which they are shown.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Readiness {
-    /// All of them, also those that pass.
-    pub checks: Vec<Check>,
-}
-
-/// One thing that has to be so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// A stable name of lower-case words with hyphens, such as `listeners`, or with a group, `dns-upstreams-default`.
-    pub name: String,
-    /// Why it is not so; none where it is.
-    pub fault: Option<String>,
-}
+use super::summary::DIRECT;
 
 /// What is known of the daemon.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
     /// The config was read and is in force.
     pub is_loaded: bool,
@@ -34,184 +18,126 @@ pub struct Facts {
     pub unbound: Vec<String>,
     /// Whether every worker of DNS answers; none where there is no DNS.
     pub workers_answer: Option<bool>,
-    /// Upstreams that queries and tunnels may be sent to.
-    pub upstreams: Vec<Upstream>,
+    /// The upstreams of every job.
+    pub upstreams: Vec<UpstreamRow>,
     /// The daemon was told to stop.
     pub is_stopping: bool,
 }
 
-/// An upstream among others of its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// `dns` or `tunnel`: a group of one is not a group of the other.
-    pub kind: &'static str,
-    /// Its group.
-    pub group: String,
-    /// Its name.
-    pub name: String,
-    /// Whether its breaker is closed.
-    pub is_up: bool,
-}
-
-impl Readiness {
-    /// Judges the facts.
-    pub fn new(facts: &Facts) -> Readiness {
-        let mut checks = vec![
-            check("config", (!facts.is_loaded).then(|| "not loaded yet".into())),
-            check("listeners", (!facts.unbound.is_empty()).then(|| format!("not bound: {}", facts.unbound.join(", ")))),
-        ];
-        if let Some(answer) = facts.workers_answer {
-            checks.push(check("workers", (!answer).then(|| "a worker of dns does not answer".into())));
-        }
-        let mut groups = BTreeMap::<_, Vec<&Upstream>>::new();
-        for upstream in &facts.upstreams {
-            groups.entry((upstream.kind, &upstream.group)).or_default().push(upstream);
-        }
-        checks.extend(groups.into_iter().map(|((kind, group), upstreams)| {
-            check(&format!("{kind}-upstreams-{group}"), all_down(&upstreams))
-        }));
-        checks.push(check("not-stopping", facts.is_stopping.then(|| "the daemon was told to stop".into())));
-        Readiness { checks }
+/// Judges the facts: `config`, `listeners`, `workers` where there is DNS, one for each group of upstreams such as `dns-upstreams-default`, and
+/// `not-stopping`, in this order; the daemon is ready when all hold.
+///
+/// A group is well while one of its upstreams has a closed breaker. Origins of hot HTTPS are in no group and have no check: one site that
+/// is down is no reason to take the others out of service.
+pub fn checks(facts: &Facts) -> Vec<CheckRow> {
+    let unbound = facts.unbound.join(", ");
+    let mut checks = vec![
+        check("config", facts.is_loaded, "in force", || "not loaded yet".into()),
+        check("listeners", facts.unbound.is_empty(), "bound", || format!("not bound: {unbound}")),
+    ];
+    checks.extend(
+        facts.workers_answer.map(|answer| check("workers", answer, "all answer", || "one does not answer".into())),
+    );
+    let mut groups = BTreeMap::<(Job, &str), Vec<&UpstreamRow>>::new();
+    for row in facts.upstreams.iter().filter(|row| row.job != Job::Https && row.transport != DIRECT) {
+        groups.entry((row.job, row.group.as_deref().unwrap_or(DEFAULT))).or_default().push(row);
     }
-
-    /// Whether every check passes.
-    pub fn is_ready(&self) -> bool {
-        self.checks.iter().all(|check| check.fault.is_none())
-    }
-
-    /// The checks that do not pass.
-    pub fn faults(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.checks.iter().filter_map(|check| Some((&*check.name, check.fault.as_deref()?)))
-    }
-
-    /// As Kubernetes writes it: `ok`, or with `is_verbose`, and whenever something fails, a line a check and the verdict.
-    pub fn text(&self, is_verbose: bool) -> String {
-        if self.is_ready() && !is_verbose {
-            return "ok\n".into();
-        }
-        let mut text = String::new();
-        for Check { name, fault } in &self.checks {
-            // Writing to a String cannot fail.
-            let _ = match fault {
-                None => writeln!(text, "[+]{name} ok"),
-                Some(fault) => writeln!(text, "[-]{name} failed: {fault}"),
-            };
-        }
-        text + if self.is_ready() { "readyz check passed\n" } else { "readyz check failed\n" }
-    }
-}
-
-/// The upstreams of DNS, by the rows that are shown of them. One with two transports is up while either is.
-pub fn dns_upstreams(rows: &[PoolRow]) -> Vec<Upstream> {
-    let mut upstreams: Vec<Upstream> = Vec::new();
-    for row in rows {
-        let is_up = row.breaker == BreakerState::Closed;
-        match upstreams.iter_mut().find(|upstream| upstream.name == row.upstream) {
-            Some(upstream) => upstream.is_up |= is_up,
-            None => upstreams.push(Upstream {
-                kind: "dns",
-                group: row.group.clone(),
-                name: row.upstream.clone(),
-                is_up,
-            }),
-        }
-    }
-    upstreams
-}
-
-/// The upstreams of tunnels; this machine's own connections are none, for there is nothing that could be down.
-pub fn tunnel_upstreams(status: &TunnelStatus) -> Vec<Upstream> {
-    let proxies = status.upstreams.iter().filter(|upstream| upstream.name != "direct");
-    let upstream = |row: &crate::status::tunnel::TunnelUpstreamRow| Upstream {
-        kind: "tunnel",
-        group: row.group.clone(),
-        name: row.name.clone(),
-        is_up: row.breaker == BreakerState::Closed,
-    };
-    proxies.map(upstream).collect()
+    checks.extend(groups.iter().map(|((job, group), rows)| of_group(*job, group, rows)));
+    checks.push(check("not-stopping", !facts.is_stopping, "it runs", || "the daemon was told to stop".into()));
+    checks
 }
 
 /// One upstream is enough for a group.
-fn all_down(upstreams: &[&Upstream]) -> Option<String> {
-    let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
-    upstreams.iter().all(|upstream| !upstream.is_up).then(|| format!("no breaker is closed: {}", names.join(", ")))
+fn of_group(job: Job, group: &str, rows: &[&UpstreamRow]) -> CheckRow {
+    let names = |which: &dyn Fn(&UpstreamRow) -> bool| {
+        let mut names: Vec<&str> = rows.iter().filter(|row| which(row)).map(|row| &*row.name).collect();
+        names.dedup();
+        names
+    };
+    let (all, up) = (names(&|_| true), names(&|row| row.breaker == BreakerState::Closed));
+    CheckRow {
+        name: format!("{}-upstreams-{group}", job.as_str()),
+        ok: !up.is_empty(),
+        text: match up.is_empty() {
+            false => format!("{} of {} with a closed breaker", up.len(), all.len()),
+            true => format!("no breaker is closed: {}", all.join(", ")),
+        },
+    }
 }
 
-fn check(name: &str, fault: Option<String>) -> Check {
-    Check { name: name.to_owned(), fault }
+fn check(name: &str, ok: bool, holds: &str, fault: impl FnOnce() -> String) -> CheckRow {
+    CheckRow { name: name.to_owned(), ok, text: if ok { holds.to_owned() } else { fault() } }
 }
+
+/// The group of upstreams where there are no groups.
+const DEFAULT: &str = "default";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tunnel::TunnelUpstreamRow;
+
+    fn row(job: Job, name: &str, group: Option<&str>, breaker: BreakerState) -> UpstreamRow {
+        UpstreamRow { job, name: name.into(), group: group.map(str::to_owned), breaker, ..UpstreamRow::default() }
+    }
 
     fn well() -> Facts {
-        let row = |upstream: &str, group: &str, transport: &str, breaker| PoolRow {
-            upstream: upstream.into(),
-            group: group.into(),
-            transport: transport.into(),
-            breaker,
-            ..PoolRow::default()
-        };
-        let rows = [
-            row("a", "default", "udp", BreakerState::Open),
-            row("b", "default", "tls", BreakerState::Closed),
-            row("c", "corp", "udp", BreakerState::HalfOpen),
-            row("c", "corp", "tcp", BreakerState::Closed),
+        let upstreams = vec![
+            row(Job::Dns, "a", Some("default"), BreakerState::Open),
+            row(Job::Dns, "b", Some("default"), BreakerState::Closed),
+            // Its second row is the way for truncated answers.
+            row(Job::Dns, "c", Some("corp"), BreakerState::HalfOpen),
+            row(Job::Dns, "c", Some("corp"), BreakerState::Closed),
+            row(Job::Https, "tiles.example", None, BreakerState::Open),
+            row(Job::Tunnel, "exit", Some("default"), BreakerState::Closed),
+            UpstreamRow { transport: DIRECT.into(), ..row(Job::Tunnel, "direct", None, BreakerState::Open) },
         ];
-        Facts { is_loaded: true, workers_answer: Some(true), upstreams: dns_upstreams(&rows), ..Facts::default() }
+        Facts { is_loaded: true, workers_answer: Some(true), upstreams, ..Facts::default() }
+    }
+
+    fn told(facts: &Facts) -> Vec<String> {
+        let line = |check: &CheckRow| format!("{} {}: {}", if check.ok { '+' } else { '-' }, check.name, check.text);
+        checks(facts).iter().map(line).collect()
     }
 
     #[test]
     fn a_daemon_that_can_serve_is_ready() {
-        let readiness = Readiness::new(&well());
-        assert!(readiness.is_ready());
-        assert_eq!(readiness.text(false), "ok\n");
         assert_eq!(
-            readiness.text(true),
-            "[+]config ok\n[+]listeners ok\n[+]workers ok\n[+]dns-upstreams-corp ok\n[+]dns-upstreams-default ok\n\
-             [+]not-stopping ok\nreadyz check passed\n"
+            told(&well()),
+            [
+                "+ config: in force",
+                "+ listeners: bound",
+                "+ workers: all answer",
+                "+ dns-upstreams-corp: 1 of 1 with a closed breaker",
+                "+ dns-upstreams-default: 1 of 2 with a closed breaker",
+                "+ tunnel-upstreams-default: 1 of 1 with a closed breaker",
+                "+ not-stopping: it runs",
+            ]
         );
+        let without_dns = Facts { workers_answer: None, upstreams: Vec::new(), ..well() };
+        assert_eq!(told(&without_dns), ["+ config: in force", "+ listeners: bound", "+ not-stopping: it runs"]);
     }
 
     #[test]
     fn each_thing_that_is_amiss_is_named_alone() {
-        let breaks: [(&str, fn(&mut Facts), &str); 5] = [
-            ("config", |facts| facts.is_loaded = false, "not loaded yet"),
-            ("listeners", |facts| facts.unbound = vec!["udp://[::1]:53".into()], "not bound: udp://[::1]:53"),
-            ("workers", |facts| facts.workers_answer = Some(false), "a worker of dns does not answer"),
-            ("dns-upstreams-default", |facts| facts.upstreams[1].is_up = false, "no breaker is closed: a, b"),
-            ("not-stopping", |facts| facts.is_stopping = true, "the daemon was told to stop"),
+        let breaks: [(fn(&mut Facts), &str); 6] = [
+            (|facts| facts.is_loaded = false, "- config: not loaded yet"),
+            (|facts| facts.unbound = vec!["udp://[::1]:53".into()], "- listeners: not bound: udp://[::1]:53"),
+            (|facts| facts.workers_answer = Some(false), "- workers: one does not answer"),
+            (
+                |facts| facts.upstreams[1].breaker = BreakerState::HalfOpen,
+                "- dns-upstreams-default: no breaker is closed: a, b",
+            ),
+            (
+                |facts| facts.upstreams[5].breaker = BreakerState::Open,
+                "- tunnel-upstreams-default: no breaker is closed: exit",
+            ),
+            (|facts| facts.is_stopping = true, "- not-stopping: the daemon was told to stop"),
         ];
-        for (name, spoil, fault) in breaks {
+        for (spoil, fault) in breaks {
             let mut facts = well();
             spoil(&mut facts);
-            let readiness = Readiness::new(&facts);
-            assert!(!readiness.is_ready(), "{name}");
-            assert_eq!(readiness.faults().collect::<Vec<_>>(), [(name, fault)]);
-            let text = readiness.text(false);
-            assert!(text.contains(&format!("[-]{name} failed: {fault}\n")), "{text}");
-            assert!(text.ends_with("readyz check failed\n"), "{text}");
+            let faults: Vec<String> = told(&facts).into_iter().filter(|line| line.starts_with('-')).collect();
+            assert_eq!(faults, [fault]);
         }
-    }
-
-    #[test]
-    fn groups_of_tunnels_are_apart_and_this_machine_is_no_upstream() {
-        let row = |name: &str, breaker| TunnelUpstreamRow {
-            name: name.into(),
-            group: "default".into(),
-            breaker,
-            ..TunnelUpstreamRow::default()
-        };
-        let status = TunnelStatus {
-            upstreams: vec![row("exit-a", BreakerState::Open), row("direct", BreakerState::Closed)],
-            ..TunnelStatus::default()
-        };
-        let mut facts = well();
-        facts.upstreams.extend(tunnel_upstreams(&status));
-        let readiness = Readiness::new(&facts);
-        let faults: Vec<_> = readiness.faults().collect();
-        assert_eq!(faults, [("tunnel-upstreams-default", "no breaker is closed: exit-a")]);
     }
 }

@@ -51,7 +51,7 @@ async fn a_service_manager_hears_of_start_status_watchdog_and_end() {
     for _ in 0..3 {
         manager.until("WATCHDOG=1");
     }
-    let status = manager.ever("STATUS=1 of 1 upstreams up, 1 connection");
+    let status = manager.ever("STATUS=1 of 1 upstream up, 1 connection");
     assert!(status.ends_with(" in use"), "{status}");
     assert!(!manager.heard.iter().any(|message| message.starts_with("STOPPING=1")));
     daemon.signal("TERM");

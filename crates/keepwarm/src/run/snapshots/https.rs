@@ -13,13 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::{
     config::words::duration_words,
     run::{HttpsView, https::authority},
-    status::{
-        Stats,
-        https::{
-            AddressCounts, AddressRow, AddressState, GatewayRow, HttpsError, HttpsPoolRow, HttpsSnapshots, HttpsStatus,
-            OriginRow, RequestCounts, WarmRequest, WarmRow,
-        },
+};
+use keepwarm_control::{
+    https::{
+        AddressCounts, AddressRow, AddressState, GatewayRow, HttpsError, HttpsPoolRow, HttpsSnapshots, HttpsStatus,
+        OriginRow, RequestCounts, WarmRequest, WarmRow,
     },
+    rows::Stats,
 };
 
 /// A running client, as the status endpoint sees it.

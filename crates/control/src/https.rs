@@ -14,12 +14,12 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodFilter, get, on},
 };
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Shared, json, refuse};
+use crate::routes::{Endpoint, Shared, does, json, refuse, shows};
 
 mod rows;
 
@@ -119,14 +119,33 @@ pub fn parse_net(text: &str) -> Result<IpNet, String> {
     }
 }
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/api/v1/https", get(async |State(shared): State<Shared>| Json(overview(&shared))))
-        .route("/api/v1/https/pools", get(async |State(shared): State<Shared>| Json(pools(&shared))))
-        .route("/api/v1/https/addresses", get(addresses))
-        .route("/api/v1/https/warm", post(warm))
-        .route("/api/v1/https/ban", post(ban))
-        .route("/api/v1/https/allow", post(allow))
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let post = |path, summary, handler| does::<AccessRequest, AccessChanged>(Method::POST, path, summary, handler);
+    vec![
+        shows::<HttpsStatus>(
+            "/api/v1/https",
+            "Hot HTTPS: its origins and the gateway.",
+            get(async |State(shared): State<Shared>| Json(overview(&shared))),
+        ),
+        shows::<Vec<HttpsPoolRow>>(
+            "/api/v1/https/pools",
+            "One row for each address that has connections or had them lately.",
+            get(async |State(shared): State<Shared>| Json(pools(&shared))),
+        ),
+        shows::<Vec<AddressRow>>("/api/v1/https/addresses", "The addresses of `?origin=HOST`.", get(addresses)),
+        does::<WarmRequest, WarmRow>(
+            Method::POST,
+            "/api/v1/https/warm",
+            "Makes connections of an origin ready; answers with a line of JSON a step.",
+            on(MethodFilter::POST, warm),
+        ),
+        post(
+            "/api/v1/https/ban",
+            "Bans addresses of an origin until they are allowed again.",
+            on(MethodFilter::POST, ban),
+        ),
+        post("/api/v1/https/allow", "Ends bans, and lets a network in.", on(MethodFilter::POST, allow)),
+    ]
 }
 
 #[derive(Deserialize)]

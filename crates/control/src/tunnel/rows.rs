@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::BreakerState;
+use crate::rows::BreakerState;
 
 /// Totals, listeners and upstreams.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelStatus {
     /// Where clients come in, in the order of the config.
     pub listen: Vec<TunnelListenRow>,
@@ -52,7 +53,7 @@ pub struct TunnelStatus {
 }
 
 /// One listener.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelListenRow {
     /// IP and port, as they really are.
     pub address: String,
@@ -63,29 +64,34 @@ pub struct TunnelListenRow {
 }
 
 /// Durations that were counted. Each is the upper edge of its bucket, which is at most a quarter above it.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TimesRow {
     /// How many.
     pub count: u64,
     /// Mean, to within an eighth; none before the first.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub mean: Option<Duration>,
     /// Median.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub p50: Option<Duration>,
     /// 90th percentile.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub p90: Option<Duration>,
     /// 99th percentile.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub p99: Option<Duration>,
     /// The longest, exact.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub max: Option<Duration>,
 }
 
 /// The clients of all listeners.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ClientsRow {
     /// Clients that are connected.
     pub connected: u64,
@@ -110,7 +116,7 @@ pub struct ClientsRow {
 }
 
 /// UDP ASSOCIATE.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct UdpRow {
     /// Associations that live.
     pub associations: u64,
@@ -133,7 +139,7 @@ pub struct UdpRow {
 }
 
 /// One upstream.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelUpstreamRow {
     /// Its name in the config; `direct` for this machine's own connections.
     pub name: String,
@@ -148,14 +154,16 @@ pub struct TunnelUpstreamRow {
     /// Whether it is asked.
     pub breaker: BreakerState,
     /// For how long it is still left alone; none while it is asked.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub retry_in: Option<Duration>,
     /// Failures in a row.
     pub failures_in_a_row: u32,
     /// What it was last blamed for.
     pub last_failure: Option<String>,
     /// How long ago that was.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub last_failure_ago: Option<Duration>,
     /// Live tunnels.
     pub live: u64,
@@ -186,7 +194,7 @@ pub struct TunnelUpstreamRow {
 }
 
 /// The spares of one upstream; of an SSH server its sessions, of which none is kept as a spare.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SparesRow {
     /// How many are to be kept at the moment; it follows the rate.
     pub target: u64,
@@ -199,7 +207,8 @@ pub struct SparesRow {
     /// Connections to the proxy that were made, canaries and checks included.
     pub opened: u64,
     /// After how long one is replaced: as learned from the proxy, at most what the config says.
-    #[serde(with = "crate::status::seconds")]
+    #[serde(with = "crate::seconds")]
+    #[schemars(with = "f64")]
     pub age_limit: Duration,
     /// What may be sent ahead of the proxy's word: `none`, `greeting` or `handshake`.
     pub pipelining: String,
@@ -214,7 +223,7 @@ pub struct SparesRow {
 }
 
 /// One destination in use.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DestinationRow {
     /// Host and port.
     pub destination: String,
@@ -229,7 +238,7 @@ pub struct DestinationRow {
 }
 
 /// One live tunnel of a client.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LiveRow {
     /// The client's address.
     pub client: String,
@@ -238,10 +247,12 @@ pub struct LiveRow {
     /// Name of the upstream.
     pub upstream: String,
     /// Time since it was ready.
-    #[serde(with = "crate::status::seconds")]
+    #[serde(with = "crate::seconds")]
+    #[schemars(with = "f64")]
     pub age: Duration,
     /// Age of the spare that served it; none: the connection was made for it.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub spare: Option<Duration>,
     /// Bytes to the destination so far.
     pub sent: u64,

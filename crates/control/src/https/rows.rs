@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The origins and the gateway.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct HttpsStatus {
     /// One row an origin, in the order of their names.
     pub origins: Vec<OriginRow>,
@@ -14,7 +15,7 @@ pub struct HttpsStatus {
 }
 
 /// One origin.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OriginRow {
     /// Host, and the port where it is not 443.
     pub origin: String,
@@ -37,7 +38,7 @@ pub struct OriginRow {
 }
 
 /// Addresses by state: each is in one of the first four.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct AddressCounts {
     /// Found and never known good.
     pub candidate: u64,
@@ -54,7 +55,7 @@ pub struct AddressCounts {
 }
 
 /// What happened to the requests of an origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RequestCounts {
     /// Requests that came.
     pub came: u64,
@@ -71,7 +72,7 @@ pub struct RequestCounts {
 }
 
 /// The local gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayRow {
     /// Where it listens.
     pub listen: Vec<String>,
@@ -92,7 +93,7 @@ pub struct GatewayRow {
 }
 
 /// The connections of an origin to one address with one profile.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct HttpsPoolRow {
     /// Host, and the port where it is not 443.
     pub origin: String,
@@ -129,28 +130,33 @@ pub struct HttpsPoolRow {
     /// Failed dials by kind of error.
     pub dial_errors: BTreeMap<String, u64>,
     /// Median time of a dial, TLS included; none before the first.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub dial_p50: Option<Duration>,
     /// 95th percentile of the same.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub dial_p95: Option<Duration>,
     /// After how long idle connections are closed now: as learned, at most what the config says.
-    #[serde(with = "crate::status::seconds")]
+    #[serde(with = "crate::seconds")]
+    #[schemars(with = "f64")]
     pub idle_limit: Duration,
 }
 
 /// One address of an origin.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressRow {
     /// The address.
     pub ip: IpAddr,
     /// Where it stands.
     pub state: AddressState,
     /// For how long it still rests, because of what the application answered; none: it does not.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub resting: Option<Duration>,
     /// For how long it is still in quarantine, 0 when its probe is due; none: it is not.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub quarantined: Option<Duration>,
     /// Whether it was banned at run time.
     pub banned: bool,
@@ -167,7 +173,8 @@ pub struct AddressRow {
     /// Requests in flight.
     pub in_flight: u64,
     /// What its answers took lately; none before the first.
-    #[serde(with = "crate::status::seconds::option")]
+    #[serde(with = "crate::seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub latency: Option<Duration>,
     /// The last status that was none of 200 to 299; none so far.
     pub last_status: Option<u16>,
@@ -176,7 +183,7 @@ pub struct AddressRow {
 }
 
 /// Where an address stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressState {
     /// Known good.
@@ -202,7 +209,7 @@ impl AddressState {
 }
 
 /// What to make ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WarmRequest {
     /// The origin.
@@ -212,7 +219,7 @@ pub struct WarmRequest {
 }
 
 /// How far a warm-up has come; one line of its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct WarmRow {
     /// Connections that are wanted.
     pub wanted: usize,
@@ -230,7 +237,7 @@ pub struct WarmRow {
 }
 
 /// Addresses to ban or to allow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessRequest {
     /// The origin.
@@ -240,7 +247,7 @@ pub struct AccessRequest {
 }
 
 /// What a ban or an allowance is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessChanged {
     /// Known addresses of the origin in that network.
     pub addresses: u64,

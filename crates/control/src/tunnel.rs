@@ -5,16 +5,19 @@
 //! credential.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodFilter, get, on},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Flushed, Shared, json, refuse};
-use crate::pac;
+use crate::{
+    routes::{Endpoint, Shared, does, json, page, refuse, shows},
+    rows::Flushed,
+};
 
 mod rows;
 
@@ -41,24 +44,36 @@ pub trait TunnelSnapshots: Send + Sync + 'static {
 }
 
 /// What to flush: there is nothing to choose, and a key that is not known is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelFlushRequest {}
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/api/v1/tunnel", get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::status)))
-        .route(
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        shows::<TunnelStatus>(
+            "/api/v1/tunnel",
+            "Tunnels: totals, listeners, upstreams with their spares.",
+            get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::status)),
+        ),
+        shows::<Vec<DestinationRow>>(
             "/api/v1/tunnel/destinations",
+            "The destinations in use, those that tunnels wait for first.",
             get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::destinations)),
-        )
-        .route(
+        ),
+        shows::<Vec<LiveRow>>(
             "/api/v1/tunnel/tunnels",
+            "The live tunnels, the oldest first.",
             get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::tunnels)),
-        )
-        .route("/api/v1/tunnel/flush", post(flush))
-        .route("/proxy.pac", get(serve_pac))
-        .route("/wpad.dat", get(serve_pac))
+        ),
+        does::<TunnelFlushRequest, Flushed>(
+            Method::POST,
+            "/api/v1/tunnel/flush",
+            "Closes every spare; new ones are made.",
+            on(MethodFilter::POST, flush),
+        ),
+        page("/proxy.pac", PAC_TYPE, "The file that leads browsers to the tunnels.", get(serve_pac)),
+        page("/wpad.dat", PAC_TYPE, "The same where systems look for it.", get(serve_pac)),
+    ]
 }
 
 fn shown<T: Serialize>(shared: &Shared, show: impl FnOnce(&dyn TunnelSnapshots) -> T) -> Response {
@@ -78,7 +93,7 @@ async fn flush(State(shared): State<Shared>, headers: HeaderMap, body: String) -
 
 async fn serve_pac(State(shared): State<Shared>) -> Response {
     match shared.snapshots.tunnels().map(TunnelSnapshots::pac) {
-        Some(Some(file)) => ([(header::CONTENT_TYPE, pac::CONTENT_TYPE)], file).into_response(),
+        Some(Some(file)) => ([(header::CONTENT_TYPE, PAC_TYPE)], file).into_response(),
         Some(None) => (StatusCode::NOT_FOUND, NO_LISTENER).into_response(),
         None => (StatusCode::NOT_FOUND, format!("{NO_TUNNEL}\n")).into_response(),
     }
@@ -86,3 +101,6 @@ async fn serve_pac(State(shared): State<Shared>) -> Response {
 
 const NO_TUNNEL: &str = "the daemon's config has no [tunnel]";
 const NO_LISTENER: &str = "no listener of [tunnel] is for a browser: with users it takes one that speaks HTTP\n";
+
+/// The content type of a proxy auto-configuration file.
+pub const PAC_TYPE: &str = "application/x-ns-proxy-autoconfig";

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakerState, seconds};
+use crate::{rows::BreakerState, seconds};
 
 /// Why a query went as it did.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Explain {
     /// What of the names that are answered here the answer is from; none when it is not. What an alias leads to is told by the
     /// rest; without one there is nothing more to tell.
@@ -29,6 +30,7 @@ pub struct Explain {
     pub hedge: Option<String>,
     /// From the query to the decision whom to ask for the answer that was used; none without one.
     #[serde(with = "seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub decide: Option<Duration>,
     /// Who could be asked, in order; empty when the cache answered.
     pub candidates: Vec<Candidate>,
@@ -39,7 +41,7 @@ pub struct Explain {
 }
 
 /// One upstream that could be asked, as it stood when the query began.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// The upstream's name.
     pub upstream: String,
@@ -53,9 +55,11 @@ pub struct Candidate {
     pub breaker: BreakerState,
     /// Median of its recent answers; the smoothed latency while there are few of them.
     #[serde(with = "seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub p50: Option<Duration>,
     /// 95th percentile of its recent answers; none while there are few of them.
     #[serde(with = "seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub p95: Option<Duration>,
     /// Queries that it had not answered yet.
     pub in_flight: u64,
@@ -64,7 +68,7 @@ pub struct Candidate {
 }
 
 /// One query to one upstream over one connection.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Exchange {
     /// The upstream's name.
     pub upstream: String,
@@ -75,9 +79,11 @@ pub struct Exchange {
     pub designated: bool,
     /// From the query to the decision to make it.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub started: Duration,
     /// From there to its end.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub took: Duration,
     /// Why it was made.
     pub why: String,
@@ -88,7 +94,7 @@ pub struct Exchange {
 }
 
 /// The connection that a query went over.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// The pool's number for it.
     pub id: u64,
@@ -96,6 +102,7 @@ pub struct Connection {
     pub address: String,
     /// Its age when the query was sent.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub age: Duration,
     /// Whether it had served before.
     pub reused: bool,
@@ -103,6 +110,7 @@ pub struct Connection {
     pub opened_ahead: bool,
     /// From the decision to the query's departure; the dial of a new connection is part of it.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub wait: Duration,
     /// What the dial of a new connection took; none for one that was there.
     pub dial: Option<Dial>,
@@ -113,16 +121,19 @@ pub struct Connection {
 }
 
 /// The phases of a dial.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Dial {
     /// Finding the upstream's addresses.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub resolve: Duration,
     /// The TCP handshake; zero over UDP and QUIC.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub connect: Duration,
     /// The TLS handshake; none without TLS.
     #[serde(with = "seconds::option")]
+    #[schemars(with = "Option<f64>")]
     pub tls: Option<Duration>,
     /// Whether the TLS session was resumed.
     pub resumed: bool,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::status::{client::post_lines, https::*};
+use crate::{client::post_lines, https::*};
 
 /// Knows one origin, `a.test`. Counts warm-ups whose listener went away.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
 
-use super::ErrorBody;
+use crate::rows::ErrorBody;
 
 /// Limit for connecting to the daemon, and for its answer where that needs no upstream: 2 s.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
