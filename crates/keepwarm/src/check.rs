@@ -65,7 +65,9 @@ fn json(source: &Source) -> anyhow::Result<Exit> {
     let (faults, exit) = match source.load() {
         Ok(loaded) => (loaded.warnings.places(), Exit::Ok),
         Err(ConfigError::Faults(faults)) => (faults.places(), Exit::Config),
-        Err(unread @ ConfigError::Read { .. }) => (vec![Place::of_file(source.name(), unread.to_string())], Exit::Config),
+        Err(unread @ ConfigError::Read { .. }) => {
+            (vec![Place::of_file(source.name(), unread.to_string())], Exit::Config)
+        }
     };
     let count = |severity: Severity| faults.iter().filter(|fault| fault.severity == severity.as_str()).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

@@ -74,6 +74,10 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Print what a shell needs to complete keepwarm's command line.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands to a folder.
+    Man(crate::man::ManArgs),
 }
 
 /// Arguments of `keepwarm run`.
@@ -232,7 +236,9 @@ pub enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
-    /// An address cannot be listened on, or the daemon is not running.
+    /// No daemon answers at the address that was asked.
+    NoDaemon,
+    /// An address cannot be listened on.
     Unavailable,
     /// The config file is missing or refused.
     Config,
@@ -246,6 +252,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Failure => 1,
             Exit::Usage => 2,
+            Exit::NoDaemon => 3,
             // The names EX_UNAVAILABLE and EX_CONFIG, and their numbers, are those of sysexits.h.
             Exit::Unavailable => 69,
             Exit::Config => 78,
@@ -255,7 +262,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What makes a command end with [`Exit::Unavailable`]: an address is taken, or nobody answers there.
+/// What makes a command end with [`Exit::NoDaemon`]: nobody answers where the daemon was looked for.
+#[derive(Debug)]
+pub struct NoDaemon(pub String);
+
+impl fmt::Display for NoDaemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoDaemon {}
+
+/// What makes a command end with [`Exit::Unavailable`]: an address cannot be listened on.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -267,12 +286,14 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-const EXIT_CODES: &str = "\
+/// Shown below the help, and in the manual.
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
   2   the command line is wrong, or what is to be imported cannot be read
-  69  unavailable: an address cannot be listened on, or the daemon is not running
+  3   no daemon answers: it is not running, or listens elsewhere
+  69  an address cannot be listened on
   78  the config file is missing or refused
   130 interrupted by Ctrl-C while the demo ran";
 
@@ -307,6 +328,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { what } => crate::config_command::main(&what, log.as_ref()),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Completions(args) => crate::completions::main(&args),
+        Command::Man(args) => crate::man::main(&args),
     }
 }
 
@@ -365,6 +388,8 @@ fn show(error: &anyhow::Error) -> Exit {
     complain(&format!("keepwarm: {error:#}\n"));
     if error.downcast_ref::<ConfigError>().is_some() {
         Exit::Config
+    } else if error.downcast_ref::<NoDaemon>().is_some() {
+        Exit::NoDaemon
     } else if error.downcast_ref::<Unavailable>().is_some() {
         Exit::Unavailable
     } else {
@@ -406,6 +431,7 @@ mod tests {
             (Config::load(Path::new("does-not-exist.toml")).expect_err("it does not exist").into(), Exit::Config),
             (Unavailable("port in use".into()).into(), Exit::Unavailable),
             (anyhow::Error::new(Unavailable("port in use".into())).context("start"), Exit::Unavailable),
+            (NoDaemon("nobody answers".into()).into(), Exit::NoDaemon),
             (anyhow::anyhow!("anything else"), Exit::Failure),
         ] {
             assert_eq!(show(&error), exit, "{error}");

@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    elsewhere,
     fault::{Fault, Faults},
-    elsewhere, secret,
+    secret,
 };
 
 mod shapes;

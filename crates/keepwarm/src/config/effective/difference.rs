@@ -75,9 +75,10 @@ fn lists(path: &str, old: Option<&Node>, new: Option<&Node>, differences: &mut V
         let shown = |names: Vec<String>| Some(names.join(", "));
         differences.push(Difference { path: path.to_owned(), from: shown(before), to: shown(after) });
     }
-    let all = old.iter().map(|(name, _)| name).chain(new.iter().map(|(name, _)| name).filter(|name| {
-        !old.iter().any(|(id, _)| id == *name)
-    }));
+    let all = old
+        .iter()
+        .map(|(name, _)| name)
+        .chain(new.iter().map(|(name, _)| name).filter(|name| !old.iter().any(|(id, _)| id == *name)));
     for name in all {
         let nodes = |list: &'_ [(String, Vec<(String, Node)>)]| {
             list.iter().find(|(id, _)| id == name).map(|(_, nodes)| nodes.clone()).unwrap_or_default()

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Effective, Entry, Node, Origin, walk::{JOBS, key_text}};
+use super::{
+    Effective, Entry, Node, Origin,
+    walk::{JOBS, key_text},
+};
 
 /// What [`Effective::to_toml`] writes beside the keys that somebody set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

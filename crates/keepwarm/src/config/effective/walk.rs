@@ -90,12 +90,7 @@ impl<'f> Walk<'f> {
         }
     }
 
-    fn entries<'v>(
-        &self,
-        shape: Shape,
-        entries: impl Iterator<Item = &'v Spanned<DeValue<'v>>>,
-        at: &Place,
-    ) -> Node {
+    fn entries<'v>(&self, shape: Shape, entries: impl Iterator<Item = &'v Spanned<DeValue<'v>>>, at: &Place) -> Node {
         let mut list: Vec<(String, Vec<(String, Node)>)> = Vec::new();
         for table in entries.filter_map(|entry| entry.get_ref().as_table()) {
             let called = identity(table).map_or_else(String::new, |(_, id)| id);
@@ -185,7 +180,8 @@ fn toml_of(value: &Spanned<DeValue<'_>>, instead: &mut dyn FnMut(&Spanned<DeValu
             format!("[{}]", items.iter().map(|item| toml_of(item, instead)).collect::<Vec<_>>().join(", "))
         }
         DeValue::Table(table) => {
-            let keys = table.iter().map(|(key, item)| format!("{} = {}", key_text(key.get_ref()), toml_of(item, instead)));
+            let keys =
+                table.iter().map(|(key, item)| format!("{} = {}", key_text(key.get_ref()), toml_of(item, instead)));
             format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
         }
         scalar => instead(value).unwrap_or_else(|| match scalar {
@@ -206,7 +202,8 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// A key, in quotes where it needs them.
 pub(super) fn key_text(key: &str) -> String {
-    let is_bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let is_bare =
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
     if is_bare { key.to_owned() } else { quoted(key) }
 }
 

@@ -85,7 +85,8 @@ pub(super) fn aim(name: &str, tree: &DeTable<'_>) -> Result<Aim, Miss> {
             }
             Kind::Free => {
                 let users: Vec<String> = at.into_iter().flatten().map(|(user, _)| user.get_ref().to_string()).collect();
-                let user = users.iter().find(|user| variable_word(user) == rest).ok_or_else(|| no_user(rest, &users))?;
+                let user =
+                    users.iter().find(|user| variable_word(user) == rest).ok_or_else(|| no_user(rest, &users))?;
                 aim.shape = aim.shape.key(user).ok_or_else(|| unknown(name))?;
                 aim.steps.push(Step::Key(user.clone()));
                 return Ok(aim);
@@ -165,12 +166,17 @@ fn unknown(name: &str) -> Miss {
 
 /// What the variables of every key are called that is in no list, less the prefix.
 fn known() -> Vec<String> {
-    let is_in_list = |section: &str| LISTS.iter().any(|list| section == *list || section.starts_with(&format!("{list}.")));
+    let is_in_list =
+        |section: &str| LISTS.iter().any(|list| section == *list || section.starts_with(&format!("{list}.")));
     let sections = spec::SECTIONS.iter().filter(|(section, _)| !is_in_list(section));
     let names = sections.flat_map(|(section, keys)| {
         keys.iter().map(move |key| match *section {
             "" => variable_word(key),
-            section => format!("{}{LEVEL}{}", section.split('.').map(variable_word).collect::<Vec<_>>().join(LEVEL), variable_word(key)),
+            section => format!(
+                "{}{LEVEL}{}",
+                section.split('.').map(variable_word).collect::<Vec<_>>().join(LEVEL),
+                variable_word(key)
+            ),
         })
     });
     let own = OTHERS.iter().filter_map(|name| name.strip_prefix(PREFIX)).map(str::to_owned);
@@ -222,7 +228,9 @@ mod tests {
         ] {
             assert!(is_elsewhere(name, Some(value)), "{name}");
         }
-        for name in ["KEEPWARM_DNS_TIMEOUT", "KEEPWARM_PORT", "KEEPWARM_DNS__UPSTREAM__A_PORT_53__WEIGHT", "KEEPWARM_LISTEN"] {
+        for name in
+            ["KEEPWARM_DNS_TIMEOUT", "KEEPWARM_PORT", "KEEPWARM_DNS__UPSTREAM__A_PORT_53__WEIGHT", "KEEPWARM_LISTEN"]
+        {
             assert!(!is_elsewhere(name, Some("1")), "{name}");
         }
     }

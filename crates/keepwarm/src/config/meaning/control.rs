@@ -16,7 +16,8 @@ use crate::config::{
 impl Check<'_> {
     pub(super) fn control(&mut self, spec: &ControlSpec, base: &Path) -> ControlConfig {
         let default = ControlConfig::default();
-        let file = spec.token_file.as_ref().and_then(|at| Some(At { value: at.value.0.clone()?, span: at.span.clone() }));
+        let file =
+            spec.token_file.as_ref().and_then(|at| Some(At { value: at.value.0.clone()?, span: at.span.clone() }));
         let token = file.as_ref().and_then(|file| self.token(file, base));
         let config = ControlConfig {
             listen: spec.listen.as_ref().map_or(default.listen, |at| at.value.0),
@@ -27,7 +28,9 @@ impl Check<'_> {
         };
         // A token file that was refused is a fault of its own.
         let has_token = file.is_some() || spec.refused("token_file", spec.token_file.as_ref());
-        if let Some(at) = spec.listen.as_ref().filter(|_| !has_token && !config.listen.ip().to_canonical().is_loopback()) {
+        if let Some(at) =
+            spec.listen.as_ref().filter(|_| !has_token && !config.listen.ip().to_canonical().is_loopback())
+        {
             self.control_is_open(at);
         }
         config
