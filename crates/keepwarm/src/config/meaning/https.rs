@@ -3,9 +3,8 @@
 use std::{ops::Range, path::Path, time::Duration};
 
 use keepwarm_https::config::{HttpsConfig, OriginConfig, PoolConfig};
-use keepwarm_transport::tls::TlsRoots;
 
-use super::{Check, DAY, HOUR, MILLISECOND, MINUTE, SECOND, count};
+use super::{Check, DAY, HOUR, MILLISECOND, MINUTE, SECOND, count, roots::Roots};
 use crate::config::{
     example::NOT_FOR_ANY_HOST,
     fault::Fault,
@@ -21,7 +20,8 @@ mod sources;
 pub(super) use gateway::Taken;
 
 impl Check<'_> {
-    pub(super) fn https(&mut self, spec: At<HttpsSpec>, taken: &Taken, roots: TlsRoots, base: &Path) -> HttpsConfig {
+    pub(super) fn https(&mut self, spec: At<HttpsSpec>, taken: &Taken, roots: Roots, base: &Path) -> HttpsConfig {
+        let Roots { roots, id: roots_id } = roots;
         let At { value: spec, span } = spec;
         let default = HttpsConfig::default();
         self.has_origins(&spec, span);
@@ -40,8 +40,7 @@ impl Check<'_> {
             any_host_max: count(spec.any_host_max.as_ref(), default.any_host_max),
             origins: spec.origin.map(|list| self.origins(list, base)).unwrap_or_default(),
             roots,
-            roots_id: Some(0),
-            slow: crate::config::defaults::HTTPS_SLOW,
+            roots_id,
         }
     }
 
