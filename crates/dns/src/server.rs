@@ -4,6 +4,7 @@
 //! and its own queries in flight; connections with a stream are shared by all workers through one pool.
 
 mod access;
+mod alive;
 mod bind;
 mod discovery;
 pub mod doh;

@@ -18,16 +18,16 @@ use crate::{
     config::Config,
     logging::LogFilter,
     pools, run,
-    status::{
-        QueryReport, QueryRequest,
-        client::{self, ClientError},
-    },
+};
+use keepwarm_control::{
+    client::{self, ClientError},
+    rows::{QueryReport, QueryRequest},
 };
 
 /// Asks and prints. With `--explain`, a query that nobody answered is explained too, and is a failure.
 ///
 /// # Errors
-/// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
+/// When no answer came; [`NoDaemon`](crate::cli::NoDaemon) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     let explain = args.explain;
     let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase(), explain };
@@ -152,7 +152,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Attempt, Phases};
+    use keepwarm_control::rows::{Attempt, Phases};
 
     #[test]
     fn a_report_tells_the_connection_and_each_phase_that_happened() {

@@ -7,7 +7,7 @@ use keepwarm_pool::{AcquireError, Grants, Lease};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{reload::News, trace::Trace};
+use super::{alive::Pulse, reload::News, trace::Trace};
 use crate::{
     error::Error,
     exchange::{Answers, Replies},
@@ -20,6 +20,7 @@ use crate::{
 pub(crate) struct Inbox {
     mail: Mutex<Mail>,
     wake: Notify,
+    pub(super) pulse: Pulse,
 }
 
 #[derive(Default)]
@@ -46,6 +47,8 @@ pub(crate) enum Event {
     NetworkChanged,
     /// There is news of the encrypted face of this upstream.
     Designated { upstream: Arc<Endpoint> },
+    /// Somebody wants to know whether the worker reads this.
+    Ping,
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

@@ -3,7 +3,8 @@
 use comfy_table::{Cell, CellAlignment};
 
 use super::{NONE, short};
-use crate::{status::https::HttpsPoolRow, table};
+use crate::table;
+use keepwarm_control::https::HttpsPoolRow;
 
 pub(super) fn table(rows: &[HttpsPoolRow]) -> String {
     if rows.is_empty() {

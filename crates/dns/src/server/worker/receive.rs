@@ -44,6 +44,7 @@ impl Worker {
                 }
             }
             Event::Designated { upstream } => self.designated(&upstream, now),
+            Event::Ping => self.address.inbox.pulse.beat(),
             Event::StopListening => self.stop_listening(),
             Event::Exit => return false,
         }

@@ -12,15 +12,12 @@ use keepwarm_tunnel::{
     config::{Listen, ListenKind},
 };
 
-use crate::{
-    pac::pac,
-    run::TunnelView,
-    status::{
-        BreakerState, Stats,
-        tunnel::{
-            ClientsRow, DestinationRow, LiveRow, SparesRow, TimesRow, TunnelListenRow, TunnelSnapshots, TunnelStatus,
-            TunnelUpstreamRow, UdpRow,
-        },
+use crate::{pac::pac, run::TunnelView};
+use keepwarm_control::{
+    rows::{BreakerState, Stats},
+    tunnel::{
+        ClientsRow, DestinationRow, LiveRow, SparesRow, TimesRow, TunnelListenRow, TunnelSnapshots, TunnelStatus,
+        TunnelUpstreamRow, UdpRow,
     },
 };
 
