@@ -313,7 +313,11 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(&args.source(log.as_ref()))?.config),
+        Command::Run(args) => {
+            let source = args.source(log.as_ref());
+            let loaded = load(&source)?;
+            crate::run::main(source, loaded)
+        }
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),

@@ -7,7 +7,7 @@ use keepwarm_https::{
     Client, Error, ErrorKind, Key, WarmUp,
     inventory::{self, Counts},
 };
-use keepwarm_pool::{CloseReason, HostStats};
+use keepwarm_pool::{CloseReason, HostStats, NamedPool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
@@ -51,10 +51,17 @@ impl Hot {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
-        if let Some((listen, watch)) = &self.view.gateway {
-            stats.listen.extend(listen.iter().map(|address| format!("http://{address}")));
-            stats.counters.insert("gateway_requests".into(), watch.stats().requests);
-        }
+        stats.listen.extend(self.listeners());
+        stats.counters.insert("gateway_requests".into(), self.view.gateway.stats().requests);
+    }
+
+    pub(super) fn pools(&self) -> Vec<NamedPool> {
+        self.view.client.pools()
+    }
+
+    /// Where the gateway listens, as URLs.
+    pub(super) fn listeners(&self) -> Vec<String> {
+        self.view.gateway.addresses().iter().map(|address| format!("http://{address}")).collect()
     }
 
     /// How many addresses of an origin are in a network.
