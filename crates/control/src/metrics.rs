@@ -31,7 +31,7 @@ pub(crate) use family::{Family, Kind, Unit, Value};
 
 use crate::{
     routes::{Endpoint, Shared, page, refuse},
-    sample::Sample,
+    sample::{Sample, Sampler},
     snapshots::Snapshots,
 };
 
@@ -44,6 +44,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         "Every figure for Prometheus; OpenMetrics where `Accept` asks for it.",
         get(scrape),
     )]
+}
+
+/// What a scrape brings now, in the text format 0.0.4: for who has no endpoint to ask.
+pub fn text(snapshots: &dyn Snapshots) -> String {
+    let sample = Sampler::default().now(snapshots);
+    text::write(families(snapshots, &sample, &Process::default()), text::Format::Plain)
 }
 
 /// Everything that there is to say, from one look.

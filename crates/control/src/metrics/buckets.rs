@@ -12,7 +12,7 @@ use keepwarm_pool::Histogram;
 pub(crate) enum Bounds {
     /// What a network takes: 0.5 ms to 17 s, in steps of 2.
     Latency,
-    /// How long something is held or left: 1 ms to 4.7 h, in steps of 4.
+    /// How long something is held or left: 1 ms to 72 min, in steps of 4.
     Age,
 }
 
@@ -21,7 +21,7 @@ impl Bounds {
     pub(crate) fn micros(self) -> impl ExactSizeIterator<Item = u64> + Clone {
         let (first, steps, step) = match self {
             Bounds::Latency => (9, 16_u32, 1),
-            Bounds::Age => (10, 13_u32, 2),
+            Bounds::Age => (10, 12_u32, 2),
         };
         (0..steps).map(move |i| 1 << (first + i * step))
     }

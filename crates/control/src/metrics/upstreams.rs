@@ -1,5 +1,7 @@
 //! The upstreams of every job that the config names. Origins that only `any_host` brought have no series: how many there are is up to
 //! clients, and their sums are in the counters of hot HTTPS.
+//!
+//! The job is the label `service`: `job` is Prometheus' own word for what it scrapes, and would be renamed on the way in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,7 +75,7 @@ fn written(looks: &BTreeMap<Key<'_>, Look<'_>>) -> Vec<Family> {
     let each = |mut family: Family, value: fn(&Look<'_>) -> Option<Value>| {
         for ((job, name, transport), look) in looks {
             if let Some(value) = value(look) {
-                family.push([("job", job.as_str()), ("upstream", name), ("transport", transport)], value);
+                family.push([("service", job.as_str()), ("upstream", name), ("transport", transport)], value);
             }
         }
         family
@@ -85,13 +87,13 @@ fn written(looks: &BTreeMap<Key<'_>, Look<'_>>) -> Vec<Family> {
     let mut addresses = Family::gauge("keepwarm_upstream_addresses", "Addresses of an origin, by state.");
     let mut figures: Vec<Family> = FIGURES.iter().map(|(_, new, name, help)| new(name, help)).collect();
     for ((job, name, transport), look) in looks {
-        let labels = [("job", job.as_str()), ("upstream", *name), ("transport", *transport)];
-        let [job, upstream, transport] = labels;
-        handshakes.push([job, upstream, transport, ("kind", "full")], look.full);
-        handshakes.push([job, upstream, transport, ("kind", "resumed")], look.resumed);
+        let labels = [("service", job.as_str()), ("upstream", *name), ("transport", *transport)];
+        let [service, upstream, transport] = labels;
+        handshakes.push([service, upstream, transport, ("kind", "full")], look.full);
+        handshakes.push([service, upstream, transport, ("kind", "resumed")], look.resumed);
         for (figure, count) in &look.figures {
             if let Some(state) = figure.strip_prefix("addresses_") {
-                addresses.push([job, upstream, transport, ("state", state)], *count);
+                addresses.push([service, upstream, transport, ("state", state)], *count);
             } else if let Some(at) = FIGURES.iter().position(|(known, ..)| known == figure) {
                 figures[at].push(labels, *count);
             }
