@@ -10,7 +10,7 @@ use comfy_table::{Cell, CellAlignment};
 use keepwarm_dns::config::DEFAULT_GROUP;
 
 use crate::{
-    cli::{Exit, PoolsArgs, Unavailable, print},
+    cli::{Exit, NoDaemon, PoolsArgs, print},
     table, tunnels,
 };
 use keepwarm_control::{
@@ -25,7 +25,7 @@ mod https;
 /// Asks the daemon and prints its pools.
 ///
 /// # Errors
-/// [`Unavailable`] when no daemon answers at the address.
+/// [`NoDaemon`] when no daemon answers at the address.
 pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let dns = async || -> anyhow::Result<Vec<DnsUpstreamRow>> {
@@ -72,7 +72,7 @@ fn all(dns: &[DnsUpstreamRow], https: &[HttpsPoolRow], tunnel: Option<&TunnelSta
 /// Gives the errors of a daemon that is not there their exit code.
 pub fn unavailable(error: ClientError) -> anyhow::Error {
     match error {
-        ClientError::NotRunning { .. } => Unavailable(error.to_string()).into(),
+        ClientError::NotRunning { .. } => NoDaemon(error.to_string()).into(),
         ClientError::Refused { .. } | ClientError::Protocol { .. } => error.into(),
     }
 }
