@@ -13,6 +13,7 @@ pub mod events;
 pub mod explain;
 mod history;
 pub mod https;
+pub mod metrics;
 mod openapi;
 mod pools;
 mod routes;

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, events, history, https, openapi, pools,
+    access, events, history, https, metrics, openapi, pools,
     rows::{
         CacheStatus, CheckRow, ConfigRow, DnsUpstreamRow, ErrorBody, FlushRequest, Flushed, ListenerRow, LogPatch,
         LogRow, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, StatusRow, UpstreamRow,
@@ -144,6 +144,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(tunnel::endpoints());
     all.extend(history::endpoints());
     all.extend(events::endpoints());
+    all.extend(metrics::endpoints());
     all.extend([
         page("/livez", TEXT, "Whether the process answers.", get(async || "ok\n")),
         page("/readyz", TEXT, "Whether clients can be served; `?verbose` lists the checks.", get(ready)),
