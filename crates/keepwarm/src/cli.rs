@@ -74,6 +74,8 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Gather what somebody who helps needs to know, without secrets, in a text that can be read before it is sent.
+    Diag(crate::diag::DiagArgs),
     /// Print what a shell needs to complete keepwarm's command line.
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands to a folder.
@@ -295,6 +297,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Diag(args) => crate::diag::main(&args),
         Command::Completions(args) => crate::completions::main(&args),
         Command::Man(args) => crate::man::main(&args),
     }

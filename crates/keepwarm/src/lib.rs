@@ -12,6 +12,7 @@ pub mod cli;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod diag;
 pub mod import;
 pub mod lab;
 pub mod logging;
