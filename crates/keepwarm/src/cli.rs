@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// Config file. Without it, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Become this user once every listener is bound, for a start as root: NAME with all groups of NAME, or NAME:GROUP with this one alone.
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
 }
 
 /// Arguments of `keepwarm check`.
@@ -281,7 +285,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?),
+        Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?, &args),
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),

@@ -26,9 +26,9 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Unavailable},
+    cli::{Exit, RunArgs, Unavailable},
     config::{Config, words::io_words},
-    service::{self, Alive, Service, StatusLine},
+    service::{self, Alive, Privileges, Service, StatusLine},
 };
 use keepwarm_control::{Control, ControlOptions, Snapshots as _};
 
@@ -43,13 +43,14 @@ pub use tunnel::TunnelView;
 /// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
 /// # Errors
-/// [`Unavailable`] when an address cannot be listened on.
-pub fn main(config: Config) -> anyhow::Result<Exit> {
+/// [`Unavailable`] when an address cannot be listened on; when it cannot become the user that it should.
+pub fn main(config: Config, args: &RunArgs) -> anyhow::Result<Exit> {
     raise_file_limit();
+    let privileges = Privileges::look_up(args)?;
     // Before any thread starts: what is taken over is taken out of the environment.
     let sockets = passed_sockets()?;
     let runtime = runtime(&config).context("start a runtime")?;
-    let exit = runtime.block_on(Box::pin(run(config, sockets, &Service::from_environment())));
+    let exit = runtime.block_on(Box::pin(run(config, sockets, &Service::from_environment(), &privileges)));
     // The system's look-ups cannot be interrupted, and nobody waits for them any more.
     runtime.shutdown_background();
     exit
@@ -66,7 +67,7 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
     builder.thread_name("gateway").enable_all().build()
 }
 
-async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> anyhow::Result<Exit> {
+async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service, privileges: &Privileges) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let control = listen_for_status(&config).await?;
     if !sockets.is_empty() {
@@ -109,6 +110,8 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
     };
     // It keeps the server alive, which is taken apart at the end.
     drop(resolver);
+    // All listeners are bound.
+    privileges.give_up()?;
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
     let address = control.local_addr()?;
     let daemon = Arc::new(daemon);
