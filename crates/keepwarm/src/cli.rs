@@ -6,14 +6,14 @@ use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, fault::Faults, schema},
+    config::{ConfigError, ControlConfig, Loaded, Source},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -64,7 +64,7 @@ pub enum Command {
     Bench(crate::bench::BenchArgs),
     /// Show, compare and record profiles of browsers: how connections look to a server.
     Profile(crate::profile::ProfileArgs),
-    /// Print an example config or the schema of the config file.
+    /// Print the config in force, an example or the schema of the config file.
     Config {
         /// What to print.
         #[command(subcommand)]
@@ -85,21 +85,33 @@ pub enum Command {
 /// Arguments of `keepwarm run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Config file. Without it, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
+    /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Become this user once every listener is bound, for a start as root: NAME with all groups of NAME, or NAME:GROUP with this one alone.
     #[cfg(unix)]
     #[arg(long, value_name = "NAME[:GROUP]")]
     pub user: Option<String>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Address of the status endpoint; overrides the config's `control.listen`.
+    #[arg(long, value_name = "ADDR")]
+    pub control: Option<SocketAddr>,
 }
 
 /// Arguments of `keepwarm check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Config file; "-" reads standard input. Without it, the built-in default is checked.
+    /// Config file, else that of the variable KEEPWARM_CONFIG; "-" reads standard input. Without both, the built-in default is checked.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the faults as JSON, for editors and CI.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `keepwarm query`.
@@ -174,12 +186,34 @@ pub struct FlushArgs {
 }
 
 /// What `keepwarm config` prints.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
+    /// Print the config in force: what the file, the environment and the flags come to, without secrets.
+    Show(ShowArgs),
     /// Print a commented example with every key and its default.
     Example,
     /// Print the JSON Schema of the config file.
     Schema,
+}
+
+/// Arguments of `keepwarm config show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, the built-in default.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Say behind each key where its value is from: every key, also those at their defaults.
+    #[arg(long)]
+    pub origin: bool,
+    /// Show also the keys that are at their defaults.
+    #[arg(long)]
+    pub defaults: bool,
+    /// Print JSON: a list of keys, values and origins.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `keepwarm demo`.
@@ -285,7 +319,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?, &args),
+        Command::Run(args) => crate::run::main(load(&args.source(log.as_ref()))?.config, &args),
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
@@ -297,8 +331,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Probe(args) => crate::probe::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),
-        Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
-        Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
+        Command::Config { what } => crate::config_command::main(&what, log.as_ref()),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Diag(args) => crate::diag::main(&args),
@@ -307,28 +340,32 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+impl RunArgs {
+    /// Where the daemon's config is from. Without a file the built-in default is used; no other place is searched.
+    pub fn source(&self, log: Option<&LogFilter>) -> Source {
+        let source = Source::of_command(self.config.as_deref(), &self.set).with_log(log);
+        match self.control {
+            Some(control) => source.with_flag("--control", "control.listen", control),
+            None => source,
+        }
+    }
+}
+
 /// Loads the config of a command that logs, starts the log and says which config it is.
-///
-/// Without a file the built-in default is used; no other place is searched. `--log` overrides the file.
 ///
 /// # Errors
 /// [`ConfigError`] when there is no usable config.
-pub fn load(file: Option<&Path>, log: Option<LogFilter>) -> anyhow::Result<Config> {
-    let loaded = file.map(Config::load).transpose()?;
-    let warnings = loaded.as_ref().map(|loaded| loaded.warnings.clone());
-    let mut config = loaded.map_or_else(Config::default_config, |loaded| loaded.config);
-    if let Some(filter) = log {
-        config.log.filter = filter;
-    }
-    logging::init(&config.log)?;
-    match file {
+pub fn load(source: &Source) -> anyhow::Result<Loaded> {
+    let loaded = source.load()?;
+    logging::init(&loaded.config.log)?;
+    match source.path() {
         Some(file) => tracing::info!(file = %file.display(), "config read"),
         None => tracing::info!("no config file given: running with the built-in default"),
     }
-    for warning in warnings.iter().flat_map(Faults::iter) {
+    for warning in loaded.warnings.iter() {
         tracing::warn!("{}", warning.title);
     }
-    Ok(config)
+    Ok(loaded)
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure.
@@ -383,7 +420,10 @@ pub fn command() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_definition_is_consistent() {

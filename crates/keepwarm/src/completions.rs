@@ -57,7 +57,9 @@ mod tests {
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(script(Shell::Bash).as_bytes()).unwrap();
-        for (words, index, completed) in [("keepwarm compl", 1, "completions"), ("keepwarm query --expl", 2, "--explain")] {
+        for (words, index, completed) in
+            [("keepwarm compl", 1, "completions"), ("keepwarm query --expl", 2, "--explain")]
+        {
             let last = words.split(' ').next_back().unwrap();
             let script = format!(
                 "source {}; COMP_WORDS=({words}); COMP_CWORD={index}; _keepwarm keepwarm {last} keepwarm; echo \"${{COMPREPLY[@]}}\"",

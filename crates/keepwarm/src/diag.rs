@@ -3,7 +3,6 @@
 //! The version, the system, its limits, the config without secrets, and what the running daemon says of itself. What is deliberately not
 //! in it: secrets, values of environment variables, the addresses of clients, and the destinations of live tunnels.
 
-mod redact;
 mod system;
 
 use std::{
@@ -20,10 +19,9 @@ use serde_json::Value;
 
 use crate::{
     cli::{self, Exit},
-    config::{Config, ConfigError, ControlConfig},
+    config::{ConfigError, ControlConfig, Show, Source},
     runtime,
 };
-use redact::Secrets;
 
 /// Arguments of `keepwarm diag`.
 #[derive(Debug, Clone, Args)]
@@ -31,7 +29,7 @@ pub struct DiagArgs {
     /// Write it to this file, readable by its owner alone. Without it, it is printed.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The config file to show. Without it, the built-in default is named.
+    /// The config file to show, else that of the variable KEEPWARM_CONFIG.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address of the running daemon's status endpoint.
@@ -74,28 +72,24 @@ async fn bundle(args: &DiagArgs) -> String {
     section(&mut text, "keepwarm", &system::program());
     section(&mut text, "system", &system::machine());
     section(&mut text, "environment (names alone)", &system::environment(std::env::vars_os().map(|(name, _)| name)));
-    let (config, secrets) = config(args.config.as_deref());
-    section(&mut text, "config", &config);
+    section(&mut text, "config", &config(&Source::of_command(args.config.as_deref(), &[])));
     section(&mut text, &format!("daemon at {}", args.control), &daemon(args.control).await);
-    // Nothing that went in has any of them. Should that be wrong one day, they still do not go out.
-    secrets.redact(&text)
+    text
 }
 
-/// The config without its secrets, and the secrets.
-fn config(file: Option<&Path>) -> (String, Secrets) {
-    let Some(file) = file else {
-        return ("the built-in default; name a file with --config\n".into(), Secrets::default());
-    };
-    let read = std::fs::read_to_string(file).unwrap_or_default();
-    let (shown, secrets) = redact::config(&read);
-    let text = match Config::load(file) {
-        Ok(loaded) if loaded.warnings.iter().next().is_none() => shown,
-        Ok(loaded) => format!("{shown}\nwarnings:\n{}\n", loaded.warnings.render(false)),
-        // What is not understood cannot be shown either: the place of a secret in it is not known.
+/// The config as it would be in force, each key with where it is from, without its secrets; or why it is refused.
+fn config(source: &Source) -> String {
+    let file = source.path().map_or_else(|| "none: the built-in default".to_owned(), |file| file.display().to_string());
+    let text = match source.load() {
+        Ok(loaded) => {
+            let shown = loaded.effective.to_toml(Show { defaults: false, origins: true });
+            let warnings = loaded.warnings.render(false);
+            if warnings.is_empty() { shown } else { format!("{shown}\nwarnings:\n{warnings}\n") }
+        }
         Err(ConfigError::Faults(faults)) => format!("refused:\n{}\n", faults.render(false)),
         Err(error) => format!("{error}\n"),
     };
-    (format!("file: {}\n{text}", file.display()), secrets)
+    format!("file: {file}\n{text}")
 }
 
 /// Each page, or why there is none.

@@ -11,6 +11,7 @@ pub mod check;
 pub mod cli;
 pub mod completions;
 pub mod config;
+pub mod config_command;
 pub mod demo;
 pub mod diag;
 pub mod import;

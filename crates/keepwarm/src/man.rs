@@ -105,7 +105,9 @@ fn exit_codes(roff: &mut Roff) {
 fn files(roff: &mut Roff) {
     roff.control("SH", ["FILES"]);
     roff.control("TP", []).text([bold("/etc/keepwarm/keepwarm.toml")]);
-    roff.text([roman("The config of the systemd service. No place is searched: without --config the built-in default is used.")]);
+    roff.text([roman(
+        "The config of the systemd service. No place is searched: without --config the built-in default is used.",
+    )]);
 }
 
 #[cfg(test)]
@@ -117,7 +119,8 @@ mod tests {
     #[test]
     fn every_command_has_a_page_with_its_flags_and_the_exit_codes() {
         let pages = pages().unwrap();
-        let page = |file: &str| &pages.iter().find(|page| page.file == file).unwrap_or_else(|| panic!("no {file}")).text;
+        let page =
+            |file: &str| &pages.iter().find(|page| page.file == file).unwrap_or_else(|| panic!("no {file}")).text;
         assert_eq!(pages[0].file, "keepwarm.1");
         for command in cli::command().get_subcommands() {
             let text = page(&format!("keepwarm-{}.1", command.get_name()));

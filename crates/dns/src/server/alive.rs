@@ -53,7 +53,7 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub fn is_alive(&self, within: Duration) -> impl Future<Output = bool> + Send + 'static + use<> {
-        let workers: Vec<_> = self.addresses.iter().map(|address| address.inbox.is_read(within)).collect();
+        let workers: Vec<_> = self.shared.addresses.iter().map(|address| address.inbox.is_read(within)).collect();
         async move { join_all(workers).await.into_iter().all(|alive| alive) }
     }
 }

@@ -75,7 +75,7 @@ async fn made_of(config: Option<PathBuf>, control: SocketAddr) -> String {
 async fn no_secret_of_the_config_is_in_the_bundle() {
     let (_folder, file) = folder();
     let text = made_of(Some(file.clone()), nobody()).await;
-    assert!(text.contains("tunnel.upstream[3].name = \"d\""), "the config was read and accepted: {text}");
+    assert!(text.contains("name = \"d\""), "the config was read and accepted: {text}");
     for secret in SECRETS {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
@@ -93,7 +93,7 @@ async fn no_secret_of_the_config_is_in_the_bundle() {
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_no_error() {
     let text = made_of(None, nobody()).await;
-    for part in ["version: 0.", "cores: ", "=== config\nthe built-in default", "no keepwarm daemon at 127.0.0.1:"] {
+    for part in ["version: 0.", "cores: ", "=== config\nfile: none: the built-in default", "no keepwarm daemon at 127.0.0.1:"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -16,7 +16,8 @@ pub fn summary(rows: &[UpstreamRow]) -> String {
     let (up, all) = (upstreams.values().filter(|up| **up).count(), upstreams.len());
     let open: u64 = rows.iter().map(|row| row.open).sum();
     let in_use: u64 = rows.iter().map(|row| row.in_use).sum();
-    let (ups, opens) = (if all == 1 { "upstream" } else { "upstreams" }, if open == 1 { "connection" } else { "connections" });
+    let (ups, opens) =
+        (if all == 1 { "upstream" } else { "upstreams" }, if open == 1 { "connection" } else { "connections" });
     format!("{up} of {all} {ups} up, {open} {opens}, {in_use} in use")
 }
 

@@ -23,7 +23,8 @@ impl Manager {
     fn until(&mut self, start: &str) -> String {
         let mut buffer = [0; 1024];
         loop {
-            let length = self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{start}: {error}: {:?}", self.heard));
+            let length =
+                self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{start}: {error}: {:?}", self.heard));
             let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
             self.heard.push(message.clone());
             if message.starts_with(start) {

@@ -33,7 +33,8 @@ fn installed(more: &str) -> tempfile::TempDir {
     let folder = tempfile::TempDir::new().unwrap();
     for name in UNITS {
         let text = packaged(name).replace("/usr/bin/keepwarm", env!("CARGO_BIN_EXE_keepwarm"));
-        let text = text.replace("[Install]", &format!("{}\n[Install]", if name.ends_with("service") { more } else { "" }));
+        let text =
+            text.replace("[Install]", &format!("{}\n[Install]", if name.ends_with("service") { more } else { "" }));
         std::fs::write(folder.path().join(name), text).unwrap();
     }
     folder
