@@ -33,9 +33,9 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Unavailable},
+    cli::{Exit, RunArgs, Unavailable},
     config::{Config, Loaded, Source, words::io_words},
-    service::{self, Alive, Service, StatusLine},
+    service::{self, Alive, Privileges, Service, StatusLine},
 };
 use keepwarm_control::{Control, Snapshots};
 
@@ -53,13 +53,14 @@ pub use tunnel::TunnelView;
 /// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
 /// # Errors
-/// [`Unavailable`] when an address cannot be listened on.
-pub fn main(source: Source, loaded: Loaded) -> anyhow::Result<Exit> {
+/// [`Unavailable`] when an address cannot be listened on; when it cannot become the user that it should.
+pub fn main(source: Source, loaded: Loaded, args: &RunArgs) -> anyhow::Result<Exit> {
     raise_file_limit();
+    let privileges = Privileges::look_up(args)?;
     // Before any thread starts: what is taken over is taken out of the environment.
     let sockets = passed_sockets()?;
     let runtime = runtime(&loaded.config).context("start a runtime")?;
-    let exit = runtime.block_on(Box::pin(run(source, loaded, sockets, Service::from_environment())));
+    let exit = runtime.block_on(Box::pin(run(source, loaded, sockets, Service::from_environment(), &privileges)));
     // The system's look-ups cannot be interrupted, and nobody waits for them any more.
     runtime.shutdown_background();
     exit
@@ -76,7 +77,13 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
     builder.thread_name("gateway").enable_all().build()
 }
 
-async fn run(source: Source, loaded: Loaded, sockets: Vec<ListenSocket>, service: Service) -> anyhow::Result<Exit> {
+async fn run(
+    source: Source,
+    loaded: Loaded,
+    sockets: Vec<ListenSocket>,
+    service: Service,
+    privileges: &Privileges,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let hangup = Hangup::new().context("listen for signals")?;
     let config = loaded.config.clone();
@@ -126,6 +133,8 @@ async fn run(source: Source, loaded: Loaded, sockets: Vec<ListenSocket>, service
     };
     // It keeps the server alive, which is taken apart at the end.
     drop(resolver);
+    // All listeners are bound.
+    privileges.give_up()?;
     let options = config.control.options();
     let log = LogLevel::new(config.log.filter.clone());
     let watched = source.path().map(Path::to_owned).filter(|_| config.control.watch);

@@ -464,7 +464,10 @@ fn a_token_is_long_enough_and_in_a_file_of_its_own() {
         ("two", "the token in two has a character that is not visible ASCII"),
     ] {
         let faults = with_control(&format!("token_file = \"{file}\"")).unwrap_err();
-        assert!(faults.iter().any(|fault| fault.starts_with("6:14: `control.token_file`: ") && fault.contains(problem)), "{faults:?}");
+        assert!(
+            faults.iter().any(|fault| fault.starts_with("6:14: `control.token_file`: ") && fault.contains(problem)),
+            "{faults:?}"
+        );
     }
     #[cfg(unix)]
     assert_eq!(

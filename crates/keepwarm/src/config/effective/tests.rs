@@ -57,7 +57,9 @@ fn changes(old: &str, new: &str) -> Vec<String> {
     let none = || "none".to_owned();
     Effective::difference(&load(old), &load(new))
         .into_iter()
-        .map(|change| format!("{}: {} -> {}", change.path, change.from.unwrap_or_else(none), change.to.unwrap_or_else(none)))
+        .map(|change| {
+            format!("{}: {} -> {}", change.path, change.from.unwrap_or_else(none), change.to.unwrap_or_else(none))
+        })
         .collect()
 }
 
@@ -110,12 +112,18 @@ fn leaves(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
     for (key, value) in value.as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         // What is off without its section has no keys.
-        if is_free(&path) || is_only_an_example(&path) || path == "https.origin.validate" || path.starts_with("dns.route") {
+        if is_free(&path)
+            || is_only_an_example(&path)
+            || path == "https.origin.validate"
+            || path.starts_with("dns.route")
+        {
             continue;
         }
         match if value.is_array() { &value[0] } else { value } {
             section if section.is_object() && path != "https.origin.verdicts" => leaves(section, &path, found),
-            _ if path == "https.origin.verdicts" => found.push(format!("{path}.\"403\".retry").replace("\"403\"", "403")),
+            _ if path == "https.origin.verdicts" => {
+                found.push(format!("{path}.\"403\".retry").replace("\"403\"", "403"))
+            }
             _ => found.push(path),
         }
     }
@@ -124,7 +132,8 @@ fn leaves(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
 #[test]
 fn what_is_shown_means_the_same_when_it_is_read() {
     let secretless = FILE.replace("hunter2@", "@").replace("token-", "").replace("ann:@", "").replace("//@", "//");
-    let secretless = secretless.replace("ann = \"hunter2\"\n", "").replace("username = \"ann\"\npassword = \"hunter2\"\n", "");
+    let secretless =
+        secretless.replace("ann = \"hunter2\"\n", "").replace("username = \"ann\"\npassword = \"hunter2\"\n", "");
     for show in [Show::default(), Show { defaults: true, origins: false }, Show { defaults: true, origins: true }] {
         for text in [&secretless, "version = 1\n[tunnel]\n", crate::config::DEFAULT] {
             let first = load(text);
@@ -140,14 +149,18 @@ fn only_what_somebody_set_is_shown_unless_defaults_are_asked_for() {
     let short = "version = 1\n\n[tunnel]\n";
     assert_eq!(load("version = 1\n[tunnel]\n").to_toml(Show::default()), short);
     let long = load("version = 1\n[tunnel]\n").to_toml(Show { defaults: true, origins: true });
-    assert!(long.contains("\n[tunnel.pool]\n") && long.contains("max_clients = 4096  ") && long.contains("# default\n"), "{long}");
+    assert!(
+        long.contains("\n[tunnel.pool]\n") && long.contains("max_clients = 4096  ") && long.contains("# default\n"),
+        "{long}"
+    );
     assert!(long.starts_with("version = 1  # a.toml:1\n"), "{long}");
     assert!(!long.contains("[dns") && !long.contains("[https"), "{long}");
 }
 
 #[test]
 fn a_default_that_depends_on_other_keys_is_shown_as_it_comes_to() {
-    let dns = "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n[dns.cache]\nmax_ttl = \"1m\"\n";
+    let dns =
+        "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n[dns.cache]\nmax_ttl = \"1m\"\n";
     assert_eq!(value(&load(dns), "dns.cache.negative_ttl"), "\"1m\"");
     assert_eq!(value(&load(&dns.replace("1m", "1h")), "dns.cache.negative_ttl"), "\"5m\"");
     let tunnel = load("version = 1\n[limits]\nmax_connections = 7\n[tunnel]\n");
@@ -162,19 +175,34 @@ fn a_difference_names_the_keys_and_entries_that_changed() {
         ("weight = 0x2", "weight = 1", vec!["dns.upstream.b.weight: 2 -> 1"]),
         ("weight = 0x2\n", "", vec!["dns.upstream.b.weight: 2 -> 1"]),
         ("extra_roots = []\n", "", vec![]),
-        ("any_host = { tries = 2 }", "any_host = true", vec!["https.any_host: none -> true", "https.any_host.tries: 2 -> none"]),
-        ("password = \"hunter2\"", "password = \"hunter3\"", vec!["tunnel.upstream.other.password: \"<redacted>\" -> \"<redacted>\""]),
+        (
+            "any_host = { tries = 2 }",
+            "any_host = true",
+            vec!["https.any_host: none -> true", "https.any_host.tries: 2 -> none"],
+        ),
+        (
+            "password = \"hunter2\"",
+            "password = \"hunter3\"",
+            vec!["tunnel.upstream.other.password: \"<redacted>\" -> \"<redacted>\""],
+        ),
         ("ann = \"hunter2\"\n", "", vec!["https.users.ann: \"<redacted>\" -> none"]),
-        ("name = \"b\"", "name = \"c\"", vec![
-            "dns.upstream.b.name: \"b\" -> none",
-            "dns.upstream.b.address: \"udp://127.0.0.2\" -> none",
-            "dns.upstream.b.weight: 2 -> none",
-            "dns.upstream.c.name: none -> \"c\"",
-            "dns.upstream.c.address: none -> \"udp://127.0.0.2\"",
-            "dns.upstream.c.weight: none -> 2",
-        ]),
-        ("match = [\"*:25\"]\nvia = \"reject\"\n[[tunnel.rule]]\nmatch = [\"10.0.0.0/8\"]\nvia = \"direct\"", "match = [\"10.0.0.0/8\"]\nvia = \"direct\"\n[[tunnel.rule]]\nmatch = [\"*:25\"]\nvia = \"reject\"",
-            vec!["tunnel.rule: *:25, 10.0.0.0/8 -> 10.0.0.0/8, *:25"]),
+        (
+            "name = \"b\"",
+            "name = \"c\"",
+            vec![
+                "dns.upstream.b.name: \"b\" -> none",
+                "dns.upstream.b.address: \"udp://127.0.0.2\" -> none",
+                "dns.upstream.b.weight: 2 -> none",
+                "dns.upstream.c.name: none -> \"c\"",
+                "dns.upstream.c.address: none -> \"udp://127.0.0.2\"",
+                "dns.upstream.c.weight: none -> 2",
+            ],
+        ),
+        (
+            "match = [\"*:25\"]\nvia = \"reject\"\n[[tunnel.rule]]\nmatch = [\"10.0.0.0/8\"]\nvia = \"direct\"",
+            "match = [\"10.0.0.0/8\"]\nvia = \"direct\"\n[[tunnel.rule]]\nmatch = [\"*:25\"]\nvia = \"reject\"",
+            vec!["tunnel.rule: *:25, 10.0.0.0/8 -> 10.0.0.0/8, *:25"],
+        ),
     ] {
         let new = FILE.replace(from, to);
         assert_ne!(new, FILE, "{from}");

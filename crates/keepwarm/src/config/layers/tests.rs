@@ -62,7 +62,11 @@ fn flags_stand_over_the_environment_over_the_file_over_defaults() {
     let loaded = load(&variable, &["dns.timeout=3s"]).unwrap();
     assert_eq!(loaded.config.dns.as_ref().unwrap().timeout, std::time::Duration::from_secs(3));
     assert_eq!(entry(&loaded, "dns.racing_delay"), pair("100ms", "default"));
-    let flag = Source::text("a.toml", FILE).with_sets(&["log.level=debug".into()]).with_flag("--log", "log.level", "trace,h2=warn");
+    let flag = Source::text("a.toml", FILE).with_sets(&["log.level=debug".into()]).with_flag(
+        "--log",
+        "log.level",
+        "trace,h2=warn",
+    );
     assert_eq!(entry(&flag.load().unwrap(), "log.level"), pair("trace,h2=warn", "flag --log"));
 }
 
@@ -92,10 +96,26 @@ fn the_key_says_what_a_text_without_quotes_means() {
 #[test]
 fn entries_of_lists_are_reached_by_their_names() {
     for (variable, set, path) in [
-        ("KEEPWARM_DNS__UPSTREAM__QUAD9__CASE_RANDOMIZATION=true", "dns.upstream.quad9.case_randomization=true", "dns.upstream.quad9.case_randomization"),
-        ("KEEPWARM_DNS__UPSTREAM__MY_OWN_ONE__COOKIES=false", "dns.upstream.\"my.own-one\".cookies=false", "dns.upstream.\"my.own-one\".cookies"),
-        ("KEEPWARM_HTTPS__ORIGIN__TILES_EXAMPLE_COM__WARM=5", "https.origin.\"tiles.example.com\".warm=5", "https.origin.\"tiles.example.com\".warm"),
-        ("KEEPWARM_HTTPS__ORIGIN__TILES_EXAMPLE_COM__VALIDATE__TIMEOUT=5s", "https.origin.'tiles.example.com'.validate.timeout=5s", "https.origin.\"tiles.example.com\".validate.timeout"),
+        (
+            "KEEPWARM_DNS__UPSTREAM__QUAD9__CASE_RANDOMIZATION=true",
+            "dns.upstream.quad9.case_randomization=true",
+            "dns.upstream.quad9.case_randomization",
+        ),
+        (
+            "KEEPWARM_DNS__UPSTREAM__MY_OWN_ONE__COOKIES=false",
+            "dns.upstream.\"my.own-one\".cookies=false",
+            "dns.upstream.\"my.own-one\".cookies",
+        ),
+        (
+            "KEEPWARM_HTTPS__ORIGIN__TILES_EXAMPLE_COM__WARM=5",
+            "https.origin.\"tiles.example.com\".warm=5",
+            "https.origin.\"tiles.example.com\".warm",
+        ),
+        (
+            "KEEPWARM_HTTPS__ORIGIN__TILES_EXAMPLE_COM__VALIDATE__TIMEOUT=5s",
+            "https.origin.'tiles.example.com'.validate.timeout=5s",
+            "https.origin.\"tiles.example.com\".validate.timeout",
+        ),
     ] {
         let (name, value) = variable.split_once('=').unwrap();
         let (by_variable, by_set) = (load(&[(name, value)], &[]).unwrap(), load(&[], &[set]).unwrap());
@@ -116,7 +136,10 @@ fn what_leads_nowhere_is_refused_with_the_nearest_that_does() {
         ("KEEPWARM_CONFG", "unknown variable `KEEPWARM_CONFG` | did you mean `KEEPWARM_CONFIG`?"),
         ("KEEPWARM_", "unknown variable `KEEPWARM_` | "),
         ("KEEPWARM_dns__timeout", "unknown variable `KEEPWARM_dns__timeout` | did you mean `KEEPWARM_DNS__TIMEOUT`?"),
-        ("KEEPWARM_DNS__TIMEOUT__X", "unknown variable `KEEPWARM_DNS__TIMEOUT__X` | did you mean `KEEPWARM_DNS__TIMEOUT`?"),
+        (
+            "KEEPWARM_DNS__TIMEOUT__X",
+            "unknown variable `KEEPWARM_DNS__TIMEOUT__X` | did you mean `KEEPWARM_DNS__TIMEOUT`?",
+        ),
         ("KEEPWARM_DNS__UPSTREAM__QUAD8__WEIGHT", "no entry of the list is named \"quad8\" | did you mean `quad9`?"),
         ("KEEPWARM_DNS__UPSTREAM__QUAD9", "no entry of the list is named \"quad9\" | did you mean `quad9`?"),
         ("KEEPWARM_TUNNEL__RULE__0__VIA", "the entries of this list have no names that a variable could tell | "),
@@ -161,7 +184,10 @@ fn a_fault_is_shown_in_the_variable_or_flag_that_has_it() {
     assert!(shown.contains("1 | dns.pool=**\n"), "what was no TOML may have held a password:\n{shown}");
     // The two sides of a contradiction, each in its own place.
     let (faults, shown) = refused(&[("KEEPWARM_DNS__CACHE__MIN_TTL", "2h")], &["dns.cache.max_ttl=1h"]);
-    assert_eq!(faults[0], "environment:KEEPWARM_DNS__CACHE__MIN_TTL:1:30: `dns.cache.min_ttl` is larger than `dns.cache.max_ttl` | ");
+    assert_eq!(
+        faults[0],
+        "environment:KEEPWARM_DNS__CACHE__MIN_TTL:1:30: `dns.cache.min_ttl` is larger than `dns.cache.max_ttl` | "
+    );
     assert!(shown.contains("::: flag:--set:1:19") && shown.contains("the limit"), "{shown}");
 }
 
