@@ -250,15 +250,12 @@ async fn send<R>(
     }
     let request =
         request.body(Full::new(body)).map_err(|error| ClientError::Protocol { address, cause: error.to_string() })?;
-    let (head, whole) = match wait {
-        Wait::Whole(limit) => (limit, Some(limit)),
-        Wait::Head(limit) => (limit, None),
-    };
-    let late = |_| not_running(format!("no answer within {head:?}"));
-    let exchanged = exchange(stream, request, head, read);
-    let exchanged = match whole {
-        Some(limit) => tokio::time::timeout(limit, exchanged).await.map_err(late)?,
-        None => exchanged.await,
+    let late = |limit: Duration| not_running(format!("no answer within {limit:?}"));
+    let exchanged = match wait {
+        Wait::Whole(limit) => {
+            tokio::time::timeout(limit, exchange(stream, request, None, read)).await.map_err(|_| late(limit))?
+        }
+        Wait::Head(limit) => exchange(stream, request, Some(limit), read).await,
     };
     exchanged.map_err(|cause| ClientError::Protocol { address, cause })
 }
@@ -273,14 +270,21 @@ fn sensitive(token: &Token) -> header::HeaderValue {
 async fn exchange<R>(
     stream: TcpStream,
     request: Request<Full<Bytes>>,
-    head: Duration,
+    head: Option<Duration>,
     read: impl AsyncFnOnce(u16, Incoming) -> Result<R, String>,
 ) -> Result<R, String> {
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
     let answer = async {
-        let response = tokio::time::timeout(head, sender.send_request(request)).await;
-        let response: Response<Incoming> = response.map_err(|_| format!("no answer within {head:?}"))?.map_err(words)?;
+        let sent = sender.send_request(request);
+        let response = match head {
+            Some(limit) => {
+                let late = |_| format!("no answer within {limit:?}");
+                tokio::time::timeout(limit, sent).await.map_err(late)?
+            }
+            None => sent.await,
+        };
+        let response: Response<Incoming> = response.map_err(words)?;
         let status = response.status().as_u16();
         read(status, response.into_body()).await
     };
