@@ -11,7 +11,10 @@ use crate::{
     pools::unavailable,
     table,
 };
-use keepwarm_control::{CacheStatus, FlushRequest, Flushed, client};
+use keepwarm_control::{
+    client,
+    rows::{CacheStatus, FlushRequest, Flushed},
+};
 
 /// Asks the daemon for its cache, or to flush it, and prints what it says.
 ///

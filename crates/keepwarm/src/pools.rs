@@ -14,9 +14,9 @@ use crate::{
     table, tunnels,
 };
 use keepwarm_control::{
-    DdrRow, PoolRow,
     client::{self, ClientError},
     https::HttpsPoolRow,
+    rows::{DdrRow, DnsUpstreamRow},
     tunnel::TunnelStatus,
 };
 
@@ -28,8 +28,8 @@ mod https;
 /// [`Unavailable`] when no daemon answers at the address.
 pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let dns = async || -> anyhow::Result<Vec<PoolRow>> {
-        client::get(args.control, "/api/v1/pools").await.map_err(unavailable)
+    let dns = async || -> anyhow::Result<Vec<DnsUpstreamRow>> {
+        client::get(args.control, "/api/v1/dns/upstreams").await.map_err(unavailable)
     };
     let https = async || -> anyhow::Result<Vec<HttpsPoolRow>> {
         client::get(args.control, "/api/v1/https/pools").await.map_err(unavailable)
@@ -59,7 +59,7 @@ async fn tunnel(args: &PoolsArgs) -> anyhow::Result<Option<TunnelStatus>> {
 }
 
 /// A table for each of the three that has rows.
-fn all(dns: &[PoolRow], https: &[HttpsPoolRow], tunnel: Option<&TunnelStatus>) -> String {
+fn all(dns: &[DnsUpstreamRow], https: &[HttpsPoolRow], tunnel: Option<&TunnelStatus>) -> String {
     let tables = [
         (!dns.is_empty()).then(|| table(dns)),
         (!https.is_empty()).then(|| https::table(https)),
@@ -78,7 +78,7 @@ pub fn unavailable(error: ClientError) -> anyhow::Error {
 }
 
 /// The pools as a table for people, with what is rare below it.
-pub fn table(rows: &[PoolRow]) -> String {
+pub fn table(rows: &[DnsUpstreamRow]) -> String {
     if rows.is_empty() {
         return "no pools yet: no upstream was asked\n".into();
     }
@@ -102,7 +102,7 @@ const COLUMNS: [table::Column; 9] = [
     ("BREAKER", CellAlignment::Left),
 ];
 
-fn cells(row: &PoolRow) -> [Cell; COLUMNS.len()] {
+fn cells(row: &DnsUpstreamRow) -> [Cell; COLUMNS.len()] {
     [
         Cell::new(&row.upstream),
         Cell::new(format!("{}://{}", row.transport, row.address)),
@@ -117,7 +117,7 @@ fn cells(row: &PoolRow) -> [Cell; COLUMNS.len()] {
 }
 
 /// What most pools have nothing of, in one line; `None` where there is nothing to say.
-fn notes(row: &PoolRow) -> Option<String> {
+fn notes(row: &DnsUpstreamRow) -> Option<String> {
     let mut notes = Vec::new();
     if row.group != DEFAULT_GROUP && !row.group.is_empty() {
         notes.push(format!("group {}", row.group));
@@ -190,12 +190,12 @@ const NONE: &str = "-";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwarm_control::BreakerState;
+    use keepwarm_control::rows::BreakerState;
 
     #[test]
     fn a_table_has_a_row_for_each_pool() {
         let rows = [
-            PoolRow {
+            DnsUpstreamRow {
                 upstream: "quad9".into(),
                 transport: "tls".into(),
                 address: "dns.quad9.net:853".into(),
@@ -213,9 +213,9 @@ mod tests {
                 latency_p95: Some(Duration::from_micros(31_000)),
                 ech: Some("accepted".into()),
                 idle_limit: Some(Duration::from_secs(9)),
-                ..PoolRow::default()
+                ..DnsUpstreamRow::default()
             },
-            PoolRow {
+            DnsUpstreamRow {
                 upstream: "router".into(),
                 transport: "udp".into(),
                 address: "192.168.1.1:53".into(),
@@ -228,7 +228,7 @@ mod tests {
                 ddr: Some(DdrRow { state: "pending".into(), ..DdrRow::default() }),
                 breaker: BreakerState::HalfOpen,
                 dial_errors: [("refused".to_owned(), 3)].into(),
-                ..PoolRow::default()
+                ..DnsUpstreamRow::default()
             },
         ];
         let text = table(&rows);

@@ -20,8 +20,8 @@ use crate::{
     pools, run,
 };
 use keepwarm_control::{
-    QueryReport, QueryRequest,
     client::{self, ClientError},
+    rows::{QueryReport, QueryRequest},
 };
 
 /// Asks and prints. With `--explain`, a query that nobody answered is explained too, and is a failure.
@@ -152,7 +152,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwarm_control::{Attempt, Phases};
+    use keepwarm_control::rows::{Attempt, Phases};
 
     #[test]
     fn a_report_tells_the_connection_and_each_phase_that_happened() {

@@ -29,7 +29,7 @@ use crate::{
     cli::{Exit, Unavailable},
     config::{Config, words::io_words},
 };
-use keepwarm_control as status;
+use keepwarm_control::{Control, ControlOptions};
 
 use https::Https;
 use tunnel::Tunnels;
@@ -109,7 +109,9 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
     // It keeps the server alive, which is taken apart at the end.
     drop(resolver);
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
-    let endpoint = tokio::spawn(status::serve(control, Arc::new(daemon), stopped));
+    let address = control.local_addr()?;
+    let plane = Control::new(Arc::new(daemon), address, ControlOptions::default(), stopped);
+    let endpoint = tokio::spawn(plane.serve(control));
     if let Some(dns) = &dns {
         dns.server.warm_up().await;
     }

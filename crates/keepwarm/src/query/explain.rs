@@ -176,7 +176,7 @@ const EXCHANGES: [Column; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwarm_control::{BreakerState, explain::Connection};
+    use keepwarm_control::{explain::Connection, rows::BreakerState};
 
     fn explain() -> Explain {
         let ms = Duration::from_millis;

@@ -3,6 +3,7 @@
 mod explain;
 mod https;
 mod tunnel;
+mod upstreams;
 
 use std::{
     sync::{Arc, Weak},
@@ -14,11 +15,18 @@ use keepwarm_dns::{
     message,
     server::{Server, Trace},
 };
+use keepwarm_pool::NamedPool;
 
 use https::Hot;
 use keepwarm_control::{
-    Attempt, BreakerState, CacheStatus, CertificateRow, DdrRow, Phases, PoolRow, QueryError, QueryFuture, QueryReport,
-    QueryRequest, Snapshots, Stats, https::HttpsSnapshots, tunnel::TunnelSnapshots,
+    Answer, Checks, QueryFuture, Refusal, Snapshots,
+    https::HttpsSnapshots,
+    rows::{
+        Attempt, BreakerState, CacheStatus, CertificateRow, ConfigRow, ConfigState, DdrRow, DnsUpstreamRow,
+        ListenerRow, LogPatch, LogRow, Phases, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats,
+        UpstreamRow,
+    },
+    tunnel::TunnelSnapshots,
 };
 use tunnel::Tunnels;
 
@@ -72,12 +80,70 @@ impl Daemon {
 }
 
 impl Snapshots for Daemon {
-    fn pools(&self) -> Vec<PoolRow> {
+    fn pools(&self) -> Vec<NamedPool> {
+        Vec::new()
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamRow> {
+        let mut rows: Vec<UpstreamRow> = self.dns().iter().map(upstreams::dns).collect();
+        if let Some(https) = &self.https {
+            rows.extend(https.status().origins.iter().map(upstreams::https));
+        }
+        if let Some(tunnels) = &self.tunnels {
+            rows.extend(tunnels.status().upstreams.iter().map(upstreams::tunnel));
+        }
+        rows
+    }
+
+    fn listeners(&self) -> Vec<ListenerRow> {
+        let listen = self.stats().listen;
+        let row = |(job, url): (&str, String)| {
+            let (transport, address) = url.split_once("://").unwrap_or(("", &url));
+            ListenerRow { job: job.to_owned(), transport: transport.to_owned(), address: address.to_owned() }
+        };
+        listen.into_iter().map(|url| row(("dns", url))).collect()
+    }
+
+    fn recent(&self) -> Vec<RecentRow> {
+        Vec::new()
+    }
+
+    fn checks(&self) -> Checks {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    fn config_state(&self) -> ConfigState {
+        ConfigState::default()
+    }
+
+    fn config(&self) -> ConfigRow {
+        ConfigRow::default()
+    }
+
+    fn reload(&self) -> Answer<ReloadRow> {
+        Box::pin(std::future::ready(Err(Refusal::Failed("not wired yet".into()))))
+    }
+
+    fn log(&self) -> LogRow {
+        LogRow::default()
+    }
+
+    fn set_log(&self, _: LogPatch) -> Result<LogRow, Refusal> {
+        Err(Refusal::Failed("not wired yet".into()))
+    }
+
+    fn limits_changed(&self, _: Vec<String>) {}
+
+    fn dns(&self) -> Vec<DnsUpstreamRow> {
         let Some(server) = self.server() else { return Vec::new() };
         let rows = server.pools().into_iter();
         let counts =
             |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        rows.map(|pool| PoolRow {
+        rows.map(|pool| DnsUpstreamRow {
             upstream: pool.name,
             group: pool.group,
             weight: pool.weight,

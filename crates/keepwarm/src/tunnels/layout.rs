@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{cache::bytes, pools::short};
 use keepwarm_control::{
-    BreakerState,
+    rows::BreakerState,
     tunnel::{ClientsRow, DestinationRow, LiveRow, SparesRow, TunnelStatus, TunnelUpstreamRow},
 };
 

@@ -15,11 +15,11 @@ use crate::{
     run::{HttpsView, https::authority},
 };
 use keepwarm_control::{
-    Stats,
     https::{
         AddressCounts, AddressRow, AddressState, GatewayRow, HttpsError, HttpsPoolRow, HttpsSnapshots, HttpsStatus,
         OriginRow, RequestCounts, WarmRequest, WarmRow,
     },
+    rows::Stats,
 };
 
 /// A running client, as the status endpoint sees it.

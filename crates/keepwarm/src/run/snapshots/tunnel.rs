@@ -14,7 +14,7 @@ use keepwarm_tunnel::{
 
 use crate::{pac::pac, run::TunnelView};
 use keepwarm_control::{
-    BreakerState, Stats,
+    rows::{BreakerState, Stats},
     tunnel::{
         ClientsRow, DestinationRow, LiveRow, SparesRow, TimesRow, TunnelListenRow, TunnelSnapshots, TunnelStatus,
         TunnelUpstreamRow, UdpRow,

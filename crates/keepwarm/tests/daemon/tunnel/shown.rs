@@ -6,7 +6,8 @@ use std::{
 };
 
 use keepwarm_control::{
-    Flushed, client,
+    client,
+    rows::Flushed,
     tunnel::{LiveRow, TunnelFlushRequest},
 };
 use serde_json::Value;
