@@ -41,7 +41,7 @@ pub struct Endpoint {
     pub answers: &'static str,
     pub(crate) request: Option<fn(&mut SchemaGenerator) -> Schema>,
     pub(crate) response: Option<fn(&mut SchemaGenerator) -> Schema>,
-    handler: MethodRouter<Shared>,
+    pub(crate) handler: MethodRouter<Shared>,
 }
 
 impl Endpoint {
@@ -299,4 +299,4 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const NO_CACHE: &str = "the daemon's config has no [dns]: there is no cache";
 /// Queries through the endpoint at the same time.
 pub(crate) const QUERIES_MAX: usize = 16;
-const BODY_MAX: usize = 8 * 1024;
+pub(crate) const BODY_MAX: usize = 8 * 1024;

@@ -5,23 +5,89 @@ use tokio::{
     net::TcpStream,
 };
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use keepwarm_pool::{Connected, Connector, NamedPool, Pool, Slot};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
 use super::{
     client::{ClientError, get, post},
+    https::HttpsSnapshots,
+    routes::{BODY_MAX, QUERIES_MAX},
+    rows::*,
+    tunnel::TunnelSnapshots,
     *,
 };
 
+mod access;
 mod https;
+mod live;
+mod pools;
 mod tunnel;
 
-#[derive(Default)]
+/// Connects at once to everything but `down`.
+struct Lab;
+
+impl Connector for Lab {
+    type Key = &'static str;
+    type Connection = ();
+    type Error = std::io::Error;
+
+    async fn connect(&self, key: &&'static str, _: Slot<Lab>) -> Result<Connected<()>, std::io::Error> {
+        match *key {
+            "down" => Err(std::io::Error::other("nobody is there")),
+            _ => Ok(Connected::new(())),
+        }
+    }
+
+    fn label(&self, key: &&'static str) -> String {
+        (*key).to_owned()
+    }
+}
+
 struct Fake {
+    pool: Pool<Lab>,
     https: Option<https::FakeHttps>,
     tunnels: Option<tunnel::FakeTunnels>,
+    down: bool,
+    reloads: Arc<AtomicUsize>,
+    limits: Mutex<Vec<String>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Fake {
+            pool: Pool::builder(Lab).build(),
+            https: None,
+            tunnels: None,
+            down: false,
+            reloads: Arc::default(),
+            limits: Mutex::default(),
+        }
+    }
 }
 
 impl Snapshots for Fake {
-    fn pools(&self) -> Vec<PoolRow> {
-        vec![PoolRow {
+    fn pools(&self) -> Vec<NamedPool> {
+        vec![NamedPool { name: "lab".into(), pool: Arc::new(self.pool.clone()) }]
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamRow> {
+        let health = if self.down { Health::Down } else { Health::Up };
+        let reason = self.down.then(|| "it is silent".to_owned());
+        vec![UpstreamRow { name: "quad9".into(), transport: "tls".into(), health, reason, ..UpstreamRow::default() }]
+    }
+
+    fn dns(&self) -> Vec<DnsUpstreamRow> {
+        vec![DnsUpstreamRow {
             upstream: "quad9".into(),
             transport: "tls".into(),
             open: 2,
@@ -29,8 +95,58 @@ impl Snapshots for Fake {
             reuse_ratio: Some(0.75),
             breaker: BreakerState::HalfOpen,
             latency_p50: Some(Duration::from_millis(20)),
-            ..PoolRow::default()
+            ..DnsUpstreamRow::default()
         }]
+    }
+
+    fn listeners(&self) -> Vec<ListenerRow> {
+        vec![ListenerRow { job: "dns".into(), transport: "udp".into(), address: "127.0.0.1:53".into() }]
+    }
+
+    fn recent(&self) -> Vec<RecentRow> {
+        vec![RecentRow { what: "A".into(), why: "the dial took long".into(), ..RecentRow::default() }]
+    }
+
+    fn checks(&self) -> Checks {
+        let check = CheckRow { name: "upstreams".into(), ok: !self.down, text: "of dns".into() };
+        Box::pin(std::future::ready(vec![check]))
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    fn config_state(&self) -> ConfigState {
+        ConfigState { generation: 1, ..ConfigState::default() }
+    }
+
+    fn config(&self) -> ConfigRow {
+        ConfigRow { state: self.config_state(), ..ConfigRow::default() }
+    }
+
+    fn reload(&self) -> Answer<ReloadRow> {
+        let reloads = self.reloads.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            match reloads {
+                0 => Ok(ReloadRow { generation: 2, kept: vec!["dns.upstream.quad9".into()], ..ReloadRow::default() }),
+                _ => Err(Refusal::Invalid("keepwarm.toml:3: unknown key".into())),
+            }
+        })
+    }
+
+    fn log(&self) -> LogRow {
+        LogRow { level: "info".into(), configured: "info".into(), reverts_in: None }
+    }
+
+    fn set_log(&self, patch: LogPatch) -> Result<LogRow, Refusal> {
+        match patch.level.as_str() {
+            "loud" => Err(Refusal::Invalid("unknown level".into())),
+            _ => Ok(LogRow { level: patch.level, reverts_in: Some(Duration::from_secs(patch.seconds)), ..self.log() }),
+        }
+    }
+
+    fn limits_changed(&self, names: Vec<String>) {
+        self.limits.lock().extend(names);
     }
 
     fn stats(&self) -> Stats {
@@ -95,10 +211,15 @@ async fn served() -> Served {
 }
 
 async fn served_by(fake: Fake) -> Served {
+    served_with(fake, ControlOptions::default()).await
+}
+
+async fn served_with(fake: Fake, options: ControlOptions) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(());
-    Served { address, stop, task: tokio::spawn(serve(listener, Arc::new(fake), stopped)) }
+    let control = Control::new(Arc::new(fake), address, options, stopped);
+    Served { address, stop, task: tokio::spawn(control.serve(listener)) }
 }
 
 /// Sends `head` as it is and returns status and body of the answer.
@@ -114,8 +235,8 @@ async fn raw(address: std::net::SocketAddr, head: &str) -> (u16, String) {
 #[tokio::test]
 async fn pools_and_stats_come_through_unchanged() {
     let served = served().await;
-    let rows: Vec<PoolRow> = get(served.address, "/api/v1/pools").await.unwrap();
-    assert_eq!(rows, Fake::default().pools());
+    let rows: Vec<DnsUpstreamRow> = get(served.address, "/api/v1/dns/upstreams").await.unwrap();
+    assert_eq!(rows, Fake::default().dns());
     let stats: Stats = get(served.address, "/api/v1/stats").await.unwrap();
     assert_eq!(stats, Fake::default().stats());
     let cache: CacheStatus = get(served.address, "/api/v1/cache").await.unwrap();
@@ -126,7 +247,7 @@ async fn pools_and_stats_come_through_unchanged() {
 
 #[tokio::test]
 async fn json_says_seconds_and_words() {
-    let row = serde_json::to_value(&Fake::default().pools()[0]).unwrap();
+    let row = serde_json::to_value(&Fake::default().dns()[0]).unwrap();
     assert_eq!(row["latency_p50"], 0.02);
     assert_eq!(row["breaker"], "half-open");
     assert_eq!(row["idle_limit"], Value::Null);
@@ -192,16 +313,17 @@ async fn requests_by_another_name_are_refused() {
         "Host: [::1]evil",
         "Host: localhost\nHost: evil.example",
         "Host: localhost\nOrigin: http://evil.example",
+        "Host: localhost\nOrigin: http://localhost:80",
         "Host: localhost\nOrigin: null",
         "X-No-Host: 1",
     ] {
         let (status, body) =
-            raw(served.address, &format!("GET /api/v1/pools HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
+            raw(served.address, &format!("GET /api/v1/upstreams HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
         assert!(matches!(status, 400 | 403), "{headers}: {status}");
         assert!(!body.contains("quad9"), "{headers}: {body}");
     }
     for headers in
-        ["Host: LOCALHOST:1", "Host: 127.0.0.1", "Host: [::1]:9180", "Host: localhost\nOrigin: http://localhost:80"]
+        ["Host: LOCALHOST:1", "Host: 127.0.0.1", "Host: [::1]:9180", "Host: localhost:80\nOrigin: http://LOCALHOST:80"]
     {
         let (status, _) = raw(served.address, &format!("GET /livez HTTP/1.1\n{headers}\nConnection: close\n\n")).await;
         assert_eq!(status, 200, "{headers}");
