@@ -22,6 +22,7 @@ mod dice;
 mod expand;
 mod file;
 mod latency;
+mod renew;
 mod retry_after;
 mod rows;
 mod select;

@@ -21,9 +21,10 @@ mod head;
 mod keeper;
 mod origin;
 mod served;
+mod site;
 
 pub use body::{Body, BoxError, RequestBody};
-pub use client::{Client, OriginStats, RequestOptions, Requests, StartError};
+pub use client::{Client, OriginStats, Prepared, RequestOptions, Requests, StartError};
 pub use connection::Key;
 pub use error::{Error, ErrorKind, Side};
 pub use gateway::{Gateway, GatewayStats, GatewayWatch};

@@ -85,7 +85,7 @@ pub enum Sort {
 /// Shows the addresses of an origin.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers; its words, or those about the config file.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers; its words, or those about the config file.
 pub fn main(args: &AddressesArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     let mut rows = match &args.config {
         None => {

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::{
-    cli::Unavailable,
+    cli::NoDaemon,
     config::ControlConfig,
     table::csv,
 };
@@ -132,7 +132,7 @@ pub(crate) fn json<T: Serialize + ?Sized>(answer: &T) -> anyhow::Result<String> 
 /// Gives the errors of a daemon that is not there their exit code.
 pub fn unavailable(error: ClientError) -> anyhow::Error {
     match error {
-        ClientError::NotRunning { .. } => Unavailable(error.to_string()).into(),
+        ClientError::NotRunning { .. } => NoDaemon(error.to_string()).into(),
         ClientError::Unauthorized { .. } | ClientError::Refused { .. } | ClientError::Protocol { .. } => error.into(),
     }
 }

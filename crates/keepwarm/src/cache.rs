@@ -19,7 +19,7 @@ use keepwarm_control::{
 /// Asks the daemon for its cache, or to flush it, and prints what it says.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address; the daemon's words when it refuses.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it refuses.
 pub fn main(args: &CacheArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let daemon = args.ask.daemon()?;

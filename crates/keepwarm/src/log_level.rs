@@ -38,7 +38,7 @@ pub struct LogArgs {
 /// Asks the daemon what it logs, or to log otherwise.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address; the daemon's words when it refuses.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it refuses.
 pub fn main(args: &LogArgs) -> anyhow::Result<Exit> {
     let daemon = args.ask.daemon()?;
     let row: LogRow = block_on(async {

@@ -64,7 +64,7 @@ pub enum PoolsCommand {
 /// Asks the daemon for its pools and prints them, or steers one.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address; the daemon's words when it refuses.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it refuses.
 pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
     if let (Some(name), Some(_)) = (&args.name, &args.what) {
         complain(&format!("keepwarm: what is done comes before the pool's name: keepwarm pools set {name} ...\n"));

@@ -27,7 +27,7 @@ use keepwarm_control::{
 /// Asks and prints. With `--explain`, a query that nobody answered is explained too, and is a failure.
 ///
 /// # Errors
-/// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
+/// When no answer came; [`NoDaemon`](crate::cli::NoDaemon) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     let explain = args.explain;
     let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase(), explain };

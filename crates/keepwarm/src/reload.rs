@@ -30,7 +30,7 @@ pub struct ReloadArgs {
 /// that of a refused config.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address; the daemon's words when it could not.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it could not.
 pub fn main(args: &ReloadArgs) -> anyhow::Result<Exit> {
     let daemon = args.ask.daemon()?;
     let body = serde_json::json!({});

@@ -28,8 +28,9 @@ use tokio::{
 use crate::{
     cli::{Exit, Unavailable},
     config::{Config, words::io_words},
+    service::{self, Alive, Service, StatusLine},
 };
-use keepwarm_control::{Control, ControlOptions};
+use keepwarm_control::{Control, ControlOptions, Snapshots as _};
 
 use https::Https;
 use tunnel::Tunnels;
@@ -48,7 +49,7 @@ pub fn main(config: Config) -> anyhow::Result<Exit> {
     // Before any thread starts: what is taken over is taken out of the environment.
     let sockets = passed_sockets()?;
     let runtime = runtime(&config).context("start a runtime")?;
-    let exit = runtime.block_on(Box::pin(run(config, sockets)));
+    let exit = runtime.block_on(Box::pin(run(config, sockets, &Service::from_environment())));
     // The system's look-ups cannot be interrupted, and nobody waits for them any more.
     runtime.shutdown_background();
     exit
@@ -65,7 +66,7 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
     builder.thread_name("gateway").enable_all().build()
 }
 
-async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit> {
+async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let control = listen_for_status(&config).await?;
     if !sockets.is_empty() {
@@ -110,8 +111,12 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
     drop(resolver);
     tracing::info!(address = %control.local_addr()?, "status endpoint listens");
     let address = control.local_addr()?;
-    let plane = Control::new(Arc::new(daemon), address, ControlOptions::default(), stopped);
+    let daemon = Arc::new(daemon);
+    let reports = service.report(status_line(&daemon), alive(dns.as_ref()));
+    let plane = Control::new(daemon, address, ControlOptions::default(), stopped);
     let endpoint = tokio::spawn(plane.serve(control));
+    // Before connections are made ahead: upstreams that are down hold up nobody's start.
+    service.ready().await;
     if let Some(dns) = &dns {
         dns.server.warm_up().await;
     }
@@ -119,6 +124,7 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
     let signal = signals.next().await;
     let told = Instant::now();
     tracing::info!(signal, "stopping: what is in flight may end");
+    service.stopping().await;
     drop(stop);
     let ended = async {
         let https = async {
@@ -143,7 +149,7 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
         let (queries, requests, tunnels, ()) = tokio::join!(dns, https, tunnels, end_of(endpoint));
         (queries, requests, tunnels)
     };
-    tokio::select! {
+    let exit = tokio::select! {
         (queries, requests, tunnels) = ended => {
             match (queries, requests, tunnels) {
                 (0, 0, 0) => tracing::info!("stopped"),
@@ -155,7 +161,23 @@ async fn run(config: Config, sockets: Vec<ListenSocket>) -> anyhow::Result<Exit>
             tracing::warn!(signal, "stopped at once");
             Ok(Exit::Failure)
         }
-    }
+    };
+    drop(reports);
+    exit
+}
+
+fn status_line(daemon: &Arc<Daemon>) -> StatusLine {
+    let daemon = Arc::clone(daemon);
+    Arc::new(move || service::summary(&daemon.upstreams()))
+}
+
+/// Whether the data path runs: the DNS workers, where there are any. The rest lives on the runtime that this is polled on.
+fn alive(dns: Option<&Dns>) -> Alive {
+    let server = dns.map(|dns| Arc::downgrade(&dns.server)).unwrap_or_default();
+    Arc::new(move |within| match server.upgrade() {
+        Some(server) => Box::pin(server.is_alive(within)),
+        None => Box::pin(std::future::ready(true)),
+    })
 }
 
 async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {

@@ -30,7 +30,7 @@ pub struct StatusArgs {
 /// Asks the daemon and prints how it does.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address.
 pub fn main(args: &StatusArgs) -> anyhow::Result<Exit> {
     let daemon = args.ask.daemon()?;
     let status: StatusRow = block_on(client::get(&daemon, "/api/v1/status"))?.map_err(unavailable)?;

@@ -57,7 +57,7 @@ struct View {
 /// Asks the daemon and prints what it says, again and again with `--watch`: Ctrl-C is then how it ends well.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address, also when it has gone meanwhile; the daemon's words where
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address, also when it has gone meanwhile; the daemon's words where
 /// it has no tunnels.
 pub fn main(args: &TunnelsArgs) -> anyhow::Result<Exit> {
     block_on(async {

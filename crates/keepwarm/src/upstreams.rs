@@ -53,7 +53,7 @@ pub struct OfJob {
 /// Asks the daemon and prints its upstreams.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address.
 pub fn main(args: &UpstreamsArgs) -> anyhow::Result<Exit> {
     let daemon = args.ask.daemon()?;
     print(&block_on(shown(args, &daemon))??)

@@ -44,7 +44,7 @@ pub struct WarmArgs {
 /// Makes connections ready. Ends with [`Exit::Failure`] when fewer are.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers; its words, or those about the config file.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers; its words, or those about the config file.
 pub fn main(args: &WarmArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let mut progress = Progress::new(usize::from(args.connections));

@@ -2,6 +2,8 @@
 //!
 //! Not here: the export of these figures. Counters are plain integers under the host's mutex, which the hot path holds anyway.
 
+pub(crate) mod tally;
+
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -31,10 +33,18 @@ impl Histogram {
 
     /// Adds one duration.
     pub fn record(&mut self, value: Duration) {
+        self.record_many(value, 1);
+    }
+
+    /// Adds one duration so many times.
+    pub fn record_many(&mut self, value: Duration, times: u64) {
+        if times == 0 {
+            return;
+        }
         let micros = Self::micros(value);
-        self.counts[Self::bucket(micros)] += 1;
-        self.total += 1;
-        self.sum = self.sum.saturating_add(micros);
+        self.counts[Self::bucket(micros)] += times;
+        self.total += times;
+        self.sum = self.sum.saturating_add(micros.saturating_mul(times));
         self.max = self.max.max(value);
     }
 
@@ -99,7 +109,7 @@ impl Histogram {
         self.max
     }
 
-    /// Adds what another one counted.
+    /// Adds what another one holds.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
@@ -343,12 +353,9 @@ pub struct Stats {
     pub idle_age: Histogram,
 }
 
-impl Stats {
-    pub(crate) fn add(&mut self, host: &HostStats) {
-        self.paused += usize::from(host.paused);
-        self.unhealthy += usize::from(!host.healthy);
-        self.full += usize::from(host.full);
-        let (mine, theirs) = (&mut self.gauges, &host.gauges);
+impl Gauges {
+    fn merge(&mut self, theirs: &Self) {
+        let mine = self;
         mine.open += theirs.open;
         mine.idle += theirs.idle;
         mine.in_use += theirs.in_use;
@@ -358,6 +365,47 @@ impl Stats {
         mine.draining += theirs.draining;
         mine.waiting += theirs.waiting;
         mine.oldest_wait = mine.oldest_wait.max(theirs.oldest_wait);
+    }
+}
+
+impl HostStats {
+    /// Adds the figures of a host that serves the same. Who adds has to have begun with the first, for what is true of both.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.gauges.merge(&other.gauges);
+        self.counters.merge(&other.counters);
+        self.wait.merge(&other.wait);
+        self.dial.merge(&other.dial);
+        self.lease.merge(&other.lease);
+        self.idle_age.merge(&other.idle_age);
+        self.healthy &= other.healthy;
+        self.idle_limit = self.idle_limit.min(other.idle_limit);
+        self.capacity = self.capacity.max(other.capacity);
+        self.stalled |= other.stalled;
+        self.paused |= other.paused;
+        self.full |= other.full;
+    }
+}
+
+impl Stats {
+    /// Adds the figures of another pool. Its hosts are others.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.hosts += other.hosts;
+        self.paused += other.paused;
+        self.unhealthy += other.unhealthy;
+        self.full += other.full;
+        self.gauges.merge(&other.gauges);
+        self.counters.merge(&other.counters);
+        self.wait.merge(&other.wait);
+        self.dial.merge(&other.dial);
+        self.lease.merge(&other.lease);
+        self.idle_age.merge(&other.idle_age);
+    }
+
+    pub(crate) fn add(&mut self, host: &HostStats) {
+        self.paused += usize::from(host.paused);
+        self.unhealthy += usize::from(!host.healthy);
+        self.full += usize::from(host.full);
+        self.gauges.merge(&host.gauges);
         self.counters.merge(&host.counters);
         self.wait.merge(&host.wait);
         self.dial.merge(&host.dial);

@@ -19,6 +19,18 @@ pub struct Requests {
     pub reused: u64,
 }
 
+impl Requests {
+    /// Adds what happened to the requests of another origin.
+    pub(super) fn add(&mut self, other: Requests) {
+        self.came += other.came;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.retried += other.retried;
+        self.reused += other.reused;
+    }
+}
+
 /// The counters behind [`Requests`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {

@@ -26,8 +26,9 @@ use crate::{
     head::Head,
     inventory::{self, AddressId, Choice, Unusable},
     keeper::is_local,
-    origin::{InFlight, Origin},
+    origin::Origin,
     served::{Phases, Served},
+    site::InFlight,
 };
 
 /// Sends a request and returns the answer when its head has come.

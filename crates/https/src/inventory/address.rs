@@ -177,6 +177,10 @@ impl Address {
         self.sources.retain(|(known, _)| *known != source);
     }
 
+    pub(super) fn unnamed_by_all(&mut self) {
+        self.sources.clear();
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.sources.is_empty()
     }

@@ -7,5 +7,6 @@ mod faults;
 mod fifty;
 mod keeping;
 mod raw;
+mod reload;
 mod requests;
 mod setup;

@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
         assert_eq!(certificate.subject, "CN=keepwarm lab upstream");
         assert!(certificate.not_before <= certificate.loaded && certificate.loaded < certificate.not_after);
-        let row = &daemon.pools()[0];
+        let row = &daemon.dns()[0];
         assert_eq!((&*row.group, row.weight, row.cookies.as_deref()), ("home", 7, Some("unknown")));
         Arc::into_inner(server).expect("the daemon does not hold it").stop(Duration::ZERO).await;
     }

@@ -66,7 +66,7 @@ impl Hot {
 
 impl HttpsSnapshots for Hot {
     fn status(&self) -> HttpsStatus {
-        let pools = self.view.client.pools();
+        let pools = self.view.client.host_stats();
         let origins = self.view.client.stats().into_iter().map(|origin| {
             let mut row = OriginRow {
                 origin: origin.authority,
@@ -102,7 +102,7 @@ impl HttpsSnapshots for Hot {
 
     fn pools(&self) -> Vec<HttpsPoolRow> {
         let max = self.view.pool.max_per_host.min(self.view.pool.max_total);
-        let mut rows: Vec<_> = self.view.client.pools().iter().map(|(key, stats)| pool(key, stats, max)).collect();
+        let mut rows: Vec<_> = self.view.client.host_stats().iter().map(|(key, stats)| pool(key, stats, max)).collect();
         rows.sort_by(|a, b| (&a.origin, &a.ip, &a.profile).cmp(&(&b.origin, &b.ip, &b.profile)));
         rows
     }

@@ -94,7 +94,7 @@ async fn who_has_no_tunnels_is_told_so() {
     let nobody = free_address().to_string();
     for flags in [&["tunnels"][..], &["tunnels", "--watch"]] {
         let (code, _, stderr) = run([flags, &["--control", &nobody]].concat()).await;
-        assert_eq!(code, Some(69), "{stderr}");
+        assert_eq!(code, Some(3), "{stderr}");
         assert!(stderr.contains("no keepwarm daemon at"), "{stderr}");
     }
     let daemon = crate::support::Daemon::start("udp").await;

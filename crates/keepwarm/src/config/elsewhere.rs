@@ -1,18 +1,6 @@
-//! Keys that other versions know, and where each key of this version lives: for messages only.
-//!
-//! A file written for a later version is refused with a reason rather than with "unknown key".
+//! Where each key lives: for messages about a key in the wrong section.
 
 use super::spec;
-
-/// What a key of a later version is for; `None` for keys that no version knows.
-pub(super) fn purpose(path: &str) -> Option<&'static str> {
-    LATER.iter().find(|(known, _)| *known == path).map(|(_, purpose)| *purpose)
-}
-
-const LATER: [(&str, &str); 2] = [
-    ("control.token_file", "a token for listeners beyond loopback"),
-    ("control.watch", "reload when the file changes"),
-];
 
 /// The other sections of this version that have a key of this name; where some are below the same first word as `path`, those.
 pub(super) fn sections_with(key: &str, path: &str) -> Vec<&'static str> {
