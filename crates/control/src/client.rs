@@ -138,22 +138,6 @@ pub async fn patch<T: DeserializeOwned>(
     ask(&daemon.into(), Method::PATCH, path, json(body), Wait::Whole(timeout)).await
 }
 
-/// Sends `body` as JSON to change something of the endpoint at `address`.
-///
-/// # Errors
-/// As [`get`].
-///
-/// # Cancel safety
-/// As [`post`].
-pub async fn patch<T: DeserializeOwned>(
-    address: SocketAddr,
-    path: &str,
-    body: &impl Serialize,
-) -> Result<T, ClientError> {
-    let body = serde_json::to_vec(body).expect("the status types have no map with keys that are not texts");
-    ask(address, Method::PATCH, path, body.into(), TIMEOUT).await
-}
-
 /// Posts `body` as JSON and hands each line of the answer to `each`; `timeout` limits the wait for the whole of it.
 ///
 /// # Errors
