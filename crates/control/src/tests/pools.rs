@@ -24,16 +24,16 @@ async fn limits_are_changed_whole_or_not_at_all() {
     let pool = fake.pool.clone();
     let served = served_by(fake).await;
     let shrink = LimitsPatch { max_per_host: Some(2), ..LimitsPatch::default() };
-    let done: PoolDone = patch(served.address, "/api/v1/pools/lab", &shrink, Duration::from_secs(5)).await.unwrap();
+    let done: PoolDone = patch(served.address, "/api/v1/pools/lab", &shrink).await.unwrap();
     assert_eq!((done.pool.limits.max_per_host, pool.limits().max_per_host), (2, 2));
     let pools: Vec<PoolRow> = get(served.address, "/api/v1/pools").await.unwrap();
     assert_eq!(pools[0].limits.max_per_host, 2, "who asks afterwards sees it");
     let wrong = LimitsPatch { min_idle: Some(5), ..LimitsPatch::default() };
-    let error = patch::<PoolDone>(served.address, "/api/v1/pools/lab", &wrong, Duration::from_secs(5)).await.unwrap_err();
+    let error = patch::<PoolDone>(served.address, "/api/v1/pools/lab", &wrong).await.unwrap_err();
     assert!(matches!(error, ClientError::Refused { status: 422, .. }), "{error}");
     assert_eq!(pool.limits().min_idle, 0);
     let nothing = LimitsPatch::default();
-    let error = patch::<PoolDone>(served.address, "/api/v1/pools/lab", &nothing, Duration::from_secs(5)).await.unwrap_err();
+    let error = patch::<PoolDone>(served.address, "/api/v1/pools/lab", &nothing).await.unwrap_err();
     assert!(error.to_string().contains("no limit is named"), "{error}");
 }
 
@@ -69,7 +69,7 @@ async fn actions_are_of_a_host_or_of_all() {
 async fn a_reload_that_is_refused_says_why() {
     let served = served().await;
     let nothing = serde_json::json!({});
-    let done: ReloadRow = post(served.address, "/api/v1/reload", &nothing, Duration::from_secs(5)).await.unwrap();
+    let done: ReloadRow = post(served.address, "/api/v1/reload", &nothing).await.unwrap();
     assert_eq!((done.generation, &*done.kept), (2, &["dns.upstream.quad9".to_owned()][..]));
     let error =
         post::<ReloadRow>(served.address, "/api/v1/reload", &nothing, Duration::from_secs(5)).await.unwrap_err();
@@ -80,9 +80,9 @@ async fn a_reload_that_is_refused_says_why() {
 async fn the_level_of_the_log_is_changed_for_a_while() {
     let served = served().await;
     let louder = serde_json::json!({ "level": "debug" });
-    let row: LogRow = patch(served.address, "/api/v1/log", &louder, Duration::from_secs(5)).await.unwrap();
+    let row: LogRow = patch(served.address, "/api/v1/log", &louder).await.unwrap();
     assert_eq!((&*row.level, row.reverts_in), ("debug", Some(Duration::from_secs(600))));
     let wrong = serde_json::json!({ "level": "loud" });
-    let error = patch::<LogRow>(served.address, "/api/v1/log", &wrong, Duration::from_secs(5)).await.unwrap_err();
+    let error = patch::<LogRow>(served.address, "/api/v1/log", &wrong).await.unwrap_err();
     assert_eq!(error.to_string(), "unknown level");
 }
