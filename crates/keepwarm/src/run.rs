@@ -5,12 +5,13 @@
 //! them: one core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without
 //! them the runtime has one thread, for the status endpoint alone.
 
+mod file;
 mod https;
 mod log;
 mod reload;
 mod snapshots;
 mod tunnel;
-mod watch;
+
 
 use std::{
     path::Path,
@@ -144,7 +145,7 @@ async fn run(
     let plane = Control::new(Arc::clone(&daemon) as Arc<dyn Snapshots>, address, options, stopped);
     reloader.steers(&plane);
     let steer = tokio::spawn(reload_on_hangup(hangup, Arc::downgrade(&plane)));
-    let watch = watched.map(|path| tokio::spawn(watch::watch(path, Arc::downgrade(&plane))));
+    let watch = watched.map(|path| tokio::spawn(file::watch(path, Arc::downgrade(&plane))));
     tracing::info!(%address, "status endpoint listens");
     let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.

@@ -41,7 +41,6 @@ impl Check<'_> {
             origins: spec.origin.map(|list| self.origins(list, base)).unwrap_or_default(),
             roots,
             roots_id: Some(0),
-            slow: crate::config::defaults::HTTPS_SLOW,
         }
     }
 
