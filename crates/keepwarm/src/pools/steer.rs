@@ -86,7 +86,7 @@ async fn set(daemon: &Daemon, args: &SetArgs, output: &OutputArgs) -> anyhow::Re
     let before = all(daemon).await?.into_iter().find(|pool| pool.name == args.name);
     let path = path(&args.name, "");
     let done: PoolDone =
-        client::patch(daemon, &path, &patch(&args.limits), client::TIMEOUT).await.map_err(unavailable)?;
+        client::patch(daemon, &path, &patch(&args.limits)).await.map_err(unavailable)?;
     let before = before.map_or(done.pool.limits, |pool| pool.limits);
     print(output, &done, || format!("{}: {}\n", args.name, changes(&before, &done.pool.limits)))
 }
