@@ -13,6 +13,8 @@ use aws_lc_rs::digest;
 use keepwarm_pool::BreakerSettings;
 use keepwarm_transport::{proxy::ProxyProtocol, tls::TlsRoots};
 
+use tokio::task::AbortHandle;
+
 use super::{Upstream, Way, check::look_after};
 use crate::config::{HostKey, PoolConfig, UpstreamConfig, UpstreamKind};
 
@@ -86,7 +88,7 @@ impl Upstream {
     /// Ends what looks after it.
     pub(super) fn stop(&self) {
         let task = self.task.lock().take();
-        task.inspect(|task| task.abort());
+        task.inspect(AbortHandle::abort);
     }
 }
 
