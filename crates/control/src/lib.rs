@@ -15,6 +15,8 @@ mod history;
 pub mod https;
 pub mod metrics;
 mod openapi;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod pools;
 mod routes;
 pub mod rows;

@@ -27,7 +27,12 @@ use tokio::time::Instant;
 
 pub use counters::{CounterMetric, unknown_counters};
 pub(crate) use daemon::Process;
-pub(crate) use family::{Family, Kind, Unit, Value};
+pub(crate) use family::{Family, Kind};
+#[cfg(feature = "otlp")]
+pub(crate) use {
+    buckets::merged,
+    family::{Point, Unit, Value},
+};
 
 use crate::{
     routes::{Endpoint, Shared, page, refuse},
