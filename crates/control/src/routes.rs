@@ -155,8 +155,9 @@ pub fn endpoints() -> Vec<Endpoint> {
 
 /// The router over `control`, with the checks that every request passes.
 pub(crate) fn router(control: Shared) -> Router {
-    let routed =
-        endpoints().into_iter().fold(dashboard::forms_and_assets(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
+    let routed = endpoints()
+        .into_iter()
+        .fold(dashboard::forms_and_assets(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
     routed
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page; GET /api/v1/openapi.json lists what there is"))
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))

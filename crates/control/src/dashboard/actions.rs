@@ -32,7 +32,7 @@ pub(super) struct Secret {
 
 impl Secret {
     /// Lets our own forms pass.
-    pub(super) fn check(shared: &Shared, form: Result<Form<Secret>, FormRejection>) -> Result<(), Response> {
+    pub(super) fn check(shared: &Shared, form: Result<Form<Secret>, FormRejection>) -> Result<(), Box<Response>> {
         let Form(Secret { form }) = form.map_err(|wrong| unreadable(&wrong))?;
         is_ours(shared, &form)
     }
@@ -42,7 +42,7 @@ impl Secret {
 type Fields = BTreeMap<String, String>;
 
 /// The fields of one of our own forms that were filled in.
-fn fields(shared: &Shared, form: Result<Form<Fields>, FormRejection>) -> Result<Fields, Response> {
+fn fields(shared: &Shared, form: Result<Form<Fields>, FormRejection>) -> Result<Fields, Box<Response>> {
     let Form(mut fields) = form.map_err(|wrong| unreadable(&wrong))?;
     is_ours(shared, &fields.remove("form").unwrap_or_default())?;
     fields.retain(|_, value| !value.trim().is_empty());
@@ -50,19 +50,19 @@ fn fields(shared: &Shared, form: Result<Form<Fields>, FormRejection>) -> Result<
     Ok(fields)
 }
 
-fn is_ours(shared: &Shared, secret: &str) -> Result<(), Response> {
+fn is_ours(shared: &Shared, secret: &str) -> Result<(), Box<Response>> {
     let why = "This form is none of this daemon's pages, or of one from before it was started again. Nothing was done.";
-    shared.access.is_our_form(secret).then_some(()).ok_or_else(|| refuse(StatusCode::FORBIDDEN, why))
+    shared.access.is_our_form(secret).then_some(()).ok_or_else(|| Box::new(refuse(StatusCode::FORBIDDEN, why)))
 }
 
-fn unreadable(wrong: &FormRejection) -> Response {
-    refuse(wrong.status(), "This is not a form as our pages send it. Nothing was done.")
+fn unreadable(wrong: &FormRejection) -> Box<Response> {
+    Box::new(refuse(wrong.status(), "This is not a form as our pages send it. Nothing was done."))
 }
 
 /// `POST /reload`
 pub(super) async fn reload(State(shared): State<Shared>, form: Result<Form<Secret>, FormRejection>) -> Response {
     if let Err(refused) = Secret::check(&shared, form) {
-        return refused;
+        return *refused;
     }
     Outcome::of("reload", shared.reload().await.map(|row| reloaded(&row))).then("/#config")
 }
@@ -89,7 +89,7 @@ fn reloaded(row: &ReloadRow) -> String {
 pub(super) async fn flush_cache(State(shared): State<Shared>, form: Result<Form<Fields>, FormRejection>) -> Response {
     let name = match fields(&shared, form) {
         Ok(mut fields) => fields.remove("name"),
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let result = match shared.snapshots.cache().and_then(|_| shared.snapshots.flush_cache(name.as_deref())) {
         Some(flushed) => {
@@ -105,7 +105,7 @@ pub(super) async fn flush_cache(State(shared): State<Shared>, form: Result<Form<
 pub(super) async fn log(State(shared): State<Shared>, form: Result<Form<Fields>, FormRejection>) -> Response {
     let mut fields = match fields(&shared, form) {
         Ok(fields) => fields,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let level = fields.remove("level").unwrap_or_default();
     let seconds = fields.get("seconds").map_or(Ok(LogPatch::default_seconds()), |text| whole("seconds", text));
@@ -121,7 +121,7 @@ pub(super) async fn pool(
 ) -> Response {
     let fields = match fields(&shared, form) {
         Ok(fields) => fields,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let result = if word == "limits" {
         set_limits(&shared, &name, fields)

@@ -26,15 +26,8 @@ pub(super) enum Asset {
 }
 
 impl Asset {
-    const ALL: [Asset; 7] = [
-        Asset::Style,
-        Asset::Icon,
-        Asset::Theme,
-        Asset::Script,
-        Asset::Chart,
-        Asset::ChartStyle,
-        Asset::ChartLicence,
-    ];
+    const ALL: [Asset; 7] =
+        [Asset::Style, Asset::Icon, Asset::Theme, Asset::Script, Asset::Chart, Asset::ChartStyle, Asset::ChartLicence];
 
     /// Its name, its type and what is in it.
     fn parts(self) -> (&'static str, &'static str, &'static str) {
@@ -45,9 +38,7 @@ impl Asset {
             Asset::Script => ("dashboard.js", JAVASCRIPT, include_str!("assets/dashboard.js")),
             Asset::Chart => ("uplot/uPlot.iife.min.js", JAVASCRIPT, include_str!("assets/uplot/uPlot.iife.min.js")),
             Asset::ChartStyle => ("uplot/uPlot.min.css", CSS, include_str!("assets/uplot/uPlot.min.css")),
-            Asset::ChartLicence => {
-                ("uplot/LICENSE", "text/plain; charset=utf-8", include_str!("assets/uplot/LICENSE"))
-            }
+            Asset::ChartLicence => ("uplot/LICENSE", "text/plain; charset=utf-8", include_str!("assets/uplot/LICENSE")),
         }
     }
 
@@ -82,8 +73,7 @@ pub(super) async fn serve(Path(file): Path<String>, uri: Uri, headers: HeaderMap
 }
 
 /// Of each file, in the order of [`Asset::ALL`]. They tell builds apart; nothing is kept safe by them.
-static HASHES: LazyLock<Vec<String>> =
-    LazyLock::new(|| Asset::ALL.iter().map(|asset| hash(asset.parts().2)).collect());
+static HASHES: LazyLock<Vec<String>> = LazyLock::new(|| Asset::ALL.iter().map(|asset| hash(asset.parts().2)).collect());
 
 fn hash(content: &str) -> String {
     let mut hasher = DefaultHasher::new();
@@ -124,7 +114,9 @@ mod tests {
     fn our_own_files_fetch_nothing_from_elsewhere_and_need_no_exception_of_the_policy() {
         for asset in [Asset::Style, Asset::Theme, Asset::Script] {
             let (name, _, content) = asset.parts();
-            for wrong in ["http://", "https://", "innerHTML", "insertAdjacentHTML", "document.write", "eval(", "@import"] {
+            for wrong in
+                ["http://", "https://", "innerHTML", "insertAdjacentHTML", "document.write", "eval(", "@import"]
+            {
                 let without = content.replace("http://www.w3.org/2000/svg", "");
                 assert!(!without.contains(wrong), "{name} has {wrong}");
             }

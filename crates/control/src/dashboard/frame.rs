@@ -142,11 +142,14 @@ pub(super) fn bare(title: &str, main: &Markup) -> Markup {
 
 /// Why a form was not taken.
 pub(super) fn refusal(why: &str) -> Markup {
-    bare("keepwarm: refused", &html! {
-        h1 { "Refused" }
-        p { (why) }
-        p { a href="/" { "Back to the dashboard" } }
-    })
+    bare(
+        "keepwarm: refused",
+        &html! {
+            h1 { "Refused" }
+            p { (why) }
+            p { a href="/" { "Back to the dashboard" } }
+        },
+    )
 }
 
 /// A figure with its name, in a list of them. The script fills it from where `path` leads.

@@ -59,7 +59,7 @@ pub(super) async fn log_out(
     form: Result<Form<Secret>, FormRejection>,
 ) -> Response {
     if let Err(refused) = Secret::check(&shared, form) {
-        return refused;
+        return *refused;
     }
     if let Some(name) = session(&headers) {
         shared.access.sessions.close(name);
@@ -69,15 +69,18 @@ pub(super) async fn log_out(
 }
 
 fn form(fault: Option<&str>) -> Markup {
-    frame::bare("keepwarm: log in", &html! {
-        h1 { "Log in" }
-        form.login method="post" action="/login" {
-            label for="token" { "Token" }
-            input #token name="token" type="password" required autofocus autocomplete="current-password"
-                aria-describedby="about" aria-invalid=[fault.map(|_| "true")];
-            @if let Some(fault) = fault { p.fault role="alert" { (fault) } }
-            p.quiet #about { "What the file of " code { "control.token_file" } " says, on the daemon's machine." }
-            button { "Log in" }
-        }
-    })
+    frame::bare(
+        "keepwarm: log in",
+        &html! {
+            h1 { "Log in" }
+            form.login method="post" action="/login" {
+                label for="token" { "Token" }
+                input #token name="token" type="password" required autofocus autocomplete="current-password"
+                    aria-describedby="about" aria-invalid=[fault.map(|_| "true")];
+                @if let Some(fault) = fault { p.fault role="alert" { (fault) } }
+                p.quiet #about { "What the file of " code { "control.token_file" } " says, on the daemon's machine." }
+                button { "Log in" }
+            }
+        },
+    )
 }

@@ -57,8 +57,7 @@ fn one_line(text: &str) -> String {
 }
 
 const COOKIE: &str = "keepwarm_outcome";
-const FORGET: HeaderValue =
-    HeaderValue::from_static("keepwarm_outcome=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
+const FORGET: HeaderValue = HeaderValue::from_static("keepwarm_outcome=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
 const TEXT_MAX: usize = 400;
 
 #[cfg(test)]
@@ -75,7 +74,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::COOKIE, HeaderValue::from_str(set.split(';').next().unwrap()).unwrap());
         let read = Outcome::read(&headers).unwrap();
-        assert_eq!(read, Outcome { done: false, text: "reload: not done: line 3:   <b>no</b> such key; \u{e9}".into() });
+        assert_eq!(
+            read,
+            Outcome { done: false, text: "reload: not done: line 3:   <b>no</b> such key; \u{e9}".into() }
+        );
         let long = Outcome { done: true, text: "\u{1F525}".repeat(5000) };
         assert!(long.then("/").headers()[header::SET_COOKIE].len() < 4096, "what a browser keeps of a cookie");
     }

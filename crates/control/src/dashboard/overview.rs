@@ -109,17 +109,21 @@ fn sentence(health: DaemonHealth) -> &'static str {
 fn chart(history: &HistoryRow, status: &StatusRow) -> Markup {
     let sum = |figure: fn(&PoolSeries) -> &Vec<u64>| {
         let length = history.pools.iter().map(|pool| figure(pool).len()).max().unwrap_or(0);
-        let mut all = vec![0.0; length.min(HOUR)];
+        let mut all = vec![0; length.min(HOUR)];
         for points in history.pools.iter().map(figure) {
             for (sum, point) in all.iter_mut().rev().zip(points.iter().rev()) {
-                *sum += *point as f64;
+                *sum += *point;
             }
         }
         all
     };
     let row = rows::json(status);
-    let series = [("c-open", sum(|pool| &pool.open)), ("c-in-use", sum(|pool| &pool.in_use)), ("c-waiting", sum(|pool| &pool.waiting))];
-    let most = |at: usize| count(series.iter().nth(at).map_or(0.0, |(_, points)| points.iter().copied().fold(0.0, f64::max)) as u64);
+    let series = [
+        ("c-open", sum(|pool| &pool.open)),
+        ("c-in-use", sum(|pool| &pool.in_use)),
+        ("c-waiting", sum(|pool| &pool.waiting)),
+    ];
+    let most = |at: usize| count(series[at].1.iter().copied().max().unwrap_or(0));
     let text = format!("Most in the last hour: {} open, {} in use, {} waiting.", most(0), most(1), most(2));
     html! {
         dl.legend data-scope="status" {

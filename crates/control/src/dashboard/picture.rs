@@ -9,9 +9,10 @@ use crate::rows::PhaseRow;
 
 /// A line of what a latency was; 0 is a gap. Its text says the same.
 pub(super) fn spark(points: &[f64]) -> Markup {
-    let known = points.iter().copied().filter(|point| *point > 0.0);
-    let (low, high) = known.clone().fold((f64::INFINITY, 0.0_f64), |(low, high), point| (low.min(point), high.max(point)));
-    let Some(last) = known.last() else { return html! { span.quiet { (words::NONE) } } };
+    let mut known = points.iter().copied().filter(|point| *point > 0.0);
+    let (low, high) =
+        known.clone().fold((f64::INFINITY, 0.0_f64), |(low, high), point| (low.min(point), high.max(point)));
+    let Some(last) = known.next_back() else { return html! { span.quiet { (words::NONE) } } };
     let (low_text, high_text, last_text) = (words::time(low), words::time(high), words::time(last));
     let text = format!("{low_text} to {high_text}, last {last_text}");
     html! {
@@ -44,12 +45,15 @@ fn line(points: &[f64], high: f64, width: f64, height: f64) -> String {
 }
 
 /// Lines over each other on one scale, each with a class: the chart for who has no script.
-pub(super) fn chart(series: &[(&str, Vec<f64>)], text: &str) -> Markup {
-    let high = series.iter().flat_map(|(_, points)| points).copied().fold(1.0, f64::max);
+pub(super) fn chart(series: &[(&str, Vec<u64>)], text: &str) -> Markup {
+    let high = series.iter().flat_map(|(_, points)| points).copied().max().unwrap_or(0).max(1) as f64;
+    // Here 0 is no gap, but nothing.
+    let drawn = |point: &u64| (*point as f64).max(f64::MIN_POSITIVE);
+    let floats = |points: &[u64]| points.iter().map(drawn).collect::<Vec<f64>>();
     html! {
         svg.plain role="img" aria-label=(text) viewBox="0 0 600 100" preserveAspectRatio="none" {
             @for (class, points) in series {
-                path class=(class) d=(line(points, high, 600.0, 100.0)) vector-effect="non-scaling-stroke" {}
+                path class=(class) d=(line(&floats(points), high, 600.0, 100.0)) vector-effect="non-scaling-stroke" {}
             }
         }
     }
@@ -73,7 +77,8 @@ pub(super) fn bar(phases: &[PhaseRow]) -> Markup {
 
 /// The same in words.
 pub(super) fn phases(phases: &[PhaseRow]) -> String {
-    let words = |phase: &PhaseRow| format!("{} {}", phase.phase.replace('_', " "), words::time(phase.took.as_secs_f64()));
+    let words =
+        |phase: &PhaseRow| format!("{} {}", phase.phase.replace('_', " "), words::time(phase.took.as_secs_f64()));
     phases.iter().map(words).collect::<Vec<_>>().join(" · ")
 }
 
@@ -109,7 +114,10 @@ mod tests {
         let phase = |name: &str, ms| PhaseRow { phase: name.into(), took: Duration::from_millis(ms) };
         let some = [phase("wait", 30), phase("tls", 10)];
         let shown = bar(&some).into_string();
-        assert!(shown.contains(r#"x="0.00" y="0" width="75.00""#) && shown.contains(r#"x="75.00" y="0" width="25.00""#), "{shown}");
+        assert!(
+            shown.contains(r#"x="0.00" y="0" width="75.00""#) && shown.contains(r#"x="75.00" y="0" width="25.00""#),
+            "{shown}"
+        );
         assert_eq!(phases(&some), "wait 30.0 ms · tls 10.0 ms");
         assert!(!bar(&[phase("wait", 0)]).into_string().contains("NaN"));
     }

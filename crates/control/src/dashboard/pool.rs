@@ -139,8 +139,7 @@ fn limits(row: &PoolRow) -> Vec<(String, u64)> {
 }
 
 fn host_rows(pool: &str, hosts: &[HostRow]) -> Markup {
-    let (shown, left) =
-        rows::most(hosts, HOSTS_SHOWN, |host| matches!(host.state, PoolState::Idle | PoolState::Ok));
+    let (shown, left) = rows::most(hosts, HOSTS_SHOWN, |host| matches!(host.state, PoolState::Idle | PoolState::Ok));
     let mut places = CONNECTIONS_SHOWN;
     html! {
         @if hosts.is_empty() { p.none { "None yet: nobody asked for a connection." } }
@@ -233,7 +232,9 @@ fn counters(pool: &Value) -> Markup {
         let name = name.replace('_', " ");
         match value {
             Value::Object(kinds) => all.extend(
-                kinds.iter().map(|(kind, value)| (format!("{name}: {}", kind.replace('_', " ")), value.as_u64().unwrap_or(0))),
+                kinds
+                    .iter()
+                    .map(|(kind, value)| (format!("{name}: {}", kind.replace('_', " ")), value.as_u64().unwrap_or(0))),
             ),
             value => all.push((name, value.as_u64().unwrap_or(0))),
         }

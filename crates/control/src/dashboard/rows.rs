@@ -33,10 +33,8 @@ pub(super) const POOL: [Column; 6] = [
 ];
 
 /// The limits of a pool that are told with it.
-pub(super) const LIMITS: [Column; 2] = [
-    column("Per host", "limits.max_per_host", Form::Count),
-    column("In all", "limits.max_total", Form::Count),
-];
+pub(super) const LIMITS: [Column; 2] =
+    [column("Per host", "limits.max_per_host", Form::Count), column("In all", "limits.max_total", Form::Count)];
 
 /// The figures of an upstream.
 pub(super) const UPSTREAM: [Column; 5] = [

@@ -34,8 +34,7 @@ pub(super) fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
 /// A value as people read it.
 pub(super) fn show(value: &Value, form: Form) -> String {
     match (form, value.as_f64()) {
-        (_, None) => NONE.to_owned(),
-        (Form::Some | Form::Time, Some(0.0)) => NONE.to_owned(),
+        (_, None) | (Form::Some | Form::Time, Some(0.0)) => NONE.to_owned(),
         (Form::Count | Form::Some, Some(_)) => count(value.as_u64().unwrap_or_default()),
         (Form::Time, Some(seconds)) => time(seconds),
         (Form::Percent, ratio) => percent(ratio),
@@ -44,7 +43,10 @@ pub(super) fn show(value: &Value, form: Form) -> String {
 
 /// With a comma between thousands.
 pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -101,7 +103,7 @@ pub(super) fn bytes(amount: f64) -> String {
 pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => NONE.to_owned(),
-        Some(rate) if rate >= 100.0 => count(rate.round() as u64),
+        Some(rate) if rate >= 100.0 => grouped(&format!("{rate:.0}")),
         Some(rate) => format!("{rate:.1}"),
     }
 }
@@ -148,7 +150,10 @@ mod tests {
             assert_eq!(time(seconds), text);
         }
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(["512 B", "1.50 KiB", "2.00 MiB"], [512.0, 1536.0, 2_097_152.0].map(bytes).each_ref().map(|text| &**text));
+        assert_eq!(
+            ["512 B", "1.50 KiB", "2.00 MiB"],
+            [512.0, 1536.0, 2_097_152.0].map(bytes).each_ref().map(|text| &**text)
+        );
         assert_eq!((rate(None), rate(Some(0.25)), rate(Some(1234.4))), (NONE.into(), "0.2".into(), "1,234".into()));
         assert_eq!(clock(1_700_000_000), "22:13:20 UTC");
     }
