@@ -12,7 +12,6 @@ mod reload;
 mod snapshots;
 mod tunnel;
 
-
 use std::{
     path::Path,
     sync::{Arc, Weak},
