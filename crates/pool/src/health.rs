@@ -126,6 +126,14 @@ impl Health {
         }
     }
 
+    /// Sets when it opens and for how long. Its state stays; a window of another length begins empty.
+    pub fn set_settings(&mut self, settings: BreakerSettings) {
+        if settings.window != self.settings.window {
+            self.window = Window::new(settings.window);
+        }
+        self.settings = settings;
+    }
+
     /// Forgets everything: a closed breaker.
     pub fn reset(&mut self) {
         *self = Health::new(self.settings);

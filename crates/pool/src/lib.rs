@@ -27,8 +27,8 @@ pub use lease::Lease;
 pub use limits::{IdlePolicy, Limits, LimitsError, Options, Policy};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
-pub use stats::{Counters, Gauges, Histogram, HostStats, Stats};
-pub use steer::{ConnectionState, ConnectionView, HostView, NamedPool, Steer, WarmUp};
+pub use stats::{Counters, Gauges, Histogram, HostStats, Stats, tally::Tally};
+pub use steer::{ConnectionState, ConnectionView, HostView, NamedPool, Steer, WarmUp, shards::Shards};
 
 /// The README's example compiles.
 #[cfg(doctest)]

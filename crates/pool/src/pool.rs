@@ -37,7 +37,7 @@ const EVENTS: usize = 1024;
 /// What all hosts of a pool share.
 pub(crate) struct Inner<C: Connector> {
     pub(crate) connector: C,
-    pub(crate) options: Arc<Options>,
+    options: RwLock<Arc<Options>>,
     pub(crate) clock: Clock,
     wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
     spawner: Box<dyn Spawn>,
@@ -82,6 +82,10 @@ impl<C: Connector> Inner<C> {
         self.is_subscribed() || self.watched.load(Ordering::Relaxed) || tracing::enabled!(tracing::Level::DEBUG)
     }
 
+    pub(crate) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read())
+    }
+
     fn wall_clock(&self) -> SystemTime {
         (self.wall)()
     }
@@ -91,7 +95,7 @@ impl<C: Connector> Inner<C> {
         let max = self.hosts.read().limits.max_per_host;
         if !matches!(kind, EventKind::Leased | EventKind::Released) {
             let shown = Event { key, id, kind, open, max };
-            tracing::debug!(pool = &*self.options.name, ?key, id, "{shown}");
+            tracing::debug!(pool = &*self.options().name, ?key, id, "{shown}");
         }
         let send = |flag: &AtomicBool, channel: &Mutex<Option<broadcast::Sender<Event<C::Key>>>>| {
             let channel = channel.lock();
@@ -159,7 +163,8 @@ impl<C: Connector> Inner<C> {
         if let Some(host) = hosts.by_key.get(key) {
             return Arc::clone(host);
         }
-        let mut core = HostState::new(Arc::clone(&self.options), hosts.limits, hint, seed, now);
+        // Under the lock: whoever changes the options looks for hosts afterwards.
+        let mut core = HostState::new(self.options(), hosts.limits, hint, seed, now);
         if !keeps_idle {
             core = core.on_demand();
         }
@@ -190,11 +195,12 @@ impl<C: Connector> Inner<C> {
 
     /// Forgets hosts that nobody has a handle of and that have had nothing for `forget_after`.
     fn forget_unused(&self, now: Instant) {
+        let forget_after = self.options().forget_after;
         let mut gone = Vec::new();
         self.hosts.write().by_key.retain(|_, host| {
             let unused = Arc::strong_count(host) == 1
                 && host.peek(|locked| {
-                    locked.core.is_empty() && now.saturating_duration_since(locked.used_at) >= self.options.forget_after
+                    locked.core.is_empty() && now.saturating_duration_since(locked.used_at) >= forget_after
                 });
             if unused {
                 gone.push(Arc::clone(host));
@@ -272,6 +278,29 @@ impl<C: Connector> Inner<C> {
         Ok(())
     }
 
+    fn set_options(&self, mut options: Options) {
+        let options = {
+            let mut own = self.options.write();
+            (options.name, options.policy) = (Arc::clone(&own.name), own.policy);
+            *own = Arc::new(options);
+            Arc::clone(&own)
+        };
+        // A host that was made meanwhile with the old ones is among these.
+        for host in &self.hosts_now() {
+            host.step(|core, now, fx| core.set_options(Arc::clone(&options), now, fx));
+        }
+        self.timers.earlier.notify_one();
+    }
+
+    /// Ends one host and forgets it; what it did stays in the totals.
+    fn retire(&self, key: &C::Key) -> usize {
+        let Some(host) = self.hosts.write().by_key.remove(key) else { return 0 };
+        host.step(HostState::close);
+        let cut = host.step(HostState::force);
+        self.forgotten.lock().add(&host.peek(|locked| locked.core.stats(self.clock.now())));
+        cut
+    }
+
     // --- the end
 
     fn close(&self) -> Vec<Arc<Shared<C>>> {
@@ -315,7 +344,7 @@ impl<C: Connector> Inner<C> {
         }
         let forced = hosts.iter().map(|host| host.step(HostState::force)).sum();
         // Cancelled dials and the reaper end at their next poll.
-        let limit = self.clock.now() + self.options.connect_timeout;
+        let limit = self.clock.now() + self.options().connect_timeout;
         while self.tasks.load(Ordering::SeqCst) > 0 {
             let progress = self.progress.notified();
             let left = limit.saturating_duration_since(self.clock.now());

@@ -2,6 +2,8 @@
 //!
 //! Not here: how that is shown or asked for; and acquiring, which needs to know what a connection is.
 
+pub(crate) mod shards;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{

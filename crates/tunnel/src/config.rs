@@ -11,7 +11,7 @@ use keepwarm_transport::{
 };
 
 /// Everything that [`Connector`](crate::Connector) and [`Server`](crate::Server) need.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TunnelConfig {
     /// Where clients come in. Default none: the library alone.
     pub listen: Vec<Listen>,
@@ -54,6 +54,8 @@ pub struct TunnelConfig {
     pub roots: TlsRoots,
     /// UDP ASSOCIATE.
     pub udp: UdpConfig,
+    /// A tunnel that takes so long until it is ready, the wait for its permit included, is kept in mind as a slow one. Default 3 s.
+    pub slow: Duration,
 }
 
 /// One listener.
@@ -122,7 +124,7 @@ pub struct PoolConfig {
 pub use keepwarm_pool::BreakerSettings;
 
 /// One upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Name in rules, status and logs.
     pub name: Arc<str>,
@@ -142,7 +144,7 @@ pub struct UpstreamConfig {
 }
 
 /// What an upstream is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamKind {
     /// No proxy: this machine connects itself.
     Direct,
@@ -182,7 +184,7 @@ pub enum HostKey {
 }
 
 /// Which destinations go where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Any of these.
     pub matches: Vec<Match>,
@@ -264,6 +266,7 @@ impl Default for TunnelConfig {
             default: Via::Direct,
             roots: TlsRoots::system(),
             udp: UdpConfig::default(),
+            slow: Duration::from_secs(3),
         }
     }
 }

@@ -4,14 +4,18 @@
 //! happens over one upstream is in `upstream`; in which order they come in `order`.
 
 mod live;
+mod make;
+pub(crate) mod recent;
+mod reload;
 mod route;
+mod state;
 mod stats;
 mod udp;
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -19,25 +23,23 @@ use std::{
 
 use bytes::Bytes;
 use keepwarm_pool::Histogram;
-use keepwarm_transport::{
-    proxy::{Blame, Target},
-    resolve::Resolve,
-};
-use parking_lot::Mutex;
-use tokio::{task::AbortHandle, time::Instant as Clock};
+use keepwarm_transport::{proxy::Target, resolve::Resolve};
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::Semaphore, task::AbortHandle, time::Instant as Clock};
 
 use crate::{
-    config::{PoolConfig, TunnelConfig, UpstreamConfig, UpstreamKind},
-    error::{Error, ErrorKind, Side},
-    meaning,
-    permits::{Permits, Refused},
+    config::TunnelConfig,
+    error::{Error, ErrorKind},
+    permits::Permits,
     ready::Ready,
-    rules::Rules,
-    upstream::{Missed, Reached, Upstream, look_after},
+    upstream::Upstream,
 };
-use route::{Route, Routes};
+use recent::{Attempt, Recent};
+use state::State;
 
 pub use live::{Live, Traffic, Tunnel};
+pub use recent::RecentTunnel;
+pub use reload::Prepared;
 pub use stats::{ConnectorStats, DestinationStats};
 pub(crate) use udp::UdpWay;
 
@@ -68,19 +70,19 @@ pub struct Connector {
     inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    config: TunnelConfig,
-    rules: Rules,
-    routes: Routes,
-    /// Those of the config, and at the end the one that is always there: this machine itself.
-    upstreams: Vec<Arc<Upstream>>,
+struct Inner {
+    /// What is in force. Whoever makes a tunnel takes it once, and keeps it until the tunnel is there.
+    state: RwLock<Arc<State>>,
     permits: Arc<Permits>,
     ready: Arc<Ready>,
+    recent: Recent,
     resolver: Arc<dyn Resolve>,
     counters: Counters,
     closed: AtomicBool,
-    /// What looks after the upstreams.
-    tasks: Mutex<Vec<AbortHandle>>,
+    /// One reload at a time.
+    reloading: Arc<Semaphore>,
+    /// What looks through those that are ready.
+    sweep: OnceLock<AbortHandle>,
 }
 
 #[derive(Default)]
@@ -138,37 +140,20 @@ impl Connector {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(config: TunnelConfig, resolver: Arc<dyn Resolve>) -> Result<Connector, StartError> {
-        check(&config).map_err(StartError)?;
-        let own = UpstreamConfig::new("direct", UpstreamKind::Direct);
-        let routes = Routes::new(&config.upstreams, &config.rules, &config.default).map_err(StartError)?;
-        let upstreams: Vec<_> = config
-            .upstreams
-            .iter()
-            .chain([&own])
-            .map(|upstream| {
-                let made = Upstream::new(upstream.clone(), &config.pool, config.breaker, &resolver, &config.roots);
-                made.map(Arc::new).map_err(|error| StartError(format!("upstream {}: {error}", upstream.name)))
-            })
-            .collect::<Result<_, _>>()?;
-        let permits = Permits::new(config.max_per_destination, config.max_tunnels, config.max_waiters);
+        let state = State::new(config, None, &resolver).map_err(StartError)?;
+        let config = Arc::clone(&state.config);
         let inner = Arc::new(Inner {
-            rules: Rules::new(config.rules.clone(), config.default.clone()),
-            routes,
-            upstreams,
-            permits,
+            state: RwLock::new(Arc::new(state)),
+            permits: Permits::new(config.max_per_destination, config.max_tunnels, config.max_waiters),
             ready: Arc::default(),
+            recent: Recent::default(),
             resolver,
             counters: Counters::default(),
             closed: AtomicBool::new(false),
-            tasks: Mutex::default(),
-            config,
+            reloading: Arc::new(Semaphore::new(1)),
+            sweep: OnceLock::new(),
         });
-        let interval = inner.config.pool.check_interval;
-        let mut tasks: Vec<_> = inner
-            .upstreams
-            .iter()
-            .map(|upstream| tokio::spawn(look_after(Arc::downgrade(upstream), interval)).abort_handle())
-            .collect();
+        inner.state().upstreams.iter().for_each(Upstream::begin);
         let ready = Arc::downgrade(&inner.ready);
         let sweep = async move {
             loop {
@@ -179,14 +164,13 @@ impl Connector {
                 }
             }
         };
-        tasks.push(tokio::spawn(sweep).abort_handle());
-        *inner.tasks.lock() = tasks;
+        inner.sweep.get_or_init(|| tokio::spawn(sweep).abort_handle());
         Ok(Connector { inner })
     }
 
-    /// The settings.
-    pub fn config(&self) -> &TunnelConfig {
-        &self.inner.config
+    /// The settings that are in force now.
+    pub fn config(&self) -> Arc<TunnelConfig> {
+        Arc::clone(&self.inner.state().config)
     }
 
     /// Connects to `target`.
@@ -210,7 +194,9 @@ impl Connector {
     pub async fn connect_with(&self, target: &Target, options: ConnectOptions) -> Result<Tunnel, Error> {
         let inner = &self.inner;
         inner.counters.asked.fetch_add(1, Ordering::Relaxed);
-        let result = inner.connect(target, options).await;
+        let (start, mut attempt) = (Clock::now(), Attempt::default());
+        let result = inner.connect(target, options, &mut attempt).await;
+        inner.recent.ended(target, &result, attempt, start, inner.state().config.slow);
         match &result {
             Ok(_) => inner.counters.opened.fetch_add(1, Ordering::Relaxed),
             Err(error) => inner.counters.failed[error.kind() as usize].fetch_add(1, Ordering::Relaxed),
@@ -226,47 +212,47 @@ impl Connector {
     pub fn release_clean(&self, tunnel: Tunnel) {
         let (stream, live) = tunnel.into_parts();
         let target = live.target().clone();
-        self.inner.ready.put(&target, stream, live, CLEAN_FOR, self.inner.config.max_per_destination);
+        let max = self.config().max_per_destination;
+        self.inner.keep(&target, stream, live, CLEAN_FOR, max);
     }
 
     /// The addresses of proxies, as far as they were reached: when the way to one is another, the
     /// [network changed](Self::network_changed).
     pub fn peers(&self) -> Vec<std::net::IpAddr> {
-        self.inner.upstreams.iter().filter_map(|upstream| upstream.peer()).collect()
+        self.inner.state().upstreams.iter().filter_map(|upstream| upstream.peer()).collect()
     }
 
     /// Addresses or routes changed: closes what waits, forgets failures.
     pub fn network_changed(&self) {
         self.inner.ready.clear();
-        self.inner.upstreams.iter().for_each(|upstream| upstream.network_changed());
+        self.inner.state().upstreams.iter().for_each(|upstream| upstream.network_changed());
     }
 
     /// Closes every spare; new ones are made.
     pub fn flush(&self) {
         self.inner.ready.clear();
-        self.inner.upstreams.iter().for_each(|upstream| upstream.flush());
+        self.inner.state().upstreams.iter().for_each(|upstream| upstream.flush());
     }
 
     /// Refuses tunnels from now on, fails those that wait and closes spares. Live tunnels stay with their owners.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::Relaxed);
         self.inner.permits.close();
-        self.inner.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.inner.sweep.get().inspect(|sweep| sweep.abort());
         self.inner.ready.close();
-        for upstream in &self.inner.upstreams {
+        for upstream in &self.inner.state().upstreams {
             upstream.close().await;
         }
     }
 
     /// Whether this machine may connect to, or send to, this address of a destination itself, by the rules and by who asks.
     pub(crate) fn allows(&self, target: &Target, ip: std::net::IpAddr, remote: bool) -> bool {
-        self.inner.rules.allows(target, ip, remote)
+        self.inner.state().rules.allows(target, ip, remote)
     }
 
     /// Whether this machine may come to connect to a destination itself.
     pub(crate) fn is_direct(&self, target: &Target) -> bool {
-        let route = self.inner.routes.find(self.inner.rules.decide(target).via);
-        route.is_some_and(|route| route.members.iter().any(|&index| self.inner.upstreams[index].is_direct()))
+        self.inner.state().is_direct(target)
     }
 
     /// Looks up what this machine connects to itself.
@@ -276,202 +262,15 @@ impl Connector {
 }
 
 impl Inner {
-    async fn connect(self: &Arc<Self>, target: &Target, options: ConnectOptions) -> Result<Tunnel, Error> {
-        let start = Clock::now();
-        let decision = self.rules.decide(target);
-        let route = self.routes.find(decision.via).ok_or_else(|| {
-            Error::new(ErrorKind::Rejected, Side::Client, format!("tunnel to {target}: forbidden by a rule"))
-        })?;
-        let tunnel = self.make(target, route, options, start).await?;
-        if decision.speculate > 0 && self.ready.used(target) {
-            self.open_ahead(target, decision.speculate);
-        }
-        Ok(tunnel)
-    }
-
-    async fn make(
-        self: &Arc<Self>,
-        target: &Target,
-        route: &Route,
-        ConnectOptions { deadline, payload, remote }: ConnectOptions,
-        start: Clock,
-    ) -> Result<Tunnel, Error> {
-        if let Some(tunnel) = self.make_of_ready(target, route, &payload, deadline, start).await? {
-            return Ok(tunnel);
-        }
-        let by = |limit: Duration, since: Clock| {
-            // A time without an end is one that is far away.
-            let own = since.checked_add(limit).unwrap_or_else(|| since + FAR);
-            deadline.map_or(own, |deadline| own.min(deadline.into()))
-        };
-        let wait = self.permits.acquire(target, by(self.config.acquire_timeout, start), || self.ready.give_way());
-        let permit = wait.await;
-        let permit = permit.map_err(|refused| self.refused(target, refused, start.elapsed()))?;
-        let begun = Clock::now();
-        self.counters.waits.lock().record(begun - start);
-        let (upstream, reached) =
-            self.reach(target, route, &payload, remote, by(self.config.timeout, begun).into_std()).await?;
-        let trace = Trace {
-            upstream: Arc::clone(upstream.name()),
-            spare: reached.spare,
-            ready: false,
-            tries: reached.tries,
-            waited: begun - start,
-            elapsed: begun.elapsed(),
-        };
-        tracing::debug!(%target, upstream = &*trace.upstream, spare = ?trace.spare, tries = trace.tries, elapsed = ?trace.elapsed, "tunnel");
-        Ok(Tunnel::new(reached.stream, Live::new(permit, upstream.live(), trace)))
-    }
-
-    /// Uses a tunnel that waits for this destination.
-    async fn make_of_ready(
-        &self,
-        target: &Target,
-        route: &Route,
-        payload: &[u8],
-        deadline: Option<Instant>,
-        start: Clock,
-    ) -> Result<Option<Tunnel>, Error> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(closed(target));
-        }
-        let may = |name: &str| route.members.iter().any(|&index| &**self.upstreams[index].name() == name);
-        let Some((mut stream, mut live)) = self.ready.take(target, may) else { return Ok(None) };
-        if !payload.is_empty() {
-            use tokio::io::AsyncWriteExt as _;
-            // The peer reads, or the buffers of the kernel take what a client's first packets hold.
-            let own = start.checked_add(self.config.timeout).unwrap_or_else(|| start + FAR);
-            let limit = deadline.map_or(own, |deadline| own.min(deadline.into()));
-            let written = tokio::time::timeout_at(limit, stream.write_all(payload)).await;
-            if !matches!(written, Ok(Ok(()))) {
-                let text =
-                    format!("tunnel to {target}: the connection ended under its first bytes, which may have arrived");
-                return Err(Error::new(ErrorKind::HostUnreachable, Side::Upstream, text));
-            }
-        }
-        live.begin_again(start.elapsed());
-        Ok(Some(Tunnel::new(stream, live)))
-    }
-
-    /// Tries the upstreams of a route in order, until one reaches the destination or the destination itself says no.
-    async fn reach(
-        &self,
-        target: &Target,
-        route: &Route,
-        payload: &[u8],
-        remote: bool,
-        deadline: Instant,
-    ) -> Result<(Arc<Upstream>, Reached), Error> {
-        let may = |ip| self.rules.allows(target, ip, remote);
-        let order = route.order(&self.upstreams, &self.config, Clock::now().into_std());
-        let (mut tries, mut last) = (0, None);
-        let mut silent: Vec<(usize, keepwarm_transport::error::Error)> = Vec::new();
-        for (position, &index) in order.iter().enumerate() {
-            let upstream = &self.upstreams[index];
-            let left = order.len() - position;
-            let missed = match upstream.reach(target, payload, &may, share(deadline, left)).await {
-                Ok(reached) => {
-                    // Where one of a group gets through, the silence of those before it was their own.
-                    silent.iter().for_each(|(index, error)| self.upstreams[*index].was_silent(target, error));
-                    route.served_by(index);
-                    return Ok((Arc::clone(upstream), Reached { tries: tries + reached.tries, ..reached }));
-                }
-                Err(missed) => missed,
-            };
-            tries += missed.tries;
-            let Missed { error, blame, sent, asked, silent: is_silence, .. } = missed;
-            let is_final = sent || blame == Blame::Destination && !is_silence;
-            if is_silence {
-                silent.push((index, error.clone()));
-            }
-            let error = meaning::of(target, error, asked, sent);
-            if is_final || left == 1 || Clock::now().into_std() >= deadline {
-                return Err(meaning::more_telling(last, error));
-            }
-            self.counters.failovers.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%target, upstream = &**upstream.name(), %error, "the next upstream is tried");
-            last = Some(meaning::more_telling(last, error));
-        }
-        Err(last.unwrap_or_else(|| {
-            Error::new(ErrorKind::Upstream, Side::Local, format!("tunnel to {target}: no upstream is configured"))
-        }))
-    }
-
-    /// Opens tunnels to a hot destination ahead, as many as the rule says and permits are free.
-    fn open_ahead(self: &Arc<Self>, target: &Target, count: usize) {
-        while let Some(opening) = self.ready.opening(target, count) {
-            let Some(permit) = self.permits.try_acquire(target) else { return };
-            let (inner, target) = (Arc::downgrade(self), target.clone());
-            tokio::spawn(async move {
-                // Counted as one that is coming until it is there, or not.
-                let _opening = opening;
-                let Some(inner) = inner.upgrade() else { return };
-                let Some(route) = inner.routes.find(inner.rules.decide(&target).via) else { return };
-                let begun = Clock::now();
-                let deadline = (begun + inner.config.timeout.min(AHEAD_WITHIN)).into_std();
-                // Nobody asked for it: a failure is found out again by whoever does.
-                let Ok((upstream, reached)) = inner.reach(&target, route, &[], true, deadline).await else { return };
-                inner.counters.ahead.fetch_add(1, Ordering::Relaxed);
-                let trace = Trace {
-                    upstream: Arc::clone(upstream.name()),
-                    spare: reached.spare,
-                    ready: true,
-                    tries: reached.tries,
-                    waited: Duration::ZERO,
-                    elapsed: begun.elapsed(),
-                };
-                let live = Live::new(permit, upstream.live(), trace);
-                inner.ready.put(&target, reached.stream, live, AHEAD_FOR, count);
-            });
-        }
-    }
-
-    fn refused(&self, target: &Target, refused: Refused, waited: Duration) -> Error {
-        let busy = |text: String| Error::new(ErrorKind::Busy, Side::Local, format!("tunnel to {target}: {text}"));
-        let (live, max) = (self.config.max_per_destination, self.config.max_waiters);
-        match refused {
-            Refused::QueueFull => busy(format!("{max} wait for it already, max_waiters")),
-            Refused::Destination => {
-                busy(format!("its {live} live tunnels (max_per_destination) were in use for {waited:.1?}"))
-            }
-            Refused::All => {
-                busy(format!("all {} tunnels (max_tunnels) were in use for {waited:.1?}", self.config.max_tunnels))
-            }
-            Refused::Closed => closed(target),
-        }
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.read())
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.sweep.get().inspect(|sweep| sweep.abort());
     }
-}
-
-/// That counts agree with each other.
-fn check(config: &TunnelConfig) -> Result<(), String> {
-    let PoolConfig { spares, spares_min, spares_max, .. } = config.pool;
-    match () {
-        () if spares_min > spares || spares > spares_max => Err(format!(
-            "spares_min = {spares_min}, spares = {spares} and spares_max = {spares_max} are not in this order"
-        )),
-        () if config.max_per_destination == 0 || config.max_tunnels == 0 => {
-            Err("max_per_destination and max_tunnels must be at least 1".to_owned())
-        }
-        () => Ok(()),
-    }
-}
-
-fn closed(target: &Target) -> Error {
-    Error::new(ErrorKind::Closed, Side::Local, format!("tunnel to {target}: tunnels are closed"))
-}
-
-/// The part of the time that one of `left` upstreams gets: enough for each of those behind it, but no less than a slow one needs.
-fn share(deadline: Instant, left: usize) -> Instant {
-    let now = Clock::now().into_std();
-    let remaining = deadline.saturating_duration_since(now);
-    let equal = remaining / u32::try_from(left.max(1)).unwrap_or(u32::MAX);
-    now + equal.max(SHARE_MIN.min(remaining / 2)).min(remaining)
 }
 
 impl fmt::Display for StartError {
@@ -484,24 +283,12 @@ impl std::error::Error for StartError {}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("upstreams", &self.inner.upstreams).finish_non_exhaustive()
+        f.debug_struct("Connector").field("upstreams", &self.inner.state().upstreams).finish_non_exhaustive()
     }
 }
-
-/// A tunnel that was opened ahead is closed when nobody wants it by then.
-const AHEAD_FOR: Duration = Duration::from_secs(5);
-
-/// Longest time to open one ahead.
-const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A tunnel that was given back is closed when nobody wants it by then.
 const CLEAN_FOR: Duration = Duration::from_secs(30);
 
-/// Further away than anything that is waited for.
-const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
-
 /// How often those are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What an upstream gets in any case before the next one is tried.
-const SHARE_MIN: Duration = Duration::from_secs(5);

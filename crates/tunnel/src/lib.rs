@@ -12,6 +12,7 @@ pub mod relay;
 
 mod connector;
 mod error;
+mod gate;
 mod http;
 mod meaning;
 mod order;
@@ -32,7 +33,8 @@ mod users;
 mod vitals;
 
 pub use connector::{
-    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, StartError, Trace, Traffic, Tunnel,
+    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, Prepared, RecentTunnel, StartError, Trace,
+    Traffic, Tunnel,
 };
 pub use error::{Error, ErrorKind, Side};
 pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};

@@ -14,22 +14,23 @@ use hashbrown::HashMap;
 use keepwarm_transport::proxy::Target;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified},
+    sync::{Notify, futures::Notified},
     time::Instant,
 };
 
+use crate::gate::{Gate, Pass};
+
 /// Counts the live tunnels of every destination.
 pub(crate) struct Permits {
-    max_per_destination: usize,
-    max_waiters: usize,
-    max_tunnels: usize,
-    all: Arc<Semaphore>,
+    /// Changed under the lock of the map, so that no destination comes into use with another one.
+    max_per_destination: AtomicUsize,
+    max_waiters: AtomicUsize,
+    all: Arc<Gate>,
     destinations: Mutex<HashMap<Arc<Target>, Arc<Destination>>>,
 }
 
 struct Destination {
-    /// Fair: first come, first served.
-    permits: Arc<Semaphore>,
+    permits: Arc<Gate>,
     /// Permits and waits for one; changed under the lock of the map, so that nobody enters what is being forgotten.
     users: AtomicUsize,
     waiting: AtomicUsize,
@@ -39,8 +40,8 @@ struct Destination {
 /// The right to one live tunnel.
 pub(crate) struct Permit {
     // Given back in this order: first to the waiters of this destination.
-    of_destination: Option<OwnedSemaphorePermit>,
-    of_all: Option<OwnedSemaphorePermit>,
+    of_destination: Option<Pass>,
+    of_all: Option<Pass>,
     entered: Entered,
 }
 
@@ -75,14 +76,22 @@ pub(crate) struct DestinationGauges {
 
 impl Permits {
     pub(crate) fn new(max_per_destination: usize, max_tunnels: usize, max_waiters: usize) -> Arc<Permits> {
-        let max_tunnels = max_tunnels.min(Semaphore::MAX_PERMITS);
         Arc::new(Permits {
-            max_per_destination: max_per_destination.min(Semaphore::MAX_PERMITS),
-            max_waiters,
-            max_tunnels,
-            all: Arc::new(Semaphore::new(max_tunnels)),
+            max_per_destination: AtomicUsize::new(max_per_destination),
+            max_waiters: AtomicUsize::new(max_waiters),
+            all: Gate::new(max_tunnels),
             destinations: Mutex::default(),
         })
+    }
+
+    /// Changes the limits. Permits that are out stay, and those that wait stay where they are.
+    pub(crate) fn set_limits(&self, max_per_destination: usize, max_tunnels: usize, max_waiters: usize) {
+        self.max_waiters.store(max_waiters, Ordering::Relaxed);
+        let destinations = self.destinations.lock();
+        self.max_per_destination.store(max_per_destination, Ordering::Relaxed);
+        destinations.values().for_each(|destination| destination.permits.set_max(max_per_destination));
+        drop(destinations);
+        self.all.set_max(max_tunnels);
     }
 
     /// Waits in order for a permit, until `deadline`. `make_room` is called when all tunnels are in use, before the wait.
@@ -94,21 +103,21 @@ impl Permits {
     ) -> Result<Permit, Refused> {
         let entered = self.enter(target);
         let destination = &entered.destination;
-        let of_destination = match Arc::clone(&destination.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = Waiting::new(&destination.waiting, self.max_waiters).ok_or(Refused::QueueFull)?;
-                let wait = Arc::clone(&destination.permits).acquire_owned();
+        let of_destination = match destination.permits.try_pass() {
+            Some(permit) => permit,
+            None => {
+                let _waiting = Waiting::new(&destination.waiting, self.max_waiters()).ok_or(Refused::QueueFull)?;
+                let wait = Arc::clone(&destination.permits).pass();
                 let permit = tokio::time::timeout_at(deadline, wait).await;
                 permit.map_err(|_| Refused::Destination)?.map_err(|_| Refused::Closed)?
             }
         };
-        let of_all = match Arc::clone(&self.all).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = Waiting::new(&destination.waiting, self.max_waiters).ok_or(Refused::QueueFull)?;
+        let of_all = match self.all.try_pass() {
+            Some(permit) => permit,
+            None => {
+                let _waiting = Waiting::new(&destination.waiting, self.max_waiters()).ok_or(Refused::QueueFull)?;
                 make_room();
-                let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
+                let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.all).pass()).await;
                 permit.map_err(|_| Refused::All)?.map_err(|_| Refused::Closed)?
             }
         };
@@ -119,8 +128,8 @@ impl Permits {
     /// A permit, if one is free now and nobody waits for it.
     pub(crate) fn try_acquire(self: &Arc<Self>, target: &Target) -> Option<Permit> {
         let entered = self.enter(target);
-        let of_destination = Arc::clone(&entered.destination.permits).try_acquire_owned().ok()?;
-        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let of_destination = entered.destination.permits.try_pass()?;
+        let of_all = self.all.try_pass()?;
         entered.destination.total.fetch_add(1, Ordering::Relaxed);
         Some(Permit { of_destination: Some(of_destination), of_all: Some(of_all), entered })
     }
@@ -132,7 +141,7 @@ impl Permits {
             None => {
                 let target = Arc::new(target.clone());
                 let destination = Arc::new(Destination {
-                    permits: Arc::new(Semaphore::new(self.max_per_destination)),
+                    permits: Gate::new(self.max_per_destination.load(Ordering::Relaxed)),
                     users: AtomicUsize::new(0),
                     waiting: AtomicUsize::new(0),
                     total: AtomicU64::new(0),
@@ -154,7 +163,11 @@ impl Permits {
 
     /// Permits that are out.
     pub(crate) fn live(&self) -> usize {
-        self.max_tunnels - self.all.available_permits()
+        self.all.through()
+    }
+
+    fn max_waiters(&self) -> usize {
+        self.max_waiters.load(Ordering::Relaxed)
     }
 
     /// Destinations with a live tunnel or somebody who waits for one.
@@ -162,7 +175,7 @@ impl Permits {
         let destinations = self.destinations.lock();
         let gauges = |(target, destination): (&Arc<Target>, &Arc<Destination>)| DestinationGauges {
             target: Arc::clone(target),
-            live: self.max_per_destination - destination.permits.available_permits(),
+            live: destination.permits.through(),
             waiting: destination.waiting.load(Ordering::Relaxed),
             total: destination.total.load(Ordering::Relaxed),
         };
@@ -322,6 +335,29 @@ mod tests {
         assert_eq!(permits.acquire(&target("c.test"), deadline, || ()).await.unwrap_err(), Refused::All);
         drop(b);
         assert!(permits.acquire(&target("c.test"), deadline, || ()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_change_while_permits_are_out_and_others_wait() {
+        let permits = Permits::new(1, 10, 10);
+        let mut held = vec![permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap()];
+        let waiter = {
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
+        };
+        tokio::task::yield_now().await;
+        permits.set_limits(3, 10, 10);
+        held.push(waiter.await.unwrap().unwrap());
+        held.push(permits.try_acquire(&target("a.test")).unwrap());
+        permits.set_limits(1, 2, 0);
+        assert_eq!(permits.acquire(&target("b.test"), Instant::now(), || ()).await.unwrap_err(), Refused::QueueFull);
+        assert_eq!((permits.live(), permits.destinations()[0].live), (3, 3), "those that are live stay");
+        held.truncate(1);
+        assert!(permits.try_acquire(&target("a.test")).is_none());
+        let other = permits.try_acquire(&target("b.test")).unwrap();
+        assert!(permits.try_acquire(&target("c.test")).is_none(), "two of all tunnels");
+        drop((held, other));
+        assert_eq!((permits.live(), permits.destinations().len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,14 +57,14 @@ struct Waiting {
 }
 
 impl Ready {
-    /// The youngest tunnel that waits for this destination and came by one of these upstreams.
-    pub(crate) fn take(&self, target: &Target, may: impl Fn(&str) -> bool) -> Option<(Stream, Live)> {
+    /// The youngest tunnel that waits for this destination and came by a way that may be used.
+    pub(crate) fn take(&self, target: &Target, may: impl Fn(&Live) -> bool) -> Option<(Stream, Live)> {
         let now = Instant::now();
         let mut dead = Vec::new();
         let mut map = self.waiting.lock();
         let list = map.get_mut(target)?;
         let mut found = None;
-        while let Some(at) = list.iter().rposition(|waiting| may(&waiting.live.trace().upstream)) {
+        while let Some(at) = list.iter().rposition(|waiting| may(&waiting.live)) {
             let Waiting { parked, live, until, .. } = list.remove(at);
             match parked.take().filter(|_| now < until) {
                 Some(stream) => {

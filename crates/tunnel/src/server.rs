@@ -14,27 +14,34 @@ use std::{
     time::Duration,
 };
 
+use keepwarm_transport::proxy::Target;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    net::TcpStream,
+    sync::watch,
     task::{JoinError, JoinSet},
 };
 
-use crate::{Connector, UdpStats};
+use crate::{
+    Connector, UdpStats,
+    config::{Listen, TunnelConfig},
+};
 use counters::Counters;
 pub use counters::{HandshakeFailure, ServerStats};
 use destination::Own;
+use door::{Door, Inside};
 pub use registry::TunnelRow;
 pub(crate) use shared::{ClientInfo, Shared, is_remote};
 
 mod check;
 mod counters;
 pub(crate) mod destination;
+mod door;
 mod gone;
 mod handshake;
 pub(crate) mod linger;
 mod listen;
 mod registry;
+pub(crate) mod reload;
 mod session;
 mod shared;
 
@@ -52,10 +59,12 @@ mod shared;
 /// # drop(cut_off); Ok(()) }
 /// ```
 pub struct Server {
-    listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    shared: Arc<Shared>,
+    open: Open,
 }
+
+/// Closes the listeners when it is dropped.
+struct Open(Arc<Shared>);
 
 /// Reads the figures of a server and its live tunnels, also while it runs.
 #[derive(Clone)]
@@ -87,24 +96,35 @@ impl Server {
     /// Outside of a tokio runtime.
     pub fn bind_with(connector: Connector, own: &[SocketAddr]) -> io::Result<Server> {
         let config = connector.config();
-        check::check(config)?;
-        let listeners: Vec<_> =
-            config.listen.iter().map(|listen| listen::listen(listen.address)).collect::<io::Result<_>>()?;
-        let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let own = Own::new(addresses.clone(), own);
-        check::check_forwards(config, &addresses, &own, |target| connector.is_direct(target))?;
-        let shared = Arc::new(Shared::new(connector, own));
-        Ok(Server { listeners, addresses, shared })
+        let of = connector.clone();
+        Server::open(connector, &config, own, |target| of.is_direct(target))
     }
 
-    /// Where it listens, in the order of the settings; ports that the system chose are filled in.
+    fn open(
+        connector: Connector,
+        config: &TunnelConfig,
+        own: &[SocketAddr],
+        is_direct: impl Fn(&Target) -> bool,
+    ) -> io::Result<Server> {
+        check::check_any(config)?;
+        check::check(config)?;
+        let doors: Vec<_> = config.listen.iter().map(Door::open).collect::<io::Result<_>>()?;
+        let addresses: Vec<_> = doors.iter().map(|door| door.address()).collect();
+        let own = Own::new(addresses.clone(), own);
+        check::check_forwards(config, &addresses, &own, is_direct)?;
+        let shared = Arc::new(Shared::with(connector, config, own));
+        shared.set_doors(doors);
+        Ok(Server { addresses, open: Open(shared) })
+    }
+
+    /// Where it was told to listen first, in the order of the settings; ports that the system chose are filled in.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Reads the figures, also while the server runs.
     pub fn watch(&self) -> ServerWatch {
-        ServerWatch(self.shared.clone())
+        ServerWatch(self.open.0.clone())
     }
 
     /// Serves until `stop` is ready. Then no client is accepted, handshakes end at once, and tunnels may take `patience` to end by
@@ -113,11 +133,13 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the listeners and every connection at once.
     pub async fn run(self, stop: impl Future, patience: Duration) -> usize {
-        let Server { listeners, shared, .. } = self;
-        let places = Arc::new(Semaphore::new(shared.connector.config().max_clients));
+        let Server { open, .. } = self;
+        let shared = Arc::clone(&open.0);
         let (mut clients, mut next) = (JoinSet::new(), 0);
+        let mut changed = shared.doors_changed();
         let mut stop = pin!(stop);
         loop {
+            let doors = shared.doors();
             let accepted = tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -125,14 +147,16 @@ impl Server {
                     note(ended);
                     continue;
                 }
-                accepted = accept(&listeners, &mut next) => accepted,
+                // The sender is in `shared`.
+                _ = changed.changed() => continue,
+                accepted = accept(&doors, &mut next) => accepted,
             };
             match accepted {
-                Ok((stream, client)) => match places.clone().try_acquire_owned() {
-                    Ok(place) => {
-                        clients.spawn(session::serve(stream, client, shared.clone(), place));
+                Ok((stream, client, door)) => match shared.places.try_pass() {
+                    Some(place) => {
+                        clients.spawn(session::serve(stream, client, door, shared.clone(), place));
                     }
-                    Err(_) => Counters::count(&shared.counters.turned_away),
+                    None => Counters::count(&shared.counters.turned_away),
                 },
                 // The client gave up while it waited in the backlog.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -144,8 +168,7 @@ impl Server {
                 }
             }
         }
-        drop(listeners);
-        shared.closing.send_replace(true);
+        drop(open);
         finish(clients, &shared.counters, patience).await
     }
 }
@@ -161,9 +184,21 @@ impl ServerWatch {
         self.0.udp.stats()
     }
 
+    /// The listeners that are served now, with the ports that the system chose, in the order of the settings.
+    pub fn listening(&self) -> Vec<Listen> {
+        let listen = |door: &Arc<Door>| Listen { address: door.address(), kind: door.listen.kind.clone() };
+        self.0.doors().iter().map(listen).collect()
+    }
+
     /// The live tunnels, at most `max_tunnels` of them, in no particular order.
     pub fn tunnels(&self) -> Vec<TunnelRow> {
         self.0.tunnels.rows()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close_doors();
     }
 }
 
@@ -185,13 +220,16 @@ pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
 }
 
 /// The next client of any listener; each listener is looked at first in turn.
-async fn accept(listeners: &[TcpListener], next: &mut usize) -> io::Result<(TcpStream, ClientInfo)> {
+async fn accept(doors: &[Arc<Door>], next: &mut usize) -> io::Result<(TcpStream, ClientInfo, Inside)> {
     poll_fn(|cx| {
-        for offset in 0..listeners.len() {
-            let listener = (*next + offset) % listeners.len();
-            if let Poll::Ready(accepted) = listeners[listener].poll_accept(cx) {
+        for offset in 0..doors.len() {
+            let listener = (*next + offset) % doors.len();
+            let door = &doors[listener];
+            if let Poll::Ready(accepted) = door.poll_accept(cx) {
                 *next = listener + 1;
-                return Poll::Ready(accepted.map(|(stream, peer)| (stream, ClientInfo { peer, listener })));
+                return Poll::Ready(
+                    accepted.map(|(stream, peer)| (stream, ClientInfo { peer, listener }, door.enter())),
+                );
             }
         }
         Poll::Pending

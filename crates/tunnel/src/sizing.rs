@@ -27,6 +27,16 @@ impl Sizing {
         Sizing { spares, min, max, asked: VecDeque::new(), peak: 0.0, peak_at: now }
     }
 
+    /// Changes the numbers. What was asked for is not forgotten.
+    pub(crate) fn set_bounds(&mut self, spares: usize, min: usize, max: usize) {
+        (self.spares, self.min, self.max) = (spares, min, max);
+    }
+
+    /// The number that is never undercut, and the one that is never exceeded.
+    pub(crate) fn bounds(&self) -> (usize, usize) {
+        (self.min, self.max)
+    }
+
     /// A tunnel is asked for; `lead` is how long a spare takes to be made.
     pub(crate) fn asked(&mut self, now: Instant, lead: Duration) {
         if self.asked.len() == REMEMBERED {

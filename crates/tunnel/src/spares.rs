@@ -5,20 +5,20 @@
 
 mod ahead;
 mod dial;
+mod stock;
 
 use std::{
     fmt,
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use keepwarm_pool::{
-    AcquireError, AcquireOptions, Connected, Connector, Host, HostStats, IdlePolicy, Lease, Limits, Options, Policy,
-    Pool, Slot, health::Latency,
+    AcquireError, AcquireOptions, Connected, Connector, Host, HostStats, Lease, Pool, Slot, health::Latency,
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
@@ -27,19 +27,20 @@ use keepwarm_transport::{
 use parking_lot::Mutex;
 use tokio::time::Instant as Clock;
 
-use crate::{config::PoolConfig, parked::Parked, sizing::Sizing, vitals::Vitals};
+use crate::{config::PoolConfig, parked::Parked, upstream::Tuning, vitals::Vitals};
 
 pub use ahead::Pipelining;
 pub(crate) use dial::{DialSettings, Dialer};
+use stock::Stock;
 
 /// The spares of one upstream.
 pub(crate) struct Spares {
     host: Host<SpareConnector>,
     dialer: Arc<Dialer>,
     vitals: Arc<Vitals>,
-    sizing: Mutex<Sizing>,
+    stock: Mutex<Stock>,
+    is_paused: AtomicBool,
     name: Arc<str>,
-    max: usize,
     /// How long it takes to make one.
     lead: Arc<Mutex<Latency>>,
     /// Age at which spares are replaced, in microseconds.
@@ -62,7 +63,7 @@ pub(crate) struct Taken {
 struct SpareConnector {
     dialer: Arc<Dialer>,
     vitals: Arc<Vitals>,
-    timeout: Duration,
+    tuning: Arc<Tuning>,
     /// How long dials take of late.
     lead: Arc<Mutex<Latency>>,
 }
@@ -75,24 +76,29 @@ struct Spare(Parked<Greeted<ProxyStream>>);
 struct DialFailed(Error);
 
 impl Spares {
-    /// Begins to keep `config.spares_min` of them.
-    pub(crate) fn new(name: &Arc<str>, dialer: Arc<Dialer>, vitals: Arc<Vitals>, config: &PoolConfig) -> Spares {
+    /// Keeps none until it [begins](Self::begin).
+    pub(crate) fn new(
+        name: &Arc<str>,
+        dialer: Arc<Dialer>,
+        vitals: Arc<Vitals>,
+        tuning: Arc<Tuning>,
+        config: &PoolConfig,
+    ) -> Spares {
         let lead = Arc::new(Mutex::new(Latency::default()));
         let connector = SpareConnector {
             dialer: Arc::clone(&dialer),
             vitals: Arc::clone(&vitals),
-            timeout: config.connect_timeout,
+            tuning,
             lead: Arc::clone(&lead),
         };
-        let pool = Pool::builder(connector).limits(limits(config, config.spares_min)).options(options(name, config));
-        let now = Clock::now().into_std();
+        let pool = Pool::builder(connector).limits(stock::limits(config, 0)).options(stock::options(name, config));
         Spares {
             host: pool.build().host(&Arc::clone(name)),
             dialer,
             vitals,
-            sizing: Mutex::new(Sizing::new(config.spares, config.spares_min, config.spares_max, now)),
+            stock: Mutex::new(Stock::new(config, Clock::now().into_std())),
+            is_paused: AtomicBool::new(false),
             name: Arc::clone(name),
-            max: config.spares_max,
             lead,
             limit: AtomicU64::new(0),
             silence: Mutex::new(None),
@@ -118,12 +124,6 @@ impl Spares {
             Error::new(ErrorKind::Proxy, Phase::Proxy, tried, "it ends connections that it was asked nothing over");
         self.vitals.blame(&error);
         Err(error)
-    }
-
-    /// A tunnel is asked for: the number of spares follows the rate.
-    pub(crate) fn asked(&self) {
-        self.sizing.lock().asked(Clock::now().into_std(), self.lead());
-        self.resize();
     }
 
     /// A spare that is there, or nothing.
@@ -202,38 +202,6 @@ impl Spares {
         }
     }
 
-    /// Adapts the number that is kept to what was seen of late. To be called every second or so.
-    pub(crate) fn tick(&self) {
-        let stats = self.host.stats();
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.limit.store(micros(stats.idle_limit), Ordering::Relaxed);
-        self.resize();
-    }
-
-    fn resize(&self) {
-        let limit = match self.limit.load(Ordering::Relaxed) {
-            0 => AGE_START,
-            micros => Duration::from_micros(micros),
-        };
-        let target = self.sizing.lock().target(Clock::now().into_std(), self.lead(), limit);
-        let pool = self.host.pool();
-        let limits = pool.limits();
-        if limits.min_idle != target {
-            let limits = Limits { min_idle: target, ..limits };
-            pool.set_limits(limits).expect("the target is at most spares_max, which is the limit of idle connections");
-        }
-    }
-
-    /// How many are to be kept at the moment.
-    pub(crate) fn target(&self) -> usize {
-        self.host.pool().limits().min_idle
-    }
-
-    /// As many are kept at most.
-    pub(crate) fn max(&self) -> usize {
-        self.max
-    }
-
     pub(crate) fn stats(&self) -> HostStats {
         self.host.stats()
     }
@@ -252,12 +220,6 @@ impl Spares {
         self.host.pool().drain(Clock::now().into_std()).await;
     }
 
-    /// How long it takes to make one.
-    fn lead(&self) -> Duration {
-        // A little more than usual, so that a slow one is not missed.
-        self.lead.lock().smoothed().map_or(LEAD_UNKNOWN, |lead| lead + lead / 4)
-    }
-
     fn failed(&self, error: &AcquireError<DialFailed>, deadline: Instant) -> Error {
         let tried = || format!("connect to upstream {}", self.name);
         let other = |text: String| Error::new(ErrorKind::Proxy, Phase::Proxy, tried(), text);
@@ -265,7 +227,8 @@ impl Spares {
             AcquireError::Dial(error) | AcquireError::Timeout { last_dial_error: Some(error), .. } => error.0.clone(),
             AcquireError::Timeout { waited, .. } => Error::timed_out(Phase::Proxy, tried(), *waited),
             AcquireError::DialTimeout { after } => Error::timed_out(Phase::Proxy, tried(), *after),
-            AcquireError::Closed | AcquireError::Paused => {
+            AcquireError::Paused => Error::new(ErrorKind::Other, Phase::Proxy, tried(), "an operator has paused it"),
+            AcquireError::Closed => {
                 Error::new(ErrorKind::Cancelled, Phase::Proxy, tried(), "its connections were closed")
             }
             AcquireError::QueueFull { waiting } => {
@@ -286,7 +249,7 @@ impl Connector for SpareConnector {
     type Error = DialFailed;
 
     async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Spare>, DialFailed> {
-        let deadline = (Clock::now() + self.timeout).into_std();
+        let deadline = (Clock::now() + self.tuning.connect_timeout()).into_std();
         let start = Clock::now();
         let greeted = self.dialer.greeted(deadline).await;
         let greeted = greeted.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
@@ -305,6 +268,10 @@ impl Connector for SpareConnector {
 
     fn capacity_hint(&self, _key: &Arc<str>) -> Option<u32> {
         Some(1)
+    }
+
+    fn label(&self, _key: &Arc<str>) -> String {
+        self.dialer.shown()
     }
 }
 
@@ -331,44 +298,6 @@ pub(crate) fn of_chain(tried: &str, error: Error) -> Error {
     Error::new(ErrorKind::Proxy, Phase::Proxy, tried, text).with_source(error)
 }
 
-fn limits(config: &PoolConfig, spares: usize) -> Limits {
-    // Dials for tunnels that found no spare come on top.
-    let max = config.spares_max.max(1) + DIALS_MAX;
-    Limits {
-        max_total: max,
-        max_per_host: max,
-        max_idle: config.spares_max,
-        max_idle_per_host: config.spares_max,
-        min_idle: spares,
-        max_dials_per_host: DIALS_MAX,
-        max_dials: DIALS_MAX,
-        ..Limits::default()
-    }
-}
-
-fn options(name: &Arc<str>, config: &PoolConfig) -> Options {
-    Options {
-        name: Arc::clone(name),
-        policy: Policy::Newest,
-        idle_timeout: config.idle_timeout,
-        idle: IdlePolicy {
-            start: Some(AGE_START),
-            margin: 0.2,
-            margin_max: config.idle_timeout,
-            jitter: 0.25,
-            replace: true,
-        },
-        // A little more than the dial's own, whose error says more.
-        connect_timeout: config.connect_timeout + Duration::from_millis(500),
-        // The breaker decides whom to ask; here the next dial must not be far when it does.
-        unhealthy_after: None,
-        backoff_max: Duration::from_secs(1),
-        // A second dial would cost a paid proxy a connection for nothing.
-        backup_dial_after: None,
-        ..Options::default()
-    }
-}
-
 impl fmt::Display for DialFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -377,14 +306,5 @@ impl fmt::Display for DialFailed {
 
 impl std::error::Error for DialFailed {}
 
-/// Until the proxy has closed one, spares are kept for so long; it grows while they live.
-const AGE_START: Duration = Duration::from_secs(12);
-
-/// Dials to one upstream at a time.
-const DIALS_MAX: usize = 16;
-
 /// Connections in a row that may turn out to have ended in the instant in which they were taken.
 const DEAD_MAX: usize = 1;
-
-/// How long a dial is taken to last before there was one.
-const LEAD_UNKNOWN: Duration = Duration::from_millis(500);

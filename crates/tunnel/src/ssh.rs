@@ -6,14 +6,17 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use keepwarm_pool::{
-    AcquireError, AcquireOptions, CloseReason, Connected, Connector, Host, HostStats, Lease, Limits, Options, Pool,
-    Slot,
+    AcquireError, AcquireOptions, CloseReason, Connected, Connector, Host, HostStats, HostView, Lease, Limits,
+    LimitsError, Options, Pool, Slot, Stats, Steer, WarmUp,
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
@@ -23,6 +26,7 @@ use keepwarm_transport::{
     tcp::TcpOptions,
     tls::TlsRoots,
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     task::AbortHandle,
@@ -32,6 +36,7 @@ use tokio::{
 use crate::{
     config::{HostKey, PoolConfig, SshConfig},
     stream::Stream,
+    upstream::Tuning,
     vitals::Vitals,
 };
 
@@ -39,6 +44,24 @@ use crate::{
 pub(crate) struct Sessions {
     host: Host<Dialer>,
     name: Arc<str>,
+    stock: Mutex<Stock>,
+    is_paused: AtomicBool,
+}
+
+/// How many sessions are kept. They begin with none, and end with none.
+struct Stock {
+    /// As the config has it.
+    spares_min: usize,
+    is_kept: bool,
+}
+
+/// What sessions are made of.
+pub(crate) struct SessionSettings<'a> {
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) config: &'a SshConfig,
+    pub(crate) through: Option<&'a Arc<Proxy>>,
+    pub(crate) roots: &'a TlsRoots,
+    pub(crate) tuning: Arc<Tuning>,
 }
 
 /// A tunnel over a session, and whether the session was there.
@@ -54,7 +77,7 @@ struct Dialer {
     resolver: Arc<dyn Resolve>,
     vitals: Arc<Vitals>,
     channels: u32,
-    timeout: Duration,
+    tuning: Arc<Tuning>,
 }
 
 /// A session that tells its pool when it ends.
@@ -67,15 +90,14 @@ struct Session {
 struct DialFailed(Error);
 
 impl Sessions {
+    /// Keeps none until it [begins](Self::begin).
     pub(crate) fn new(
-        name: &Arc<str>,
-        config: &SshConfig,
-        through: Option<&Arc<Proxy>>,
+        settings_of: SessionSettings<'_>,
         pool: &PoolConfig,
         vitals: Arc<Vitals>,
         resolver: Arc<dyn Resolve>,
-        roots: &TlsRoots,
     ) -> Result<Sessions, String> {
+        let SessionSettings { name, config, through, roots, tuning } = settings_of;
         let client = SshClient::new(settings(config)?).map_err(|error| error.to_string())?;
         let through = through.map(|proxy| ProxyDialer::new(Arc::clone(proxy), roots)).transpose();
         let dialer = Dialer {
@@ -84,29 +106,60 @@ impl Sessions {
             resolver,
             vitals,
             channels: config.channels,
-            timeout: pool.connect_timeout,
+            tuning,
         };
-        let idle = pool.spares_max.max(1);
-        let limits = Limits {
-            max_total: SESSIONS_MAX.max(idle),
-            max_per_host: SESSIONS_MAX.max(idle),
-            max_idle: idle,
-            max_idle_per_host: idle,
-            min_idle: pool.spares_min.min(idle),
-            max_in_flight: config.channels,
-            ..Limits::default()
-        };
-        let options = Options {
-            name: Arc::clone(name),
-            idle_timeout: IDLE_TIMEOUT,
-            connect_timeout: pool.connect_timeout + Duration::from_millis(500),
-            unhealthy_after: None,
-            backoff_max: Duration::from_secs(1),
-            backup_dial_after: None,
-            ..Options::default()
-        };
+        let stock = Stock { spares_min: pool.spares_min, is_kept: false };
+        let (limits, options) = (limits(pool, config.channels, 0), options(name, pool));
         let pool = Pool::builder(dialer).limits(limits).options(options).build();
-        Ok(Sessions { host: pool.host(name), name: Arc::clone(name) })
+        let (stock, is_paused) = (Mutex::new(stock), AtomicBool::new(false));
+        Ok(Sessions { host: pool.host(name), name: Arc::clone(name), stock, is_paused })
+    }
+
+    /// Begins to keep sessions.
+    pub(crate) fn begin(&self) {
+        let mut stock = self.stock.lock();
+        stock.is_kept = true;
+        let pool = self.host.pool();
+        let limits = pool.limits();
+        let min_idle = stock.spares_min.min(limits.max_idle_per_host);
+        pool.set_limits(Limits { min_idle, ..limits }).expect("it is at most the limit of idle sessions");
+    }
+
+    /// Another config is in force. What an operator had set is so no longer.
+    pub(crate) fn tune(&self, config: &PoolConfig) {
+        let mut stock = self.stock.lock();
+        stock.spares_min = config.spares_min;
+        let pool = self.host.pool();
+        pool.set_options(options(&self.name, config));
+        let kept = if stock.is_kept { config.spares_min } else { 0 };
+        let limits = limits(config, pool.limits().max_in_flight, kept);
+        pool.set_limits(limits).expect("spares_min is at most spares_max");
+    }
+
+    /// Ends those that are not in use, keeps no more, and those in use only as long as they are. Returns how many were open.
+    pub(crate) fn retire(&self) -> usize {
+        let mut stock = self.stock.lock();
+        stock.is_kept = false;
+        let pool = self.host.pool();
+        let open = pool.stats().gauges.open;
+        let limits = Limits { min_idle: 0, max_idle: 0, max_idle_per_host: 0, ..pool.limits() };
+        pool.set_limits(limits).expect("nothing is below zero");
+        open
+    }
+
+    /// How many are to be kept.
+    pub(crate) fn target(&self) -> usize {
+        self.host.pool().limits().min_idle
+    }
+
+    /// As many are kept unused at most.
+    pub(crate) fn max(&self) -> usize {
+        self.host.pool().limits().max_idle_per_host
+    }
+
+    /// Whether an operator has paused them.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
     }
 
     /// Opens a channel to `target`, over another session once if the one that was there has ended.
@@ -170,6 +223,47 @@ impl Sessions {
     }
 }
 
+impl Steer for Sessions {
+    fn limits(&self) -> Limits {
+        self.host.pool().limits()
+    }
+
+    fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        limits.check()?;
+        // One whose upstream is gone keeps nothing.
+        let stock = self.stock.lock();
+        if stock.is_kept { self.host.pool().set_limits(limits) } else { Ok(()) }
+    }
+
+    fn stats(&self) -> Stats {
+        self.host.pool().stats()
+    }
+
+    fn hosts(&self) -> Vec<HostView> {
+        Steer::hosts(&self.host.pool())
+    }
+
+    fn flush(&self, host: Option<&str>) -> usize {
+        Steer::flush(&self.host.pool(), host)
+    }
+
+    fn pause(&self, host: Option<&str>) -> usize {
+        let paused = Steer::pause(&self.host.pool(), host);
+        self.is_paused.fetch_or(paused > 0, Ordering::Relaxed);
+        paused
+    }
+
+    fn resume(&self, host: Option<&str>) -> usize {
+        let resumed = Steer::resume(&self.host.pool(), host);
+        self.is_paused.fetch_and(resumed == 0, Ordering::Relaxed);
+        resumed
+    }
+
+    fn warm_up(&self, host: Option<&str>, n: usize) -> WarmUp {
+        Steer::warm_up(&self.host.pool(), host, n)
+    }
+}
+
 impl Connector for Dialer {
     /// One pool for each upstream, so its name stands for server, user and credential.
     type Key = Arc<str>;
@@ -177,7 +271,7 @@ impl Connector for Dialer {
     type Error = DialFailed;
 
     async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Session>, DialFailed> {
-        let deadline = (Clock::now() + self.timeout).into_std();
+        let deadline = (Clock::now() + self.tuning.connect_timeout()).into_std();
         let session = self.dial(deadline).await.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
         let session = Arc::new(session);
         let watched = Arc::clone(&session);
@@ -198,6 +292,11 @@ impl Connector for Dialer {
 
     fn capacity_hint(&self, _key: &Arc<str>) -> Option<u32> {
         Some(self.channels)
+    }
+
+    fn label(&self, _key: &Arc<str>) -> String {
+        let SshSettings { host, port, .. } = self.client.settings();
+        format!("ssh://{host}:{port}")
     }
 }
 
@@ -277,6 +376,31 @@ impl AsyncWrite for Leased {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+fn limits(config: &PoolConfig, channels: u32, sessions: usize) -> Limits {
+    let idle = config.spares_max.max(1);
+    Limits {
+        max_total: SESSIONS_MAX.max(idle),
+        max_per_host: SESSIONS_MAX.max(idle),
+        max_idle: idle,
+        max_idle_per_host: idle,
+        min_idle: sessions.min(idle),
+        max_in_flight: channels,
+        ..Limits::default()
+    }
+}
+
+fn options(name: &Arc<str>, config: &PoolConfig) -> Options {
+    Options {
+        name: Arc::clone(name),
+        idle_timeout: IDLE_TIMEOUT,
+        connect_timeout: config.connect_timeout + Duration::from_millis(500),
+        unhealthy_after: None,
+        backoff_max: Duration::from_secs(1),
+        backup_dial_after: None,
+        ..Options::default()
     }
 }
 

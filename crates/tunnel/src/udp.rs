@@ -48,7 +48,7 @@ use crate::{
 /// # Cancel safety
 /// Dropping the future ends the association.
 pub(crate) async fn associate(control: TcpStream, declared: SocketAddr, shared: &Shared) {
-    serve(control, declared, &shared.connector, &shared.own, &shared.udp, shared.closing.subscribe()).await;
+    serve(control, declared, &shared.connector, &shared.own(), &shared.udp, shared.closing.subscribe()).await;
 }
 
 async fn serve(
@@ -86,7 +86,7 @@ fn open(
     own: &Arc<Own>,
     counters: &Arc<Counters>,
 ) -> Result<(Association, SocketAddr, Counted), ErrorKind> {
-    let config = &connector.config().udp;
+    let config = connector.config().udp.clone();
     if !config.enabled {
         return Err(ErrorKind::Unsupported);
     }

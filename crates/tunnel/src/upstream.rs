@@ -3,8 +3,10 @@
 //! How a proxy is used is in `proxy`. What an upstream answers is final here: whether another one is asked is the connector's business.
 
 mod check;
+mod life;
 mod proxy;
 mod stats;
+mod steer;
 
 use std::{
     fmt,
@@ -25,7 +27,7 @@ use keepwarm_transport::{
     tls::TlsRoots,
 };
 use parking_lot::Mutex;
-use tokio::{io::AsyncWriteExt as _, time::Instant as Clock};
+use tokio::{io::AsyncWriteExt as _, task::AbortHandle, time::Instant as Clock};
 
 use crate::{
     config::{PoolConfig, UpstreamConfig, UpstreamKind},
@@ -36,18 +38,23 @@ use crate::{
 };
 
 #[cfg(feature = "ssh")]
-use crate::ssh::Sessions;
-pub(crate) use check::look_after;
+use crate::ssh::{SessionSettings, Sessions};
+use life::MadeOf;
+pub(crate) use life::Tuning;
 pub use stats::{SpareStats, UpstreamStats};
 
 /// One upstream and its spares.
 pub(crate) struct Upstream {
+    /// Its group and priority may have changed since; nothing else has.
     config: UpstreamConfig,
+    made_of: MadeOf,
     way: Way,
     vitals: Arc<Vitals>,
-    live: AtomicUsize,
+    load: Arc<Load>,
     counters: Counters,
-    connect_timeout: Duration,
+    tuning: Arc<Tuning>,
+    /// What looks after it.
+    task: Mutex<Option<AbortHandle>>,
     /// When it last said that it carries no datagrams.
     udp_declined: Mutex<Option<Instant>>,
     /// Tunnels that had been made at the last check.
@@ -70,11 +77,17 @@ struct Counters {
     retries: AtomicU64,
     hedged: AtomicU64,
     refused: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
     ready: Mutex<keepwarm_pool::Histogram>,
     /// Ages of spares when they were used. The pool does not tell: to it they have served nobody.
     ages: Mutex<keepwarm_pool::Histogram>,
+}
+
+/// What its live tunnels count. They may outlive it.
+#[derive(Debug, Default)]
+struct Load {
+    live: AtomicUsize,
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 /// A connection to a destination.
@@ -103,9 +116,10 @@ pub(crate) struct Missed {
 }
 
 /// One that is counted as live until it is dropped.
-pub(crate) struct LiveOn(Arc<Upstream>);
+pub(crate) struct LiveOn(Arc<Load>);
 
 impl Upstream {
+    /// It does nothing by itself until it is [begun](Self::begin).
     pub(crate) fn new(
         config: UpstreamConfig,
         pool: &PoolConfig,
@@ -114,6 +128,8 @@ impl Upstream {
         roots: &TlsRoots,
     ) -> Result<Upstream, String> {
         let vitals = Arc::new(Vitals::new(&config.name, breaker));
+        let tuning = Arc::new(Tuning::new(pool));
+        let made_of = MadeOf::new(&config, roots);
         let way = match &config.kind {
             UpstreamKind::Direct => Way::Direct(Arc::clone(resolver)),
             UpstreamKind::Proxy(proxy) => {
@@ -125,23 +141,31 @@ impl Upstream {
                     has_check: config.check.is_some(),
                 };
                 let dialer = Dialer::new(&settings, Arc::clone(resolver)).map_err(|error| error.to_string())?;
-                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), Arc::clone(&vitals), pool))
+                Way::Proxy(Spares::new(&config.name, Arc::new(dialer), Arc::clone(&vitals), Arc::clone(&tuning), pool))
             }
             #[cfg(not(feature = "ssh"))]
             UpstreamKind::Ssh(_) => return Err("this build has no ssh: build with the feature ssh".to_owned()),
             #[cfg(feature = "ssh")]
             UpstreamKind::Ssh(ssh) => {
-                let (through, vitals) = (config.through.as_ref(), Arc::clone(&vitals));
-                Way::Ssh(Sessions::new(&config.name, ssh, through, pool, vitals, Arc::clone(resolver), roots)?)
+                let settings = SessionSettings {
+                    name: &config.name,
+                    config: ssh,
+                    through: config.through.as_ref(),
+                    roots,
+                    tuning: Arc::clone(&tuning),
+                };
+                Way::Ssh(Sessions::new(settings, pool, Arc::clone(&vitals), Arc::clone(resolver))?)
             }
         };
         Ok(Upstream {
             config,
+            made_of,
             way,
             vitals,
-            live: AtomicUsize::new(0),
+            load: Arc::default(),
             counters: Counters::default(),
-            connect_timeout: pool.connect_timeout,
+            tuning,
+            task: Mutex::new(None),
             udp_declined: Mutex::new(None),
             checked: AtomicU64::new(0),
         })
@@ -152,22 +176,22 @@ impl Upstream {
     }
 
     /// How it is at the moment, for the order in which upstreams are tried.
-    pub(crate) fn candidate(&self, index: usize, now: Instant) -> Candidate {
+    pub(crate) fn candidate(&self, index: usize, priority: u32, now: Instant) -> Candidate {
         let standing = self.vitals.standing(now);
         Candidate {
             index,
-            priority: self.config.priority,
+            priority,
             allowed: standing.allowed,
             well_since: standing.well_since,
-            live: self.live.load(Ordering::Relaxed),
+            live: self.load.live.load(Ordering::Relaxed),
             latency: standing.snapshot.latency,
         }
     }
 
     /// Counts a tunnel as live.
-    pub(crate) fn live(self: &Arc<Self>) -> LiveOn {
-        self.live.fetch_add(1, Ordering::Relaxed);
-        LiveOn(Arc::clone(self))
+    pub(crate) fn live(&self) -> LiveOn {
+        self.load.live.fetch_add(1, Ordering::Relaxed);
+        LiveOn(Arc::clone(&self.load))
     }
 
     /// Connects to `target`. `payload` has been written when this returns; `may` says which addresses this machine may connect to itself.
@@ -178,6 +202,9 @@ impl Upstream {
         may: &(dyn Fn(IpAddr) -> bool + Sync),
         deadline: Instant,
     ) -> Result<Reached, Missed> {
+        if let Some(error) = self.paused() {
+            return Err(Missed::new(error, 0).not_asked());
+        }
         let start = Clock::now();
         self.vitals.asked(start.into_std());
         let reached = match &self.way {
@@ -240,6 +267,9 @@ impl Upstream {
         if !self.carries_udp() {
             return Err(unsupported());
         }
+        if let Some(error) = self.paused() {
+            return Err(error);
+        }
         spares.asked();
         let taken = match spares.take_ready() {
             Some(taken) => taken,
@@ -262,7 +292,7 @@ impl Upstream {
     }
 
     fn dial_deadline(&self, deadline: Instant) -> Instant {
-        deadline.min((Clock::now() + self.connect_timeout).into_std())
+        deadline.min((Clock::now() + self.tuning.connect_timeout()).into_std())
     }
 
     /// Takes a result into the upstream's health.
@@ -328,6 +358,7 @@ impl Upstream {
     }
 
     pub(crate) async fn close(&self) {
+        self.stop();
         match &self.way {
             Way::Direct(_) => {}
             Way::Proxy(spares) => spares.close().await,
@@ -419,8 +450,8 @@ impl Missed {
 impl LiveOn {
     /// Counts what a tunnel carried.
     pub(crate) fn carried(&self, sent: u64, received: u64) {
-        self.0.counters.sent.fetch_add(sent, Ordering::Relaxed);
-        self.0.counters.received.fetch_add(received, Ordering::Relaxed);
+        self.0.sent.fetch_add(sent, Ordering::Relaxed);
+        self.0.received.fetch_add(received, Ordering::Relaxed);
     }
 }
 

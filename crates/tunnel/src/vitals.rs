@@ -136,6 +136,11 @@ impl Vitals {
         state.last_failure = Some((now, error.to_string().into()));
     }
 
+    /// Changes when it is left alone. What is known of it stays.
+    pub(crate) fn set_breaker(&self, breaker: BreakerSettings) {
+        self.state.lock().health.set_settings(breaker);
+    }
+
     /// Addresses or routes changed: what was known of it holds no longer.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();

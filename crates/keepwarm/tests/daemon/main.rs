@@ -11,5 +11,7 @@ mod cache;
 mod https;
 mod interop;
 mod life;
+mod service;
 mod support;
 mod tunnel;
+mod units;

@@ -38,6 +38,14 @@ impl Learner {
         Self { ceiling, policy, assumed, learned: None, touched: None, burst: None }
     }
 
+    /// Sets the ceiling and how is learned below it. What was learned stays.
+    pub(crate) fn set_ceiling(&mut self, ceiling: Duration, policy: IdlePolicy) {
+        let fresh = Self::new(ceiling, policy);
+        self.assumed =
+            if self.policy.start == policy.start { self.assumed.filter(|age| *age < ceiling) } else { fresh.assumed };
+        (self.ceiling, self.policy) = (ceiling, policy);
+    }
+
     /// Returns after how long an idle connection is to be retired.
     pub(crate) fn limit(&self) -> Duration {
         let limit = self.learned.map(|age| self.with_margin(age)).or(self.assumed);

@@ -2,13 +2,14 @@
 //!
 //! Not here: acquire and release (`core.rs`), and which dials to start (`plan.rs`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::slots::{SlotRef, State};
 use super::{Effect, Effects, Failure, Gate, HostState, Kinds, Usable};
 use crate::error::Side;
 use crate::event::{CloseReason, EventKind};
-use crate::limits::Limits;
+use crate::limits::{Limits, Options};
 
 /// What a successful dial brought.
 pub(crate) struct Dialed<K: Kinds> {
@@ -506,6 +507,19 @@ impl<K: Kinds> HostState<K> {
         left.iter().for_each(|&index| self.remove(index, CloseReason::Drained, now, fx));
         self.debug_check();
         left.len()
+    }
+
+    /// Sets the options. Idle connections are measured by them from when they began to idle.
+    pub(crate) fn set_options(&mut self, options: Arc<Options>, now: Instant, fx: &mut Effects<K>) {
+        if options.idle_timeout != self.options.idle_timeout || options.idle != self.options.idle {
+            self.learner.set_ceiling(options.idle_timeout, options.idle);
+        }
+        self.options = options;
+        for index in self.indices(super::Slot::is_idle) {
+            self.stamp_idle(index, self.slots[index as usize].idle_since);
+            self.arm_cleaning(self.slots[index as usize].idle_deadline.max(now), fx);
+        }
+        self.debug_check();
     }
 
     /// Sets the limits: closes, cancels or drains what is above, starts what is now allowed.

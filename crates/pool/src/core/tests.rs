@@ -45,6 +45,7 @@ enum Op {
     Pause { host: usize },
     Resume { host: usize },
     Limits { per_host: usize, idle: usize, min_idle: usize },
+    Idle { host: usize, seconds: u64 },
     WarmUp { host: usize, n: usize },
     Suspend { host: usize },
 }
@@ -77,6 +78,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => host.clone().prop_map(|host| Op::Resume { host }),
         1 => (1..6usize, 0..6usize, 0..3usize)
             .prop_map(|(per_host, idle, min)| Op::Limits { per_host, idle, min_idle: min }),
+        1 => (host.clone(), 1..12u64).prop_map(|(host, seconds)| Op::Idle { host, seconds }),
         1 => (host.clone(), 0..6usize).prop_map(|(host, n)| Op::WarmUp { host, n }),
         1 => host.prop_map(|host| Op::Suspend { host }),
     ]
@@ -345,6 +347,13 @@ impl Model {
                     Limits { max_per_host: per_host, max_idle_per_host: idle, min_idle, max_in_flight, ..self.limits };
                 let limits = self.limits;
                 (0..HOSTS).for_each(|host| self.step(host, |core, now, fx| core.set_limits(limits, now, fx)));
+            }
+            Op::Idle { host, seconds } => {
+                let idle_timeout = Duration::from_secs(seconds);
+                self.step(host, |core, now, fx| {
+                    let options = Options { idle_timeout, ..Options::clone(&core.options) };
+                    core.set_options(Arc::new(options), now, fx);
+                });
             }
             Op::WarmUp { host, n } => {
                 self.step(host, |core, now, fx| core.warm_up(n, 0, now, fx));

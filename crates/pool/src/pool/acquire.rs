@@ -63,7 +63,7 @@ pub(super) type Acquire<C> = Result<Lease<C>, AcquireError<<C as Connector>::Err
 
 impl<C: Connector> Shared<C> {
     fn deadline(&self, options: &AcquireOptions, now: Instant) -> Instant {
-        let own = now + options.timeout.unwrap_or(self.pool.options.acquire_timeout);
+        let own = now + options.timeout.unwrap_or_else(|| self.pool.options().acquire_timeout);
         options.deadline.map_or(own, |deadline| deadline.min(own))
     }
 

@@ -109,7 +109,7 @@ impl<C: Connector> Builder<C> {
         let spawner = self.spawner.unwrap_or_else(|| Box::new(tokio::runtime::Handle::current()));
         let inner = Arc::new(Inner {
             connector: self.connector,
-            options: Arc::new(self.options),
+            options: RwLock::new(Arc::new(self.options)),
             clock: Clock::new(),
             wall: self.wall,
             spawner,

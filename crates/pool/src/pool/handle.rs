@@ -17,7 +17,7 @@ use crate::core::HostState;
 use crate::error::AcquireError;
 use crate::event::Event;
 use crate::lease::Lease;
-use crate::limits::{Limits, LimitsError};
+use crate::limits::{Limits, LimitsError, Options};
 use crate::stats::{HostStats, Stats};
 
 /// Ends the pool when the last user's handle is dropped.
@@ -74,7 +74,7 @@ impl<C: Connector> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner();
         f.debug_struct("Pool")
-            .field("name", &inner.options.name)
+            .field("name", &inner.options().name)
             .field("open", &inner.global.total())
             .field("limits", &self.limits())
             .finish_non_exhaustive()
@@ -209,6 +209,25 @@ impl<C: Connector> Pool<C> {
         self.inner().hosts.read().limits
     }
 
+    /// Sets how the pool behaves over time, but for its name and policy, which it was built with. Connections that are idle are measured
+    /// by it at once; those that are open keep the lifetime and the number of uses that they were opened with.
+    pub fn set_options(&self, options: Options) {
+        self.inner().set_options(options);
+    }
+
+    /// Returns how the pool behaves over time.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options::clone(&self.inner().options())
+    }
+
+    /// Ends one host and forgets it: its waiters fail, its connections are closed, its handles are closed for ever, and what it did stays
+    /// in [`stats`](Self::stats). Leases that are out stay valid. A later use of an equal key begins anew. Returns how many connections
+    /// were leased.
+    pub fn retire(&self, key: &C::Key) -> usize {
+        self.inner().retire(key)
+    }
+
     /// Refuses acquires of `key`, and fails its waiters, with [`AcquireError::Paused`] until [`resume`](Self::resume). Connections stay.
     pub fn pause(&self, key: &C::Key) {
         self.inner().host(key).step(|core, _, fx| core.pause(fx));
@@ -247,7 +266,8 @@ impl<C: Connector> Pool<C> {
         let inner = self.inner();
         let mut stats = inner.forgotten.lock().clone();
         let hosts = inner.hosts_now();
-        stats.hosts = hosts.len();
+        // What was forgotten is in no state any more.
+        (stats.hosts, stats.paused, stats.unhealthy, stats.full) = (hosts.len(), 0, 0, 0);
         hosts.iter().for_each(|host| stats.add(&host.stats()));
         stats
     }
@@ -377,7 +397,7 @@ impl<C: Connector> Host<C> {
         let (done, result) = oneshot::channel();
         let id = self.shared.step(|core, now, fx| core.warm_up(n, done, now, fx));
         let guard = WarmUp { host: &self.shared, id };
-        let limit = self.shared.pool.options.acquire_timeout;
+        let limit = self.shared.pool.options().acquire_timeout;
         let began = self.shared.pool.clock.now();
         let result = crate::rt::timeout(limit, result).await;
         drop(guard);

@@ -73,7 +73,8 @@ pub(super) async fn run<C: Connector>(pool: Arc<Inner<C>>) {
     let mut swept_at = pool.clock.now();
     while !pool.ended.load(Ordering::SeqCst) {
         let now = pool.clock.now();
-        let mut wake_at = swept_at + pool.options.forget_after;
+        let forget_after = pool.options().forget_after;
+        let mut wake_at = swept_at + forget_after;
         if pool.global.total() > 0 {
             wake_at = wake_at.min(now + WALL_CHECK);
         }
@@ -92,7 +93,7 @@ pub(super) async fn run<C: Connector>(pool: Arc<Inner<C>>) {
                 host.step(HostState::tick);
             }
         }
-        if now >= swept_at + pool.options.forget_after {
+        if now >= swept_at + forget_after {
             swept_at = now;
             pool.forget_unused(now);
         }

@@ -27,7 +27,7 @@ async fn run_dial<C: Connector>(host: Arc<Shared<C>>, at: SlotRef, cancelled: on
     let mut report = DialReport { host: &host, at, done: false };
     let pool = &host.pool;
     let opened_at = pool.clock.now();
-    let limit = pool.options.connect_timeout;
+    let limit = pool.options().connect_timeout;
     let slot = Slot { host: Arc::downgrade(&host), at };
     let result = {
         let mut dialing = pin!(rt::timeout(limit, pool.connector.connect(&host.key, slot)));
@@ -88,7 +88,7 @@ pub(super) fn validate<C: Connector>(host: Arc<Shared<C>>, at: SlotRef, conn: Ar
 
 async fn run_validation<C: Connector>(host: Arc<Shared<C>>, at: SlotRef, conn: Arc<Conn<C>>) {
     let mut report = ValidationReport { host: &host, at, good: false };
-    let limit = host.pool.options.connect_timeout;
+    let limit = host.pool.options().connect_timeout;
     let validation = host.pool.connector.validate(&host.key, &conn.connection);
     report.good = matches!(rt::timeout(limit, validation).await, Some(Ok(())));
     // Before the report: whoever is granted it may want it for itself alone.

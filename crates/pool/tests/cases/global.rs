@@ -1,6 +1,6 @@
 //! Limits across hosts, cases 45 to 53.
 
-use keepwarm_pool::{CloseReason, Limits};
+use keepwarm_pool::{AcquireError, CloseReason, Limits};
 
 use crate::lab::*;
 
@@ -125,4 +125,24 @@ async fn unused_hosts_are_forgotten_and_their_figures_kept() {
     let stats = bench.pool.stats();
     assert_eq!((stats.hosts, stats.counters.acquires, stats.gauges.open), (1, 3, 0));
     assert_eq!(kept.stats().counters.opened, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_host_is_closed_and_forgotten_and_its_figures_kept() {
+    let bench = instant(2);
+    let (old, other) = (bench.pool.host(&"a"), bench.get("b").await);
+    let number = other.number;
+    drop(bench.get("a").await);
+    assert_eq!((bench.pool.retire(&"a"), bench.pool.retire(&"a")), (0, 0));
+    bench.want_open(1).await;
+    let stats = bench.pool.stats();
+    assert_eq!((stats.hosts, stats.counters.opened, stats.gauges.open), (1, 2, 1));
+    assert_eq!(stats.counters.closed(CloseReason::Drained), 1);
+    assert!(matches!(old.acquire().await, Err(AcquireError::Closed)), "its handles are closed");
+    assert!(!bench.get("a").await.reused(), "an equal key begins anew");
+    // What is leased stays with who has it, and its place is free.
+    assert_eq!(bench.pool.retire(&"b"), 1);
+    assert_eq!((other.number, bench.pool.stats().gauges.open), (number, 1));
+    drop(other);
+    assert_eq!(bench.pool.stats().gauges.open, 1);
 }

@@ -44,6 +44,25 @@ async fn case_64_the_reaper_removes_at_the_right_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_idle_time_out_holds_for_what_is_idle_already() {
+    let bench = timed(Options { idle_timeout: 100 * SECOND, ..plain() });
+    drop(bench.get("a").await);
+    pass(20 * SECOND).await;
+    bench.pool.set_options(Options { idle_timeout: 30 * SECOND, ..bench.pool.options() });
+    pass(9 * SECOND).await;
+    bench.want_open(1).await;
+    pass(SECOND + ms(1)).await;
+    bench.want_open(0).await;
+    drop(bench.get("a").await);
+    bench.pool.set_options(Options { idle_timeout: 100 * SECOND, ..bench.pool.options() });
+    pass(90 * SECOND).await;
+    assert!(bench.get("a").await.reused());
+    bench.pool.set_options(Options { idle_timeout: 5 * SECOND, ..bench.pool.options() });
+    pass(5 * SECOND + ms(1)).await;
+    bench.want_open(0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_65_and_67_only_unused_ones_expire_and_dials_do_not() {
     let options = Options { idle_timeout: 10 * SECOND, connect_timeout: 100 * SECOND, ..plain() };
     let mut bench = build(Mode::Owned, Some(1), Limits::per_host(4), options);

@@ -126,6 +126,15 @@ impl Default for TlsRoots {
     }
 }
 
+/// Whether they trust the same as they are written; what the operating system trusts may have changed meanwhile.
+impl PartialEq for TlsRoots {
+    fn eq(&self, other: &TlsRoots) -> bool {
+        self.system == other.system && self.extra == other.extra
+    }
+}
+
+impl Eq for TlsRoots {}
+
 impl fmt::Debug for TlsRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsRoots").field("system", &self.system).field("extra", &self.extra.len()).finish()

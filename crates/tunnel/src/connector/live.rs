@@ -29,6 +29,8 @@ pub struct Live {
     trace: Trace,
     permit: Permit,
     upstream: LiveOn,
+    /// By which rules and upstreams it came about.
+    ways: u64,
 }
 
 /// Bytes that went through a tunnel so far.
@@ -57,8 +59,12 @@ impl Tunnel {
 }
 
 impl Live {
-    pub(super) fn new(permit: Permit, upstream: LiveOn, trace: Trace) -> Live {
-        Live { traffic: Arc::default(), trace, permit, upstream }
+    pub(super) fn new(permit: Permit, upstream: LiveOn, trace: Trace, ways: u64) -> Live {
+        Live { traffic: Arc::default(), trace, permit, upstream, ways }
+    }
+
+    pub(super) fn ways(&self) -> u64 {
+        self.ways
     }
 
     /// How the tunnel came about.

@@ -8,10 +8,10 @@ use std::{
     time::Instant,
 };
 
+use super::state::State;
 use crate::{
-    config::{Rule, TunnelConfig, UpstreamConfig, Via},
+    config::{Rule, UpstreamConfig, Via},
     order::{self, Ordering as By},
-    upstream::Upstream,
 };
 
 /// All that rules can lead to.
@@ -53,6 +53,18 @@ impl Routes {
         Ok(routes)
     }
 
+    /// Goes on where others stopped: a group's stand-in stays the one that it was. `place` tells where an upstream of theirs is now.
+    pub(super) fn go_on(&self, before: &Routes, place: impl Fn(usize) -> Option<usize>) {
+        for (name, route) in &self.groups {
+            let Some((_, before)) = before.groups.iter().find(|(own, _)| own == name) else { continue };
+            route.turn.store(before.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+            let current = before.current().and_then(&place);
+            if let Some(index) = current.filter(|index| route.members.contains(index)) {
+                route.served_by(index);
+            }
+        }
+    }
+
     /// The upstreams of a rule; `None`: it leads nowhere.
     pub(super) fn find(&self, via: &Via) -> Option<&Route> {
         let named = |list: &'_ [(Arc<str>, Route)], name: &str| list.iter().position(|(own, _)| **own == *name);
@@ -71,19 +83,24 @@ impl Route {
     }
 
     /// In which order its upstreams are tried now.
-    pub(super) fn order(&self, upstreams: &[Arc<Upstream>], config: &TunnelConfig, now: Instant) -> Vec<usize> {
+    pub(super) fn order(&self, state: &State, now: Instant) -> Vec<usize> {
         if let [only] = *self.members {
             return vec![only];
         }
-        let mut candidates: Vec<_> = self.members.iter().map(|&index| upstreams[index].candidate(index, now)).collect();
+        let candidate = |&index: &usize| state.upstreams[index].candidate(index, state.priority(index), now);
+        let mut candidates: Vec<_> = self.members.iter().map(candidate).collect();
         let by = By {
-            strategy: config.strategy,
-            switch_back: config.switch_back,
+            strategy: state.config.strategy,
+            switch_back: state.config.switch_back,
             turn: self.turn.fetch_add(1, Ordering::Relaxed),
-            current: self.current.load(Ordering::Relaxed).checked_sub(1),
+            current: self.current(),
         };
         order::sort(&mut candidates, &by, now);
         candidates.iter().map(|candidate| candidate.index).collect()
+    }
+
+    fn current(&self) -> Option<usize> {
+        self.current.load(Ordering::Relaxed).checked_sub(1)
     }
 
     pub(super) fn served_by(&self, index: usize) {

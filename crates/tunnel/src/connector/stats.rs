@@ -64,7 +64,7 @@ impl DestinationStats {
 impl Connector {
     /// The figures now.
     pub fn stats(&self) -> ConnectorStats {
-        let inner = &self.inner;
+        let (inner, state) = (&self.inner, self.inner.state());
         let counters = &inner.counters;
         let mut destinations: Vec<_> = inner
             .permits
@@ -73,7 +73,7 @@ impl Connector {
             .map(|gauges| DestinationStats {
                 target: (*gauges.target).clone(),
                 live: gauges.live,
-                max: inner.config.max_per_destination,
+                max: state.config.max_per_destination,
                 waiting: gauges.waiting,
                 total: gauges.total,
             })
@@ -91,14 +91,19 @@ impl Connector {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             live: inner.permits.live(),
-            max_tunnels: inner.config.max_tunnels,
+            max_tunnels: state.config.max_tunnels,
             waiting,
             failovers: counters.failovers.load(Ordering::Relaxed),
             opened_ahead: counters.ahead.load(Ordering::Relaxed),
             ready,
             ready_used,
             waits: counters.waits.lock().clone(),
-            upstreams: inner.upstreams.iter().map(|upstream| upstream.stats()).collect(),
+            upstreams: state
+                .upstreams
+                .iter()
+                .enumerate()
+                .map(|(index, upstream)| upstream.stats(state.place(index)))
+                .collect(),
             destinations,
         }
     }

@@ -34,13 +34,13 @@ impl Connector {
     /// # Errors
     /// [`ErrorKind::Rejected`] by a rule.
     pub(crate) fn udp_upstream(&self, target: &Target) -> Result<Option<Arc<str>>, Error> {
-        let inner = &self.inner;
+        let state = self.inner.state();
         let rejected =
             || Error::new(ErrorKind::Rejected, Side::Client, format!("datagrams to {target}: forbidden by a rule"));
-        let route = inner.routes.find(inner.rules.decide(target).via).ok_or_else(rejected)?;
-        let order = route.order(&inner.upstreams, &inner.config, Clock::now().into_std());
+        let route = state.routes.find(state.rules.decide(target).via).ok_or_else(rejected)?;
+        let order = route.order(&state, Clock::now().into_std());
         // The first that can: HTTP proxies carry none, and of the others some say so when they are asked.
-        let able = || order.iter().map(|&index| &inner.upstreams[index]).filter(|upstream| upstream.carries_udp());
+        let able = || order.iter().map(|&index| &state.upstreams[index]).filter(|upstream| upstream.carries_udp());
         let now = Clock::now().into_std();
         let able = able().find(|upstream| !upstream.declines_udp(now)).or_else(|| able().next());
         let unsupported = || {
@@ -57,8 +57,9 @@ impl Connector {
     pub(crate) async fn udp_way(&self, upstream: Option<&str>) -> Result<UdpWay, Error> {
         let Some(name) = upstream else { return Ok(UdpWay::Direct) };
         let gone = || Error::new(ErrorKind::Closed, Side::Local, format!("upstream {name} is not there"));
-        let upstream = self.inner.upstreams.iter().find(|upstream| **upstream.name() == *name).ok_or_else(gone)?;
-        let deadline = (Clock::now() + self.inner.config.timeout).into_std();
+        let state = self.inner.state();
+        let upstream = state.upstreams.iter().find(|upstream| **upstream.name() == *name).ok_or_else(gone)?;
+        let deadline = (Clock::now() + state.config.timeout).into_std();
         let (control, relay) = upstream.associate(deadline).await.map_err(|error| meaning::of_upstream(name, error))?;
         Ok(UdpWay::Proxy { upstream: Arc::clone(upstream.name()), control, relay })
     }

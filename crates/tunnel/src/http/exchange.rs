@@ -78,17 +78,18 @@ impl<'a> Desk<'a> {
     }
 
     fn check_user(&self, parts: &Parts) -> Result<(), Refusal> {
-        if self.shared.users.is_empty() {
+        let users = self.shared.users();
+        if users.is_empty() {
             return Ok(());
         }
         let given = parts.headers.get(header::PROXY_AUTHORIZATION);
-        if given.is_some_and(|given| self.shared.users.check_basic(given.as_bytes())) {
+        if given.is_some_and(|given| users.check_basic(given.as_bytes())) {
             return Ok(());
         }
         self.shared.counters.handshake_failed(HandshakeFailure::User);
         if given.is_some() {
             // Browsers ask without a password at first; that is no guess.
-            self.shared.users.warn_refused(self.session.client);
+            users.warn_refused(self.session.client);
         }
         let refusal = Refusal::unknown_user();
         let before = self.session.unknown.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +106,7 @@ impl<'a> Desk<'a> {
         let made = self.shared.open(self.session.client, target.clone(), payload).await;
         drop(connecting);
         let (stream, listed) = made.map_err(|error| Refusal::from(&error))?;
-        let options = RelayOptions::from(self.shared.connector.config());
+        let options = RelayOptions::from(&*self.shared.connector.config());
         self.change_over(Box::new(move |client, rest| {
             let upstream = (stream, Bytes::new());
             Box::pin(async move { tunnel::carry((client, rest), upstream, &options, listed.traffic()).await })

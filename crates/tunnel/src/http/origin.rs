@@ -176,7 +176,7 @@ async fn drive(shared: Arc<Shared>, client: ClientInfo, target: Target, user: Us
     }
     let parts = connection.into_parts();
     if let Ok((client, rest)) = switched.await {
-        let options = RelayOptions::from(shared.connector.config());
+        let options = RelayOptions::from(&*shared.connector.config());
         let upstream = parts.io.into_inner().stream;
         tunnel::carry((client, rest), (upstream, parts.read_buf), &options, listed.traffic()).await;
     }

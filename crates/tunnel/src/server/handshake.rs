@@ -32,13 +32,14 @@ pub(super) enum Failure {
 /// # Cancel safety
 /// None: what was read is lost, and the connection with it.
 pub(super) async fn handshake(stream: &mut TcpStream, shared: &Shared, may_be_other: bool) -> Result<Begin, Failure> {
-    let mut handshake = Handshake::new(!shared.users.is_empty());
+    let users = shared.users();
+    let mut handshake = Handshake::new(!users.is_empty());
     let mut buffer = [0; BUFFER];
     let (mut start, mut end) = (0, 0);
     let mut answers = Answer::new();
     let mut has_begun = false;
     loop {
-        let (used, step) = handshake.step(&buffer[start..end], |name, password| shared.users.check(name, password));
+        let (used, step) = handshake.step(&buffer[start..end], |name, password| users.check(name, password));
         start += used;
         match step {
             Step::Answer(answer) => answers.extend_from_slice(&answer),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keepwarm_transport::proxy::Target;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
     ClientInfo, HandshakeFailure, Shared, closed,
     counters::{Connected, Counters},
+    door::Inside,
     gone::gone,
     handshake::{Begin, Failure, handshake},
     linger::last_word,
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     Stream,
     config::ListenKind,
+    gate::Pass,
     relay::{RelayOptions, relay},
     socks::{self, Request, Version},
     udp,
@@ -26,11 +28,11 @@ use crate::{
 ///
 /// # Cancel safety
 /// Dropping the future closes its connection and its tunnel.
-pub(super) async fn serve(stream: TcpStream, client: ClientInfo, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
+pub(super) async fn serve(stream: TcpStream, client: ClientInfo, door: Inside, shared: Arc<Shared>, _place: Pass) {
     listen::prepare(&stream);
     let connected = Connected::new(&shared.counters);
     let session = Session { client, shared: &shared, connected };
-    match &shared.connector.config().listen[client.listener].kind {
+    match &door.listen.kind {
         ListenKind::Forward(target) => {
             Counters::count(&shared.counters.forwards);
             session.tunnel(stream, None, target.clone(), Bytes::new()).await;
@@ -112,7 +114,7 @@ impl Session<'_> {
                 {
                     return;
                 }
-                let options = RelayOptions::from(self.shared.connector.config());
+                let options = RelayOptions::from(&*self.shared.connector.config());
                 relay(Stream::Tcp(stream), upstream, &options, listed.traffic()).await;
             }
             (Err(error), Some(version)) => self.last_word(stream, &version.failure(error.kind())).await,

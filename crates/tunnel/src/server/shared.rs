@@ -8,21 +8,28 @@ use std::{
 
 use bytes::Bytes;
 use keepwarm_transport::proxy::Target;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
     counters::Counters,
     destination::Own,
+    door::Door,
     registry::{Listed, Registry},
 };
-use crate::{ConnectOptions, Connector, Error, ErrorKind, Side, Stream, udp, users::Users};
+use crate::{
+    ConnectOptions, Connector, Error, ErrorKind, Side, Stream, config::TunnelConfig, gate::Gate, udp, users::Users,
+};
 
 /// What all clients have in common.
 pub(crate) struct Shared {
     /// Makes their tunnels; has the settings.
     pub(crate) connector: Connector,
     /// Who may come.
-    pub(crate) users: Users,
+    users: RwLock<Arc<Users>>,
+    /// Room for clients.
+    pub(super) places: Arc<Gate>,
+    doors: watch::Sender<Arc<[Arc<Door>]>>,
     /// Becomes true when the server stops: idle clients end at once, tunnels get the drain's patience.
     pub(crate) closing: watch::Sender<bool>,
     pub(crate) counters: Counters,
@@ -30,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) udp: Arc<udp::Counters>,
     pub(super) tunnels: Registry,
     /// What is never connected to from here.
-    pub(crate) own: Arc<Own>,
+    own: RwLock<Arc<Own>>,
 }
 
 /// Who a client is.
@@ -38,7 +45,7 @@ pub(crate) struct Shared {
 pub(crate) struct ClientInfo {
     /// Its address.
     pub(crate) peer: SocketAddr,
-    /// Place in [`TunnelConfig::listen`](crate::config::TunnelConfig::listen) of the listener that it came to.
+    /// Place in [`TunnelConfig::listen`](crate::config::TunnelConfig::listen), as it was then, of the listener that it came to.
     pub(crate) listener: usize,
 }
 
@@ -56,16 +63,67 @@ pub(crate) fn is_remote(peer: SocketAddr) -> bool {
 
 impl Shared {
     /// For a server that listens on, and is beside, `own`.
+    #[cfg(test)]
     pub(crate) fn new(connector: Connector, own: impl Into<Own>) -> Shared {
-        let users = Users::new(&connector.config().users);
+        let config = connector.config();
+        Shared::with(connector, &config, own)
+    }
+
+    /// For a server with these settings, which need not be in force yet, that listens on, and is beside, `own`.
+    pub(super) fn with(connector: Connector, config: &TunnelConfig, own: impl Into<Own>) -> Shared {
         Shared {
             connector,
-            users,
+            users: RwLock::new(Arc::new(Users::new(&config.users))),
+            places: Gate::new(config.max_clients),
+            doors: watch::Sender::new(Arc::new([])),
             closing: watch::Sender::new(false),
             counters: Counters::default(),
             udp: Arc::default(),
             tunnels: Registry::default(),
-            own: Arc::new(own.into()),
+            own: RwLock::new(Arc::new(own.into())),
+        }
+    }
+
+    /// Who may come now. A handshake that has begun stays with those of its beginning.
+    pub(crate) fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users.read())
+    }
+
+    /// What is never connected to from here.
+    pub(crate) fn own(&self) -> Arc<Own> {
+        Arc::clone(&self.own.read())
+    }
+
+    /// The listeners.
+    pub(super) fn doors(&self) -> Arc<[Arc<Door>]> {
+        Arc::clone(&self.doors.borrow())
+    }
+
+    /// Tells when there are others.
+    pub(super) fn doors_changed(&self) -> watch::Receiver<Arc<[Arc<Door>]>> {
+        self.doors.subscribe()
+    }
+
+    /// Has these listeners served from now on.
+    pub(super) fn set_doors(&self, doors: Vec<Arc<Door>>) {
+        self.doors.send_replace(doors.into());
+        // The server may have stopped meanwhile, and then has closed those of before.
+        if *self.closing.borrow() {
+            self.doors().iter().for_each(|door| door.close());
+        }
+    }
+
+    /// Accepts nobody any more, and says so to those that are here.
+    pub(super) fn close_doors(&self) {
+        self.closing.send_replace(true);
+        self.doors().iter().for_each(|door| door.close());
+    }
+
+    /// Puts other users, where they are others, and other services of ours in force.
+    pub(super) fn put(&self, users: Option<Users>, own: Own) {
+        *self.own.write() = Arc::new(own);
+        if let Some(users) = users {
+            *self.users.write() = Arc::new(users);
         }
     }
 
@@ -86,7 +144,7 @@ impl Shared {
     ) -> Result<(Stream, Listed<'_>), Error> {
         let sent = payload.len() as u64;
         // Beyond an upstream the same address is another machine's.
-        let made = if self.own.is(&target) && self.connector.is_direct(&target) {
+        let made = if self.own().is(&target) && self.connector.is_direct(&target) {
             let text = format!("tunnel to {target}: it leads back to this server, or to what is served beside it");
             Err(Error::new(ErrorKind::Rejected, Side::Client, text))
         } else {

@@ -69,8 +69,13 @@ impl Dialer {
             round_trip: AtomicU64::new(0),
             handshakes: AtomicU64::new(0),
             peer: Mutex::new(None),
-            dials: Semaphore::new(super::DIALS_MAX),
+            dials: Semaphore::new(DIALS_MAX),
         })
+    }
+
+    /// The proxy, without its credentials.
+    pub(super) fn shown(&self) -> String {
+        self.proxy.proxy().to_string()
     }
 
     /// The shortest round trip to the first proxy; zero while there are few to go by.
@@ -203,3 +208,6 @@ const HANDSHAKES_MIN: u64 = 8;
 
 /// Answers that come sooner are waited for.
 const GAIN_MIN: Duration = Duration::from_millis(2);
+
+/// Dials to one upstream at a time.
+pub(super) const DIALS_MAX: usize = 16;

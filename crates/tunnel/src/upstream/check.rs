@@ -12,20 +12,19 @@ use tokio::time::Instant as Clock;
 use super::{Missed, Upstream, Way, proxy::over};
 use crate::spares::Spares;
 
-/// Goes on until the upstream is gone. `interval` is the pause between two checks of an upstream that is well and was not used; zero:
-/// such an upstream is not checked.
-pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
+/// Goes on until the upstream is gone.
+pub(super) async fn look_after(upstream: Weak<Upstream>) {
     let mut checked = Clock::now();
     loop {
         tokio::time::sleep(TICK).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        if upstream.is_direct() {
-            return;
+        if upstream.paused().is_some() {
+            continue;
         }
         if let Way::Proxy(spares) = &upstream.way {
             spares.tick();
         }
-        if upstream.is_due(checked, interval) {
+        if upstream.is_due(checked) {
             upstream.check().await;
             checked = Clock::now();
         }
@@ -38,8 +37,9 @@ pub(crate) async fn look_after(upstream: Weak<Upstream>, interval: Duration) {
 }
 
 impl Upstream {
-    fn is_due(&self, checked: Clock, interval: Duration) -> bool {
-        let now = Clock::now();
+    /// One that is well and was not used is checked at intervals, or not at all where these are zero.
+    fn is_due(&self, checked: Clock) -> bool {
+        let (now, interval) = (Clock::now(), self.tuning.check_interval());
         let standing = self.vitals.standing(now.into_std());
         match standing.allowed {
             Allowed::No { .. } => false,
@@ -58,7 +58,7 @@ impl Upstream {
     }
 
     fn dial_limit(&self) -> Instant {
-        (Clock::now() + self.connect_timeout).into_std()
+        (Clock::now() + self.tuning.connect_timeout()).into_std()
     }
 
     /// Finds out whether the upstream is well: by connecting to the destination that it is known to reach where there is one, else by

@@ -75,7 +75,7 @@ pub struct SpareStats {
 }
 
 impl Upstream {
-    pub(crate) fn stats(&self) -> UpstreamStats {
+    pub(crate) fn stats(&self, (group, priority): (Arc<str>, u32)) -> UpstreamStats {
         let now = Clock::now().into_std();
         let standing = self.vitals.standing(now);
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -88,11 +88,11 @@ impl Upstream {
                 UpstreamKind::Ssh(ssh) => format!("ssh://{}:{}", ssh.host, ssh.port),
             },
             through: self.config.through.as_ref().map(ToString::to_string),
-            group: Arc::clone(&self.config.group),
-            priority: self.config.priority,
+            group,
+            priority,
             health: standing.snapshot,
             last_failure: standing.last_failure.map(|(at, text)| (now.saturating_duration_since(at), text)),
-            live: self.live.load(Ordering::Relaxed),
+            live: self.load.live.load(Ordering::Relaxed),
             tunnels: count(&counters.tunnels),
             hits: count(&counters.hits),
             misses: count(&counters.misses),
@@ -100,8 +100,8 @@ impl Upstream {
             hedged: count(&counters.hedged),
             refused: count(&counters.refused),
             failed: standing.failed,
-            sent: count(&counters.sent),
-            received: count(&counters.received),
+            sent: count(&self.load.sent),
+            received: count(&self.load.received),
             ready: counters.ready.lock().clone(),
             spares: match &self.way {
                 Way::Proxy(spares) => Some(SpareStats {
@@ -116,7 +116,7 @@ impl Upstream {
                 Way::Ssh(sessions) => {
                     let pool = sessions.stats();
                     let (pipelining, ages) = (Pipelining::None, Histogram::default());
-                    Some(SpareStats { target: 0, max: 0, pipelining, ages, pool })
+                    Some(SpareStats { target: sessions.target(), max: sessions.max(), pipelining, ages, pool })
                 }
             },
         }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -124,10 +124,13 @@ impl Daemon {
     /// Ends it at once, with all that it has started.
     pub(crate) fn kill(&mut self) {
         let id = self.process.id();
+        if matches!(self.process.try_wait(), Ok(None)) {
+            // One that runs puts new processes into the place of those that are killed. They would outlive it, with its listener.
+            stop(id);
+        }
         for child in descendants(id) {
-            let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
             // It may have ended by itself.
-            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+            let _ = pid(child).map(|pid| kill_process(pid, Signal::KILL));
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -174,6 +177,18 @@ fn spawn(program: &Path, arguments: &[String], folder: &Path) -> Child {
     let mut command = std::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap()
+}
+
+/// Stops a child of ours, and waits until it starts nothing any more.
+fn stop(id: u32) {
+    let Some(pid) = pid(id) else { return };
+    let _ = kill_process(pid, Signal::STOP);
+    // If it has ended, it is still to be waited for.
+    let _ = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+}
+
+fn pid(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
 /// Processes that a process has started, and those that they have.

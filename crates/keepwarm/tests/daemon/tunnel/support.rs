@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm::status::tunnel::{TunnelStatus, TunnelUpstreamRow};
+use keepwarm_control::tunnel::{TunnelStatus, TunnelUpstreamRow};
 use keepwarm_lab::{EchoLab, ProxyLab, ProxySpec, Tagged};
 use tempfile::TempDir;
 use tokio::{
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     pub async fn page<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
-        keepwarm::status::client::get(self.bench.control, path).await.unwrap()
+        keepwarm_control::client::get(self.bench.control, path).await.unwrap()
     }
 
     /// Waits until the figures are as wanted; fails after ten seconds.
