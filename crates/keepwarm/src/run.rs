@@ -146,6 +146,8 @@ async fn run(
     let steer = tokio::spawn(reload_on_hangup(hangup, Arc::downgrade(&plane)));
     let watch = watched.map(|path| tokio::spawn(file::watch(path, Arc::downgrade(&plane))));
     tracing::info!(%address, "status endpoint listens");
+    #[cfg(feature = "otlp")]
+    export(&plane)?;
     let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.
     service.ready().await;
@@ -233,6 +235,20 @@ impl Hangup {
         }
         std::future::pending().await
     }
+}
+
+/// Tells a collector, where the environment names one; it ends with the control plane.
+///
+/// # Errors
+/// When a variable is not what it has to be.
+#[cfg(feature = "otlp")]
+fn export(plane: &Arc<Control>) -> anyhow::Result<()> {
+    let options = keepwarm_control::otlp::OtlpOptions::from_environment(|name| std::env::var(name).ok());
+    if let Some(options) = options.map_err(anyhow::Error::msg)? {
+        tracing::info!(collector = options.endpoint(), "exports metrics and slow requests");
+        tokio::spawn(Control::export(Arc::downgrade(plane), options));
+    }
+    Ok(())
 }
 
 fn status_line(daemon: &Arc<Daemon>) -> StatusLine {
