@@ -60,7 +60,7 @@ async fn every_count_is_what_the_lab_counted() {
     assert_eq!(exit.spares.as_ref().unwrap().opened, proxy.accepted);
     assert_eq!(exit.spares.as_ref().unwrap().idle, proxy.idle);
 
-    let origin = plane.origin.counters();
+    let origin = plane.origin.total();
     let upstreams: Vec<UpstreamRow> = client::get(plane.control, "/api/v1/upstreams").await.unwrap();
     let tiles = upstreams.iter().find(|row| row.name.starts_with("tiles.example")).unwrap();
     assert_eq!((tiles.requests, tiles.failures, tiles.open), (10, 0, origin.open));
