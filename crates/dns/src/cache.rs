@@ -13,7 +13,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::key::Key;
 use self::{entry::Entry, policy::Policy, store::Store};
@@ -25,7 +28,7 @@ use crate::{
 /// Answers shared by all workers.
 #[derive(Debug)]
 pub struct Cache {
-    store: Store,
+    store: Arc<Store>,
     policy: Policy,
     stale: Duration,
     prefetch: bool,
@@ -65,12 +68,29 @@ impl Cache {
     /// that collide.
     pub fn new(settings: &CacheSettings, workers: usize, seed: u64) -> Option<Cache> {
         Some(Cache {
-            store: Store::new(settings.size, workers)?,
+            store: Arc::new(Store::new(settings.size, workers)?),
             policy: Policy::new(settings),
             stale: settings.stale,
             prefetch: settings.prefetch,
             seed,
         })
+    }
+
+    /// The same answers under other settings; those that are kept keep their time. `None` when the size is another: the memory of
+    /// a store cannot be cut to a new size.
+    pub fn renewed(&self, settings: &CacheSettings) -> Option<Cache> {
+        self.store.is_of(settings.size).then(|| Cache {
+            store: self.store.clone(),
+            policy: Policy::new(settings),
+            stale: settings.stale,
+            prefetch: settings.prefetch,
+            seed: self.seed,
+        })
+    }
+
+    /// Whether both give the same answers.
+    pub fn shares_answers(&self, other: &Cache) -> bool {
+        Arc::ptr_eq(&self.store, &other.store)
     }
 
     /// What the answer to this query depends on, or `None` when it must not be shared. Allocates nothing.

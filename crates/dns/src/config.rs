@@ -53,6 +53,8 @@ pub struct DnsConfig {
     pub pool: PoolSettings,
     /// When an upstream is left alone.
     pub breaker: BreakerSettings,
+    /// A query that takes longer than this, or fails, is remembered for [`recent`](crate::server::Server::recent). Default 500 ms.
+    pub slow: Duration,
     /// The upstreams, in the order of the file.
     pub upstreams: Vec<UpstreamConfig>,
     /// Worker threads; 0: one per core.
@@ -86,6 +88,7 @@ impl Default for DnsConfig {
             cache: CacheSettings::default(),
             pool: PoolSettings::default(),
             breaker: BreakerSettings::default(),
+            slow: Duration::from_millis(500),
             upstreams: Vec::new(),
             workers: 0,
             max_connections: 512,
@@ -493,7 +496,7 @@ impl Transport {
 }
 
 /// One upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Name in logs, status and metrics.
     pub name: Arc<str>,

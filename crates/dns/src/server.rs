@@ -4,10 +4,13 @@
 //! and its own queries in flight; connections with a stream are shared by all workers through one pool.
 
 mod access;
+mod alive;
 mod bind;
 mod discovery;
 pub mod doh;
 pub(crate) mod doq;
+mod entrance;
+mod era;
 mod events;
 mod flight;
 mod h3;
@@ -20,8 +23,11 @@ mod pools;
 pub(crate) mod proxy;
 mod query_log;
 mod quic;
+mod recent;
+mod reload;
 mod resolver;
 mod route;
+mod setup;
 mod status;
 mod tcp;
 mod tls;
@@ -32,7 +38,10 @@ mod worker;
 pub use bind::ListenSocket;
 pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
+pub(crate) use pools::Pools;
 pub use query_log::QueryLogError;
+pub use recent::RecentQuery;
+pub use reload::Prepared;
 pub use resolver::ServerResolver;
 pub use status::{DdrStatus, PoolStatus, ServerStatus};
 pub use trace::{
@@ -51,14 +60,12 @@ use std::{
     time::Duration,
 };
 
-use keepwarm_pool::Pool;
+use keepwarm_pool::Tally;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
-    quic::server::QuicListener,
-    resolve::{Resolve, SystemResolver},
     tls::{CertificateError, RootsError},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::oneshot,
@@ -66,47 +73,67 @@ use tokio::{
     time::Instant as Clock,
 };
 
-use crate::strategy::{
-    budget::HedgeBudget,
-    groups::{GroupFault, Groups},
-};
 use crate::{
-    cache::Cache,
-    config::{DnsConfig, Listen, ListenTransport, Transport},
+    config::{DnsConfig, Listen, Transport},
     local::Local,
     message,
-    upstream::{BootstrapResolver, DnsConnector, EndpointKey, Upstream},
+    strategy::groups::GroupFault,
+    upstream::EndpointKey,
 };
-use access::Access;
-use bind::{Sockets, bind};
+use bind::{Binding, Bound, Sockets, bind};
 use inbox::{Address, Event};
-use limit::Limiter;
 use local::Watch;
-use pools::{datagram_pool, stream_pool};
-use query_log::{LogThread, QueryLog};
-use route::{Designated, Path, Route};
-use tls::Encryption;
+use query_log::LogThread;
+use recent::Recent;
+use setup::Setup;
 use worker::Worker;
 
-/// What all workers share.
+/// What all workers share, as long as the server runs.
 pub(crate) struct Shared {
-    pub(crate) config: DnsConfig,
     pub(crate) workers: usize,
-    pub(crate) upstreams: Vec<Upstream>,
-    pub(crate) groups: Groups,
-    pub(crate) hedges: HedgeBudget,
-    pub(crate) streams: Pool<DnsConnector>,
-    /// One a worker.
-    pub(crate) datagrams: Vec<Pool<DnsConnector>>,
-    pub(crate) access: Arc<Access>,
-    pub(crate) encryption: Option<Arc<Encryption>>,
-    /// What HTTP responses say of HTTP/3.
-    pub(crate) alt_svc: Option<http::HeaderValue>,
-    /// Limits of single clients; `None` when there are none.
-    pub(crate) limiter: Option<Limiter>,
-    pub(crate) cache: Option<Cache>,
-    pub(crate) query_log: Option<QueryLog>,
+    pub(crate) pools: Pools,
     pub(crate) counters: Counters,
+    recent: Recent,
+    /// How long queries took, as each worker saw it.
+    durations: Vec<Tally>,
+    /// The workers' runtimes.
+    handles: Vec<Handle>,
+    addresses: Vec<Address>,
+    /// What the config makes of it. Workers have it from their inbox, and do not look here.
+    setup: RwLock<Arc<Setup>>,
+    running: Mutex<Running>,
+    /// Whose turn it is to change the config.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What runs beside the workers.
+struct Running {
+    /// Where clients come in.
+    bound: Vec<Bound>,
+    /// Looks for changes of hosts files.
+    watch: Watch,
+    /// Which of the names that were answered here these are.
+    local_number: u64,
+    log_thread: Option<LogThread>,
+}
+
+impl Running {
+    fn end(&mut self) -> (Watch, Option<LogThread>) {
+        (std::mem::take(&mut self.watch), self.log_thread.take())
+    }
+}
+
+impl Shared {
+    /// What the config makes of the server. To be let go of soon: connections that are no longer wanted wait for it.
+    pub(crate) fn setup(&self) -> Arc<Setup> {
+        self.setup.read().clone()
+    }
+
+    fn put(&self, setup: Arc<Setup>) {
+        let old = std::mem::replace(&mut *self.setup.write(), setup);
+        // Not under the lock.
+        drop(old);
+    }
 }
 
 /// Totals of the server.
@@ -132,19 +159,23 @@ pub(crate) struct Counters {
     pub(crate) hedges_won: AtomicU64,
     pub(crate) hedges_denied: AtomicU64,
     pub(crate) network_changes: AtomicU64,
+    /// Queries that earlier query logs do not tell of.
+    pub(crate) unlogged: AtomicU64,
+}
+
+impl Counters {
+    /// A query log was replaced that had not told of so many queries.
+    fn count_unlogged(&self, entries: u64) {
+        self.unlogged.fetch_add(entries, Ordering::Relaxed);
+    }
 }
 
 /// A running DNS proxy.
 pub struct Server {
     shared: Arc<Shared>,
-    addresses: Vec<Address>,
     threads: Vec<thread::JoinHandle<()>>,
-    listening: Vec<Listen>,
     in_flight: Arc<AtomicUsize>,
     events: Mutex<Option<PoolEvents>>,
-    /// Looks for changes of hosts files.
-    watch: Watch,
-    log_thread: Option<LogThread>,
 }
 
 /// Why a server did not start.
@@ -234,77 +265,62 @@ impl Server {
     pub fn start_with(config: DnsConfig, sockets: Vec<ListenSocket>) -> Result<Server, StartError> {
         let available = thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.workers == 0 { available } else { config.workers };
-        let resolver: Arc<dyn Resolve> = if config.bootstrap.is_empty() {
-            Arc::new(SystemResolver::default())
-        } else {
-            Arc::new(BootstrapResolver::new(&config.bootstrap))
-        };
-        let upstreams = config
-            .upstreams
-            .iter()
-            .map(|upstream| Upstream::new(upstream, &config, &resolver))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(StartError::Roots)?;
-        let (local, files) = local::load(&config)?;
-        let encryption = Encryption::new(&config)?;
-        let groups = Groups::new(&config).map_err(StartError::Groups)?;
         let mut runtimes = Runtimes(Vec::new());
         for _ in 0..workers {
             runtimes.0.push(Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?);
         }
-        let (sockets, listening) = bind(&config.listen, sockets, &runtimes.0)?;
-        let (query_log, log_thread) = QueryLog::open(&config.query_log).map_err(StartError::QueryLog)?.unzip();
         let handles: Vec<Handle> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
+        let pools = Pools::new(&config, &handles)?;
+        let (mut setup, log_thread) = Setup::new(config, &pools, None)?;
+        let (local, files) = local::load(&setup.config)?;
+        let Binding { sockets, bound } = bind(&setup.config.listen, sockets, &handles)?;
+        let listening: Vec<_> = bound.iter().map(|bound| bound.listen.clone()).collect();
+        setup.alt_svc = https::alternative(&listening);
+        let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
+        let watch = Watch::start(files, 0, local.clone(), addresses.clone()).map_err(StartError::Runtime)?;
+        watch.begin();
+        let setup = Arc::new(setup);
         let shared = Arc::new(Shared {
-            streams: stream_pool(&config, handles.clone())?,
-            datagrams: handles
-                .iter()
-                .map(|handle| datagram_pool(&config, workers, handle))
-                .collect::<Result<_, _>>()?,
-            cache: Cache::new(&config.cache, workers, rand::random()),
-            access: Access::new(config.allow.clone(), config.clients.clone()),
-            query_log,
-            encryption,
-            alt_svc: https::alternative(&listening),
-            limiter: Limiter::new(&config.clients, Clock::now().into_std()),
-            hedges: HedgeBudget::new(config.hedge),
-            config,
             workers,
-            upstreams,
-            groups,
+            pools,
             counters: Counters::default(),
+            recent: Recent::default(),
+            durations: (0..workers).map(|_| Tally::default()).collect(),
+            handles,
+            addresses,
+            setup: RwLock::new(setup.clone()),
+            running: Mutex::new(Running { bound, watch, local_number: 0, log_thread }),
+            turn: Arc::default(),
         });
         let events = Mutex::new(Some(PoolEvents::of(&shared)));
-        discovery::prepare(&shared);
-        let addresses: Vec<Address> = (0..workers).map(|_| Address::new()).collect();
-        let watch = Watch::start(files, local.clone(), addresses.clone()).map_err(StartError::Runtime)?;
+        setup.upstreams.iter().for_each(|upstream| discovery::start(&shared, upstream, &setup, &shared.addresses));
+        if let Some(encryption) = &setup.encryption {
+            encryption.watch(&shared.handles[0]);
+        }
+        drop(setup);
+        shared.handles[0].spawn(network::watch(shared.clone(), shared.addresses.clone()));
         // One for each worker that has not said yet how many queries it has; read when stopping.
         let in_flight = Arc::new(AtomicUsize::new(workers));
         let mut threads = Vec::new();
         for (number, (runtime, sockets)) in runtimes.0.drain(..).zip(sockets).enumerate() {
-            let (shared, address, in_flight) = (shared.clone(), addresses[number].clone(), in_flight.clone());
-            let local = local.clone();
-            if number == 0 {
-                runtime.spawn(network::watch(shared.clone(), addresses.clone()));
-                runtime.spawn(discovery::run(shared.clone(), addresses.clone()));
-            }
+            let (shared, in_flight, local) = (shared.clone(), in_flight.clone(), local.clone());
             let thread = thread::Builder::new()
                 .name(format!("dns-{number}"))
-                .spawn(move || run_worker(&runtime, number, shared, local, address, sockets, &in_flight));
+                .spawn(move || run_worker(&runtime, number, shared, local, sockets, &in_flight));
             threads.push(thread.map_err(StartError::Runtime)?);
         }
-        Ok(Server { shared, addresses, threads, listening, in_flight, events, watch, log_thread })
+        Ok(Server { shared, threads, in_flight, events })
     }
 
     /// Gives up what may have died with the network: to be called when addresses or routes changed and the server has not
     /// noticed by itself, as it does on Linux at once and elsewhere within a second.
     pub fn network_changed(&self) {
-        self.shared.network_changed(&self.addresses);
+        self.shared.network_changed(&self.shared.addresses);
     }
 
     /// Where clients come in, with the ports that the system chose.
-    pub fn listening(&self) -> &[Listen] {
-        &self.listening
+    pub fn listening(&self) -> Vec<Listen> {
+        self.shared.running.lock().bound.iter().map(|bound| bound.listen.clone()).collect()
     }
 
     /// Asks like a client and tells how the answer came about. `None` when the name or the server is at its end.
@@ -316,7 +332,7 @@ impl Server {
         query[..2].copy_from_slice(&rand::random::<u16>().to_be_bytes());
         let (answer, receiver) = oneshot::channel();
         let asked = Clock::now();
-        self.addresses[0].inbox.push(Event::Ask { query, answer });
+        self.shared.addresses[0].inbox.push(Event::Ask { query, answer });
         let mut trace = receiver.await.ok()?;
         // What is answered at once takes no time on the worker's clock.
         if trace.total.is_zero() {
@@ -327,14 +343,14 @@ impl Server {
 
     /// A resolver that asks this server, as the daemon itself. It may outlive the server: it then finds nothing.
     pub fn resolver(&self) -> ServerResolver {
-        ServerResolver::new(&self.addresses[0].inbox, self.shared.config.timeout)
+        ServerResolver::new(&self.shared.addresses[0].inbox, self.shared.setup().config.timeout)
     }
 
     /// Forgets answers: those to every question about `name` (presentation form, any case), or all of them. Returns how
     /// many; `None` when `name` is no valid name.
     pub fn flush_cache(&self, name: Option<&str>) -> Option<usize> {
         let name = name.map(|name| message::name_from_text(name).ok_or(())).transpose().ok()?;
-        Some(self.shared.cache.as_ref().map_or(0, |cache| cache.flush(name.as_deref())))
+        Some(self.shared.setup().cache.as_ref().map_or(0, |cache| cache.flush(name.as_deref())))
     }
 
     /// Connects `min_idle` connections to each upstream, ahead of the first query. Failures are the log's and the status's.
@@ -342,14 +358,16 @@ impl Server {
     /// # Cancel safety
     /// Dials that have begun go on.
     pub async fn warm_up(&self) {
-        let idle = self.shared.config.pool.min_idle;
+        let setup = self.shared.setup();
+        let idle = setup.config.pool.min_idle;
         let mut dials = Vec::new();
-        for upstream in &self.shared.upstreams {
+        for upstream in &setup.upstreams {
             if upstream.main.transport != Transport::Udp {
-                let (pool, key) = (self.shared.streams.clone(), EndpointKey::new(&upstream.main, None));
+                let (pool, key) = (self.shared.pools.streams.clone(), EndpointKey::new(&upstream.main, None));
                 dials.push(tokio::spawn(async move { drop(pool.warm_up(&key, idle).await) }));
             }
         }
+        drop(setup);
         for dial in dials {
             let _ = dial.await;
         }
@@ -362,29 +380,30 @@ impl Server {
     /// Not cancel safe: a dropped future leaves the workers running.
     pub async fn stop(self, patience: Duration) -> usize {
         let deadline = Clock::now() + patience;
-        for address in &self.addresses {
+        for address in &self.shared.addresses {
             address.inbox.push(Event::StopListening);
         }
         while self.in_flight.load(Ordering::Acquire) > 0 && Clock::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         let cut = self.in_flight.load(Ordering::Acquire);
-        let pools = self.shared.datagrams.iter().chain(std::iter::once(&self.shared.streams));
         // What is still out there is for nobody: clients that have gone, races that are lost.
         let deadline = deadline.min(Clock::now() + LINGER);
-        for pool in pools {
+        for pool in self.shared.pools.all() {
             pool.drain(deadline.into_std()).await;
         }
-        for address in &self.addresses {
+        for address in &self.shared.addresses {
             address.inbox.push(Event::Exit);
         }
-        let Server { shared, threads, watch, log_thread, .. } = self;
+        let Server { shared, threads, .. } = self;
         let joined = tokio::task::spawn_blocking(move || {
-            drop(watch);
             threads.into_iter().for_each(|thread| drop(thread.join()));
         });
         let _ = joined.await;
-        if let (Some(log), Some(thread)) = (&shared.query_log, log_thread) {
+        let (watch, log_thread) = shared.running.lock().end();
+        let _ = tokio::task::spawn_blocking(move || drop(watch)).await;
+        let setup = shared.setup();
+        if let (Some(log), Some(thread)) = (&setup.query_log, log_thread) {
             log.close();
             thread.wait(LOG_PATIENCE).await;
         }
@@ -398,52 +417,19 @@ fn run_worker(
     number: usize,
     shared: Arc<Shared>,
     names: Local,
-    address: Address,
     sockets: Vec<Sockets>,
     in_flight: &Arc<AtomicUsize>,
 ) {
     let local = LocalSet::new();
     local.block_on(runtime, async {
-        let routes = shared
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                let path = |endpoint: &Arc<crate::upstream::Endpoint>| {
-                    let udp = endpoint.transport == Transport::Udp;
-                    let pool = if udp { &shared.datagrams[number] } else { &shared.streams };
-                    Path::new(endpoint, pool, udp.then_some(number), shared.config.strategy)
-                };
-                let designated =
-                    upstream.ddr.as_ref().map(|ddr| Designated::new(ddr, &shared.streams, shared.config.strategy));
-                Route { main: path(&upstream.main), tcp: upstream.tcp.as_ref().map(path), designated }
-            })
-            .collect();
-        let worker = Worker::new(shared, routes, names, address);
-        let quic: Vec<_> = sockets.into_iter().filter_map(|sockets| listen(&worker, sockets)).collect();
-        if let Some(encryption) = worker.shared.encryption.clone().filter(|_| number == 0) {
-            tokio::task::spawn_local(async move { encryption.server.keep_fresh().await });
-        }
+        let address = shared.addresses[number].clone();
+        let worker = Worker::new(shared, number, names, address);
+        worker.listen(sockets);
         tokio::task::spawn_local(udp::send_queued(worker.clone()));
         tokio::task::spawn_local(keep_time(worker.clone()));
-        read_inbox(worker, in_flight).await;
-        quic::close(&quic).await;
+        read_inbox(worker.clone(), in_flight).await;
+        quic::close(&worker.quic_listeners()).await;
     });
-}
-
-/// Lets clients in. Those over QUIC are to be told when the worker leaves.
-fn listen(worker: &Rc<Worker>, Sockets { listen, udp, tcp }: Sockets) -> Option<QuicListener> {
-    if matches!(listen.transport, ListenTransport::H3 | ListenTransport::Quic) {
-        return quic::listen(worker, udp?, listen);
-    }
-    if let Some(socket) = udp.and_then(|socket| tokio::net::UdpSocket::from_std(socket).ok()) {
-        let listener = udp::Listener::new(socket, &worker.outbox);
-        let reader = tokio::task::spawn_local(udp::read_clients(worker.clone(), listener));
-        worker.readers.borrow_mut().push(reader.abort_handle());
-    }
-    if let Some(listener) = tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
-        tokio::task::spawn_local(tcp::accept(worker.clone(), listener, listen));
-    }
-    None
 }
 
 /// Handles events until told to leave.

@@ -20,26 +20,35 @@ use hashbrown::HashMap;
 use http::{HeaderMap, Method, Request, Response, Uri, header, uri::Scheme};
 use http_body::Body as HttpBody;
 use ipnet::IpNet;
-use keepwarm_pool::{HostStats, Limits, LimitsError, Options, Policy};
+use keepwarm_pool::{Histogram, HostStats, LimitsError, NamedPool};
 use keepwarm_transport::resolve::Resolve;
 use parking_lot::{Mutex, RwLock};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     body::{Body, BoxError, RequestBody},
-    config::{HttpVersions, HttpsConfig, OriginConfig, PoolConfig},
+    config::{HttpVersions, HttpsConfig},
     connection::{Dialer, Key},
     error::Error,
     inventory::AddressRow,
     keeper::{self, WarmUp},
-    origin::Origin,
     profile::Profile,
     tls::TlsSetupError,
 };
 
+mod entry;
+mod limits;
+mod past;
+mod recent;
+mod reload;
 mod requests;
 mod run;
 
+use entry::{Entry, Origins, Settings};
+use past::Past;
+pub(crate) use recent::Recent;
+pub use recent::{Outcome, RecentRequest};
+pub use reload::Prepared;
 pub(crate) use requests::Counters;
 pub use requests::Requests;
 pub(crate) use run::run;
@@ -71,35 +80,21 @@ pub struct Client {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
-    config: HttpsConfig,
     resolver: Arc<dyn Resolve>,
     origins: RwLock<Origins>,
     /// Counts requests, for the order in which origins were used.
     turn: AtomicU64,
-    /// One task for each origin that was used.
+    /// Two tasks at most for each origin that was used.
     keepers: Mutex<JoinSet<()>>,
-}
-
-#[derive(Default)]
-struct Origins {
-    /// By authority, lower case, without the port where it is 443.
-    by_authority: HashMap<Box<str>, Arc<Entry>>,
-    closed: bool,
-}
-
-/// An origin and what keeps it.
-pub(crate) struct Entry {
-    pub(crate) origin: Arc<Origin>,
-    is_configured: bool,
-    keeper: Mutex<Option<tokio::task::AbortHandle>>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.get_mut() {
-            keeper.abort();
-        }
-    }
+    /// What is left to count of origins that are gone.
+    past: Past,
+    pub(crate) recent: Recent,
+    /// Times to the head of an answer, of all origins together.
+    latency: Mutex<Histogram>,
+    /// Has a permit for the one reload at a time.
+    reload: Arc<Semaphore>,
+    /// Numbers configs whose roots are not named.
+    configs: AtomicU64,
 }
 
 /// What one request asks for beside its head and body.
@@ -136,6 +131,8 @@ pub enum StartError {
     Twice(String),
     /// A host that is neither a name nor an address.
     Host(String),
+    /// Another new config is being put in force.
+    Busy,
 }
 
 impl fmt::Display for StartError {
@@ -145,6 +142,7 @@ impl fmt::Display for StartError {
             StartError::Tls { host, error } => write!(f, "tls of {host}: {error}"),
             StartError::Twice(authority) => write!(f, "two origins are {authority}"),
             StartError::Host(host) => write!(f, "{host:?} is neither a host name nor an address"),
+            StartError::Busy => f.write_str("another new config is being put in force: try again"),
         }
     }
 }
@@ -164,6 +162,8 @@ pub struct OriginStats {
     pub addresses: crate::inventory::Counts,
     /// What happened to its requests.
     pub requests: Requests,
+    /// Times of its requests to the head of their answer, tries and waits included.
+    pub latency: Histogram,
 }
 
 impl Client {
@@ -173,19 +173,34 @@ impl Client {
     /// # Errors
     /// When the config contradicts itself, or TLS cannot be set up.
     pub fn new(config: HttpsConfig, resolver: Arc<dyn Resolve>) -> Result<Client, StartError> {
-        let pool = pool(&config.pool)?;
-        let mut origins = Origins::default();
-        for origin in &config.origins {
-            let entry = entry(origin.clone(), &config, &resolver, true)?;
+        let pool = limits::pool(&config.pool)?;
+        let configs = AtomicU64::new(0);
+        let settings = Settings::new(&config, Settings::trust(&config, &configs))?;
+        let ground = settings.ground(&resolver);
+        let mut by_authority = HashMap::new();
+        for origin in config.origins {
+            let entry = Entry::new(origin, &ground, Arc::default(), true)?;
             let authority: Box<str> = entry.origin.authority().as_str().into();
-            if origins.by_authority.insert(authority, entry).is_some() {
-                return Err(StartError::Twice(origin.host.clone()));
+            if by_authority.insert(authority, entry.clone()).is_some() {
+                return Err(StartError::Twice(entry.origin.config.host.clone()));
             }
         }
-        let eager: Vec<_> = origins.by_authority.values().filter(|entry| entry.origin.is_eager()).cloned().collect();
-        let (origins, keepers) = (RwLock::new(origins), Mutex::default());
-        let client =
-            Client { inner: Arc::new(Inner { pool, config, resolver, origins, turn: AtomicU64::new(1), keepers }) };
+        let eager: Vec<_> = by_authority.values().filter(|entry| entry.origin.is_eager()).cloned().collect();
+        let origins = RwLock::new(Origins { by_authority, settings: Arc::new(settings), closed: false });
+        let client = Client {
+            inner: Arc::new(Inner {
+                pool,
+                resolver,
+                origins,
+                turn: AtomicU64::new(1),
+                keepers: Mutex::default(),
+                past: Past::default(),
+                recent: Recent::new(config.slow),
+                latency: Mutex::default(),
+                reload: Arc::new(Semaphore::new(1)),
+                configs,
+            }),
+        };
         eager.iter().for_each(|entry| client.keep(entry));
         Ok(client)
     }
@@ -337,8 +352,35 @@ impl Client {
         rows
     }
 
+    /// What happened to the requests of all origins, those included that are gone.
+    pub fn requests(&self) -> Requests {
+        // Under the lock, so that none is missed on its way from here to there.
+        let origins = self.inner.origins.read();
+        let mut sum = self.inner.past.read();
+        for entry in origins.by_authority.values() {
+            sum.add(entry.origin.requests.read());
+        }
+        sum
+    }
+
+    /// Times of requests to the head of their answer, tries and waits included; of all origins, those included that are gone.
+    pub fn latency(&self) -> Histogram {
+        self.inner.latency.lock().clone()
+    }
+
+    /// The last 128 requests that took longer than [`slow`](HttpsConfig::slow) to the head of their answer, or got none; the last one first.
+    /// Callers who gave up sooner are not among them.
+    pub fn recent(&self) -> Vec<RecentRequest> {
+        self.inner.recent.read(tokio::time::Instant::now().into_std())
+    }
+
+    /// The pool of all connections, as operators see and steer it: `https`.
+    pub fn pools(&self) -> Vec<NamedPool> {
+        vec![NamedPool { name: "https".to_owned(), pool: Arc::new(self.inner.pool.clone()) }]
+    }
+
     /// The figures of the pool, one row for each address that has connections or had them lately.
-    pub fn pools(&self) -> Vec<(Key, HostStats)> {
+    pub fn host_stats(&self) -> Vec<(Key, HostStats)> {
         self.inner.pool.host_stats()
     }
 
@@ -430,106 +472,35 @@ impl Inner {
     fn add(self: &Arc<Inner>, uri: &Uri) -> Result<Arc<Entry>, Error> {
         let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443));
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let Some(template) = &self.config.any_host else {
-            return Err(Error::request(format!("{host} is not an origin that is configured")));
-        };
-        let config = OriginConfig { host, port, ..(**template).clone() };
-        let entry =
-            entry(config, &self.config, &self.resolver, false).map_err(|error| Error::request(error.to_string()))?;
-        let mut origins = self.origins.write();
-        let authority: Box<str> = entry.origin.authority().as_str().into();
-        // Another request may have been first.
-        let entry = origins.by_authority.entry(authority).or_insert(entry).clone();
-        let passing = || origins.by_authority.iter().filter(|(_, entry)| !entry.is_configured);
-        if passing().count() > self.config.any_host_max {
-            let oldest = passing().min_by_key(|(_, entry)| entry.origin.used()).map(|(authority, _)| authority.clone());
-            if let Some(authority) = oldest {
-                origins.by_authority.remove(&authority);
+        loop {
+            let settings = self.origins.read().settings.clone();
+            let Some(config) = settings.passing(&host, port) else {
+                return Err(Error::request(format!("{host} is not an origin that is configured")));
+            };
+            let entry = Entry::new(config, &settings.ground(&self.resolver), Arc::default(), false)
+                .map_err(|error| Error::request(error.to_string()))?;
+            // Or it would be the one to be forgotten.
+            entry.origin.came(self.turn.fetch_add(1, Ordering::Relaxed));
+            let mut origins = self.origins.write();
+            // Other settings may have come meanwhile, or another request may have been first.
+            if Arc::ptr_eq(&settings, &origins.settings) {
+                let authority: Box<str> = entry.origin.authority().as_str().into();
+                let entry = origins.by_authority.entry(authority).or_insert(entry).clone();
+                let gone = origins.trim();
+                gone.iter().for_each(|gone| self.past.add(gone.origin.requests.clone()));
+                drop(origins);
+                return Ok(entry);
             }
         }
-        Ok(entry)
     }
 
     /// Starts what keeps an origin, once.
     fn keep(&self, entry: &Arc<Entry>) {
-        if entry.origin.is_kept() {
-            return;
-        }
-        let mut keeper = entry.keeper.lock();
-        if keeper.is_none() && !self.origins.read().closed {
-            let mut keepers = self.keepers.lock();
-            while keepers.try_join_next().is_some() {}
-            *keeper = Some(keepers.spawn(keeper::keep(self.pool.clone(), Arc::downgrade(&entry.origin))));
-            entry.origin.kept();
+        if !entry.origin.is_kept() {
+            entry.keep(&self.pool, &self.keepers, || self.origins.read().closed);
         }
     }
 }
-
-impl Entry {
-    fn stats(&self) -> OriginStats {
-        OriginStats {
-            authority: self.origin.authority().to_string(),
-            profile: self.origin.config.profile.label(),
-            is_configured: self.is_configured,
-            addresses: self.origin.counts(),
-            requests: self.origin.requests.read(),
-        }
-    }
-}
-
-fn pool(config: &PoolConfig) -> Result<Pool, StartError> {
-    let per_host = config.max_per_host.min(config.max_total);
-    let limits = Limits {
-        max_total: config.max_total,
-        max_per_host: per_host,
-        max_idle: config.max_idle,
-        max_idle_per_host: per_host.min(config.max_idle.max(1)),
-        min_idle: 0,
-        max_in_flight: config.max_in_flight,
-        max_waiters: config.max_waiters,
-        ..Limits::default()
-    };
-    let options = Options {
-        acquire_timeout: config.acquire_timeout,
-        // The dialer's own limit comes first, and names phase and side.
-        connect_timeout: config.connect_timeout.saturating_add(Duration::from_millis(50)),
-        idle_timeout: config.idle_timeout,
-        max_lifetime: Some(config.max_lifetime),
-        check_interval: Some(config.check_interval),
-        cleanup_interval: config.cleanup_interval,
-        // Another address is the better second try, and addresses that fail are put aside by the inventory.
-        backup_dial_after: None,
-        unhealthy_after: None,
-        policy: Policy::OldestWithRoom,
-        name: Arc::from("https"),
-        ..Options::default()
-    };
-    let dialer = Dialer { connect_timeout: config.connect_timeout, check_interval: config.check_interval };
-    Pool::builder(dialer).limits(limits).options(options).try_build().map_err(StartError::Limits)
-}
-
-fn entry(
-    config: OriginConfig,
-    all: &HttpsConfig,
-    resolver: &Arc<dyn Resolve>,
-    is_configured: bool,
-) -> Result<Arc<Entry>, StartError> {
-    let host = config.host.clone();
-    if !crate::origin::is_host(&host) {
-        return Err(StartError::Host(host));
-    }
-    let origin = Origin::new(config, &all.roots, resolver.clone(), focus(all));
-    let origin = origin.map_err(|error| StartError::Tls { host, error })?;
-    Ok(Arc::new(Entry { origin, is_configured, keeper: Mutex::default() }))
-}
-
-/// How many addresses of an origin get its requests: as many as can have an idle connection, so that those are hot.
-fn focus(config: &HttpsConfig) -> usize {
-    (config.pool.max_idle / config.origins.len().max(1)).max(FOCUS_MIN)
-}
-
-/// Addresses in focus, however many origins share the idle connections.
-const FOCUS_MIN: usize = 2;
 
 fn bare(method: Method, url: &str, body: RequestBody) -> Result<Request<RequestBody>, Error> {
     let uri: Uri = url.parse().map_err(|error| Error::request(format!("{url:?} is not a url: {error}")))?;

@@ -32,6 +32,12 @@ pub struct HttpsConfig {
     pub pool: PoolConfig,
     /// Whom certificates must lead to. Default: the system's roots.
     pub roots: TlsRoots,
+    /// Tells [`roots`](Self::roots) from others when a new config comes: connections stay where both configs have the same number, so it
+    /// has to follow from what the roots are, such as a digest of the files that they were read from. `None`: nobody knows, so every
+    /// connection is made anew. Default none.
+    pub roots_id: Option<u64>,
+    /// Requests that take longer to the head of their answer are noted as slow. Default 5 s.
+    pub slow: Duration,
     /// The local HTTP gateway. Default none.
     pub gateway: Option<GatewayConfig>,
 }
@@ -64,7 +70,7 @@ pub struct PoolConfig {
 }
 
 /// One `https://host:port` and how it is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct OriginConfig {
     /// Host name, lower case, as in certificates; or an IP address without brackets.
     pub host: String,
@@ -200,6 +206,8 @@ impl Default for HttpsConfig {
             any_host_max: 64,
             pool: PoolConfig::default(),
             roots: TlsRoots::system(),
+            roots_id: None,
+            slow: Duration::from_secs(5),
             gateway: None,
         }
     }

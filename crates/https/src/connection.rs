@@ -21,7 +21,13 @@ use keepwarm_transport::{
 };
 use parking_lot::Mutex;
 
-use crate::{config::HttpVersions, profile::Profile, served::Protocol, tls::TlsDialer};
+use crate::{
+    config::{HttpVersions, OriginConfig},
+    profile::Profile,
+    served::Protocol,
+    site::Site,
+    tls::TlsDialer,
+};
 
 pub(crate) mod h1;
 pub(crate) mod h2;
@@ -30,8 +36,8 @@ mod watch;
 
 use watch::{FirstBytes, Watched};
 
-/// Everything that makes connections to one origin the same: host, port, profile, protocols, proxy. Two targets are equal when all of
-/// these are, also across a change of the config.
+/// Everything that makes connections to one origin the same: host, port, profile, protocols, proxy, and whom certificates must lead to. Two
+/// targets are equal when all of these are, also across a change of the config.
 pub(crate) struct Target {
     host: Box<str>,
     port: u16,
@@ -42,6 +48,7 @@ pub(crate) struct Target {
     label: Arc<str>,
     versions: HttpVersions,
     proxy: Option<Arc<Proxy>>,
+    trust: Trust,
     /// The hash of all of the above.
     hash: u64,
     /// Has the session tickets: one cache per target.
@@ -50,6 +57,15 @@ pub(crate) struct Target {
     resolver: Arc<dyn Resolve>,
     /// Hears of dials that failed.
     origin: Mutex<Weak<dyn DialFailed>>,
+}
+
+/// Which roots certificates must lead to, as far as that can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Trust {
+    /// Those of all configs with this [`roots_id`](crate::config::HttpsConfig::roots_id).
+    Id(u64),
+    /// Those of one config, by its number in this client: nobody knows whether another one's are the same.
+    Once(u64),
 }
 
 /// Hears of dials that failed and of whom they were made to.
@@ -66,6 +82,7 @@ pub(crate) struct TargetParts {
     pub(crate) profile: Arc<Profile>,
     pub(crate) versions: HttpVersions,
     pub(crate) proxy: Option<Arc<Proxy>>,
+    pub(crate) trust: Trust,
     pub(crate) dialer: TlsDialer,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) origin: Weak<dyn DialFailed>,
@@ -73,10 +90,10 @@ pub(crate) struct TargetParts {
 
 impl Target {
     pub(crate) fn new(parts: TargetParts) -> Target {
-        let TargetParts { host, port, authority, profile, versions, proxy, dialer, resolver, origin } = parts;
+        let TargetParts { host, port, authority, profile, versions, proxy, trust, dialer, resolver, origin } = parts;
         let label: Arc<str> = profile.label().into();
         let mut hasher = DefaultHasher::new();
-        (&host, port, &label, versions, &proxy).hash(&mut hasher);
+        (&host, port, &label, versions, &proxy, trust).hash(&mut hasher);
         let hash = hasher.finish();
         let headers = crate::head::headers_of(&profile);
         Target {
@@ -88,6 +105,7 @@ impl Target {
             label,
             versions,
             proxy,
+            trust,
             hash,
             dialer,
             resolver,
@@ -101,6 +119,25 @@ impl Target {
             let origin = other.origin.lock().clone();
             *self.origin.lock() = origin;
         }
+    }
+
+    /// Whether dials that fail are told to `site`.
+    pub(crate) fn reports_to(&self, site: &Site) -> bool {
+        std::ptr::addr_eq(self.origin.lock().as_ptr(), site)
+    }
+
+    /// Whether the main target of an origin with these settings is the same.
+    pub(crate) fn is(&self, config: &OriginConfig, trust: Trust) -> bool {
+        *self.host == *config.host
+            && self.port == config.port
+            && self.versions == config.http
+            && self.proxy == config.proxy
+            && self.trust == trust
+            && self.has_profile(&config.profile)
+    }
+
+    fn has_profile(&self, profile: &Arc<Profile>) -> bool {
+        Arc::ptr_eq(&self.profile, profile) || self.profile == *profile
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -128,6 +165,14 @@ impl Target {
         self.versions
     }
 
+    pub(crate) fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.proxy.as_ref()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
+    }
+
     pub(crate) fn label(&self) -> &Arc<str> {
         &self.label
     }
@@ -147,14 +192,14 @@ impl Target {
 
 impl PartialEq for Target {
     fn eq(&self, other: &Target) -> bool {
-        let profiles = || Arc::ptr_eq(&self.profile, &other.profile) || self.profile == other.profile;
         std::ptr::eq(self, other)
             || (self.hash == other.hash
                 && self.host == other.host
                 && self.port == other.port
                 && self.versions == other.versions
                 && self.proxy == other.proxy
-                && profiles())
+                && self.trust == other.trust
+                && self.has_profile(&other.profile))
     }
 }
 
@@ -184,6 +229,26 @@ impl Key {
     /// The label of the profile, such as `chrome@156`.
     pub fn profile(&self) -> &str {
         &self.target.label
+    }
+
+    /// The name under which operators see it: `tiles.example.com:443 203.0.113.7`, and behind it what is not the default, as in
+    /// `tiles.example.com:443 203.0.113.7 chrome@156 http/1.1 by proxy.example.com:1080`. Without the proxy's user, so that keys may share
+    /// a name that differ by that alone, or by the roots of two configs that followed each other.
+    pub fn label(&self) -> String {
+        let Target { host, port, profile, label, versions, proxy, .. } = &*self.target;
+        let host_port = |host: &str, port| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let mut name = format!("{} {}", host_port(host, *port), self.ip);
+        let profile = (**profile != *Profile::plain()).then(|| label.to_string());
+        let versions = (*versions != HttpVersions::Both).then(|| versions.as_str().to_owned());
+        let proxy = proxy.as_ref().map(|proxy| format!("by {}", host_port(&proxy.host, proxy.port)));
+        for more in [profile, versions, proxy].into_iter().flatten() {
+            name.push(' ');
+            name.push_str(&more);
+        }
+        name
     }
 }
 
@@ -324,5 +389,9 @@ impl Connector for Dialer {
 
     fn capacity_hint(&self, key: &Key) -> Option<u32> {
         (key.target.versions == HttpVersions::Http1).then_some(1)
+    }
+
+    fn label(&self, key: &Key) -> String {
+        key.label()
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     body::{BoxError, RequestBody},
     connection::{Dialer, Target, Wire, h1, h2, upload::Upload},
     head::Head,
-    origin::InFlight,
+    site::InFlight,
 };
 
 /// Why there is no answer.

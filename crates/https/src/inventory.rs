@@ -22,6 +22,7 @@ mod dice;
 mod expand;
 mod file;
 mod latency;
+mod renew;
 mod retry_after;
 mod rows;
 mod select;
@@ -36,6 +37,7 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 
+pub(crate) use self::address::bounded;
 use self::{
     access::Access,
     address::{Address, State, later},

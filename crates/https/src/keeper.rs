@@ -1,6 +1,6 @@
 //! What an origin needs while nobody asks: its addresses found again, bad ones probed, connections kept ready.
 //!
-//! One task an origin, ended with it. What is deliberately not here: what becomes of an address by a request (`client`).
+//! Two tasks an origin, ended with it. What is deliberately not here: what becomes of an address by a request (`client`).
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,6 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::Request;
 use keepwarm_pool::{AcquireError, AcquireOptions};
 use keepwarm_transport::error::Error as TransportError;
-use rand::Rng as _;
 
 use crate::{
     body::RequestBody,
@@ -22,8 +21,9 @@ use crate::{
     error::{Error, Side},
     exchange::{self, Failure, Until},
     head::Head,
-    inventory::{AddressFile, AddressRow, AddressState, Choice, Found, SourceId, expand},
+    inventory::{AddressFile, AddressRow, AddressState, Choice, Found, Inventory, SourceId, expand},
     origin::Origin,
+    site,
 };
 
 /// How far a warm-up has come.
@@ -39,32 +39,32 @@ pub struct WarmUp {
     pub failed: usize,
 }
 
-/// Keeps an origin until it is gone.
+/// Keeps the addresses of an origin until it is gone.
 pub(crate) async fn keep(pool: Pool, origin: Weak<Origin>) {
-    tokio::join!(find(&origin), probe(&pool, &origin), stay_ready(&pool, &origin));
+    tokio::join!(find(&origin), probe(&pool, &origin));
 }
 
 /// Finds addresses, again and again.
 async fn find(origin: &Weak<Origin>) {
     let mut failures = 0;
     loop {
-        let pause = match origin.upgrade() {
-            None => return,
-            Some(origin) => match find_once(&origin).await {
-                Ok(next) => {
-                    failures = 0;
-                    next
-                }
-                Err(_) => {
-                    failures += 1;
-                    let pause = RETRY_MIN * 2u32.saturating_pow(failures - 1).min(64);
-                    Some(pause.min(origin.config.refresh.unwrap_or(RETRY_MAX)).min(RETRY_MAX))
-                }
-            },
+        let Some(strong) = origin.upgrade() else { return };
+        let pause = match find_once(&strong).await {
+            Ok(next) => {
+                failures = 0;
+                next
+            }
+            Err(_) => {
+                failures += 1;
+                let pause = RETRY_MIN * 2u32.saturating_pow(failures - 1).min(64);
+                Some(pause.min(strong.config.refresh.unwrap_or(RETRY_MAX)).min(RETRY_MAX))
+            }
         };
+        let site = strong.site().clone();
+        drop(strong);
         match pause {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return,
+            Some(pause) => _ = tokio::time::timeout(pause, site.looked_for()).await,
+            None => site.looked_for().await,
         }
     }
 }
@@ -75,27 +75,23 @@ async fn find(origin: &Weak<Origin>) {
 /// The first source that failed; what the others said counts, and what this one said before stays.
 async fn find_once(origin: &Arc<Origin>) -> Result<Option<Duration>, ()> {
     let (mut trouble, mut next) = (None, origin.config.refresh);
-    let from_config = |source: &AddressSource| match source {
-        AddressSource::Net(net) => Some(*net),
-        AddressSource::File(_) | AddressSource::Dns => None,
-    };
-    let nets: Vec<_> = origin.config.addresses.iter().filter_map(from_config).collect();
+    let nets = site::nets(&origin.config);
     if !nets.is_empty() {
-        note(origin, SourceId::Config, expand(&nets, origin.config.addresses_max, rand::rng().next_u64()));
+        note(origin, SourceId::Config, expand(&nets, origin.config.addresses_max, origin.draw()));
     }
     for (index, source) in origin.config.addresses.iter().enumerate() {
         if let AddressSource::File(path) = source {
             match read_file(path).await {
                 Ok(nets) => {
                     let index = u16::try_from(index).unwrap_or(u16::MAX);
-                    let ips = expand(&nets, origin.config.addresses_max, rand::rng().next_u64());
+                    let ips = expand(&nets, origin.config.addresses_max, origin.draw());
                     note(origin, SourceId::File(index), ips);
                 }
                 Err(error) => trouble = trouble.or(Some(format!("{}: {error}", path.display()))),
             }
         }
     }
-    if origin.config.addresses.is_empty() || origin.config.addresses.contains(&AddressSource::Dns) {
+    if site::asks_dns(&origin.config) {
         match origin.look_up().await {
             Ok(found) => {
                 next = match (next, found.ttl) {
@@ -107,6 +103,8 @@ async fn find_once(origin: &Arc<Origin>) -> Result<Option<Duration>, ()> {
             Err(error) => trouble = trouble.or(Some(error.to_string())),
         }
     }
+    let is_source = |source| site::is_source(&origin.config, source, &origin.config);
+    origin.with_inventory(|inventory| inventory.keep_sources(is_source));
     let failed = trouble.is_some();
     origin.touch(|progress| {
         progress.lookups += 1;
@@ -166,6 +164,7 @@ async fn probe(pool: &Pool, origin: &Weak<Origin>) {
 }
 
 async fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) {
+    let probe = Probe { origin: &origin, choice, is_over: false };
     let began = tokio::time::Instant::now();
     let outcome = check(&pool, &origin, choice.ip).await;
     let now = tokio::time::Instant::now();
@@ -179,11 +178,34 @@ async fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) {
             tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed");
         }
     }
-    origin.with_inventory(|inventory| match &outcome {
+    probe.end(|inventory| match &outcome {
         Ok(()) => inventory.validated(choice.id, Ok(latency), now.into_std()),
         Err(Bad::Address(error)) => inventory.validated(choice.id, Err(error), now.into_std()),
         Err(Bad::Local(_)) => inventory.given_up(choice.id, now.into_std()),
     });
+}
+
+/// A probe that is under way, and given up when it is dropped before its end.
+struct Probe<'a> {
+    origin: &'a Origin,
+    choice: Choice,
+    is_over: bool,
+}
+
+impl Probe<'_> {
+    fn end(mut self, note: impl FnOnce(&mut Inventory)) {
+        self.is_over = true;
+        self.origin.with_inventory(note);
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let now = tokio::time::Instant::now().into_std();
+            self.origin.with_inventory(|inventory| inventory.given_up(self.choice.id, now));
+        }
+    }
 }
 
 /// What a probe found.
@@ -250,7 +272,7 @@ pub(crate) fn is_local(error: &TransportError) -> bool {
 }
 
 /// Connects at start, and keeps some connections open.
-async fn stay_ready(pool: &Pool, origin: &Weak<Origin>) {
+pub(crate) async fn stay_ready(pool: Pool, origin: Weak<Origin>) {
     let (warm, min_idle) = match origin.upgrade() {
         Some(origin) => (origin.config.warm, origin.config.min_idle),
         None => return,
@@ -258,8 +280,8 @@ async fn stay_ready(pool: &Pool, origin: &Weak<Origin>) {
     let mut wanted = warm.max(min_idle);
     while wanted > 0 {
         let Some(strong) = origin.upgrade() else { return };
-        if count_open(pool, &strong, &strong.rows(tokio::time::Instant::now().into_std())) < wanted {
-            let result = warm_up(pool, &strong, wanted, |_| {}).await;
+        if count_open(&pool, &strong, &strong.rows(tokio::time::Instant::now().into_std())) < wanted {
+            let result = warm_up(&pool, &strong, wanted, |_| {}).await;
             match result {
                 Ok(WarmUp { open, .. }) => {
                     tracing::debug!(origin = %strong.authority(), open, wanted, "connections ready");

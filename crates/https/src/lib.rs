@@ -21,11 +21,12 @@ mod head;
 mod keeper;
 mod origin;
 mod served;
+mod site;
 
 pub use body::{Body, BoxError, RequestBody};
-pub use client::{Client, OriginStats, RequestOptions, Requests, StartError};
+pub use client::{Client, OriginStats, Outcome, Prepared, RecentRequest, RequestOptions, Requests, StartError};
 pub use connection::Key;
 pub use error::{Error, ErrorKind, Side};
-pub use gateway::{Gateway, GatewayStats, GatewayWatch};
+pub use gateway::{Gateway, GatewayStats, GatewayWatch, PreparedGateway};
 pub use keeper::WarmUp;
 pub use served::{Phases, Protocol, Served};

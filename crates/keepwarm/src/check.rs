@@ -12,30 +12,68 @@ use std::{
 
 use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
 use keepwarm_https::config::{HttpVersions, HttpsConfig, OriginConfig};
+use serde::Serialize;
 
 use crate::{
     cli::{CheckArgs, Exit, complain, print},
-    config::{Config, Loaded, words::size_words},
+    config::{
+        Config, ConfigError, Environment, Loaded, Source,
+        fault::{Place, Severity},
+        words::size_words,
+    },
 };
 
-/// Checks a file and prints what it comes to.
+/// Checks a file, with what stands over it, and prints what it comes to.
 ///
 /// # Errors
-/// [`ConfigError`](crate::config::ConfigError) with every fault when it is refused.
+/// [`ConfigError`] with every fault when it is refused; with `--json` they are printed instead.
 pub fn main(args: &CheckArgs) -> anyhow::Result<Exit> {
-    let loaded = match args.file.as_deref() {
-        None => return print(&summary("built-in default", &Config::default_config())),
-        Some(file) if file == Path::new("-") => {
-            Config::parse("standard input", &io::read_to_string(io::stdin())?, Path::new(""))?
-        }
-        Some(file) => Config::load(file)?,
-    };
-    let Loaded { config, warnings } = loaded;
+    let source = source(args)?;
+    if args.json {
+        return json(&source);
+    }
+    let Loaded { config, warnings, .. } = source.load()?;
     if warnings.iter().next().is_some() {
         complain(&format!("{}\n\n", warnings.render(io::stderr().is_terminal())));
     }
-    let name = args.file.as_deref().filter(|file| *file != Path::new("-"));
-    print(&summary(&name.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string()), &config))
+    print(&summary(&source.name(), &config))
+}
+
+fn source(args: &CheckArgs) -> anyhow::Result<Source> {
+    if args.file.as_deref().is_some_and(|file| file == Path::new("-")) {
+        let text = io::read_to_string(io::stdin())?;
+        let source = Source::text("standard input", text).with_environment(Environment::capture());
+        return Ok(source.with_sets(&args.set));
+    }
+    Ok(Source::of_command(args.file.as_deref(), &args.set))
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Verdict {
+    /// What was checked.
+    file: String,
+    /// Whether the daemon would run with it.
+    accepted: bool,
+    errors: usize,
+    warnings: usize,
+    /// In the order of the file.
+    faults: Vec<Place>,
+}
+
+fn json(source: &Source) -> anyhow::Result<Exit> {
+    let (faults, exit) = match source.load() {
+        Ok(loaded) => (loaded.warnings.places(), Exit::Ok),
+        Err(ConfigError::Faults(faults)) => (faults.places(), Exit::Config),
+        Err(unread @ ConfigError::Read { .. }) => {
+            (vec![Place::of_file(source.name(), unread.to_string())], Exit::Config)
+        }
+    };
+    let count = |severity: Severity| faults.iter().filter(|fault| fault.severity == severity.as_str()).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let verdict = Verdict { file: source.name(), accepted: exit == Exit::Ok, errors, warnings, faults };
+    print(&format!("{}\n", serde_json::to_string_pretty(&verdict)?))?;
+    Ok(exit)
 }
 
 fn summary(name: &str, config: &Config) -> String {

@@ -6,14 +6,15 @@ use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError, ControlConfig, EXAMPLE, fault::Faults, schema},
+    ask::AskArgs,
+    config::{ConfigError, Loaded, Source},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -48,8 +49,20 @@ pub enum Command {
     Import(crate::import::ImportArgs),
     /// Ask a name and show the answer, where it is from, the connection and the time of each phase.
     Query(QueryArgs),
-    /// Show the connection pools of the running daemon.
-    Pools(PoolsArgs),
+    /// Show how the running daemon does: what is wrong, upstreams, connections, requests, the config in force.
+    Status(crate::status::StatusArgs),
+    /// Show the running daemon live: pools, upstreams, and requests that were slow or failed.
+    Top(crate::top::TopArgs),
+    /// Show the connection pools of the running daemon, one with its hosts and connections, or steer one.
+    Pools(crate::pools::PoolsArgs),
+    /// Show the upstreams of the running daemon: how each does, and why not.
+    Upstreams(crate::upstreams::UpstreamsArgs),
+    /// Report on the last hour of the running daemon, with charts and advice on its settings.
+    Report(crate::report::ReportArgs),
+    /// Have the running daemon read its config again, and show what changed.
+    Reload(crate::reload::ReloadArgs),
+    /// Show what the running daemon logs, or change it for a while.
+    Log(crate::log_level::LogArgs),
     /// Show the cache of the running daemon, or flush answers from it.
     Cache(CacheArgs),
     /// Show the addresses of an origin of hot HTTPS: state, latency, failures; ban or allow some.
@@ -64,7 +77,7 @@ pub enum Command {
     Bench(crate::bench::BenchArgs),
     /// Show, compare and record profiles of browsers: how connections look to a server.
     Profile(crate::profile::ProfileArgs),
-    /// Print an example config or the schema of the config file.
+    /// Print the config in force, an example or the schema of the config file.
     Config {
         /// What to print.
         #[command(subcommand)]
@@ -74,22 +87,44 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Gather what somebody who helps needs to know, without secrets, in a text that can be read before it is sent.
+    Diag(crate::diag::DiagArgs),
+    /// Print what a shell needs to complete keepwarm's command line.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands to a folder.
+    Man(crate::man::ManArgs),
 }
 
 /// Arguments of `keepwarm run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Config file. Without it, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
+    /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Become this user once every listener is bound, for a start as root: NAME with all groups of NAME, or NAME:GROUP with this one alone.
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Address of the status endpoint; overrides the config's `control.listen`.
+    #[arg(long, value_name = "ADDR")]
+    pub control: Option<SocketAddr>,
 }
 
 /// Arguments of `keepwarm check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Config file; "-" reads standard input. Without it, the built-in default is checked.
+    /// Config file, else that of the variable KEEPWARM_CONFIG; "-" reads standard input. Without both, the built-in default is checked.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the faults as JSON, for editors and CI.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `keepwarm query`.
@@ -102,11 +137,11 @@ pub struct QueryArgs {
     #[arg(value_name = "TYPE", default_value = "A")]
     pub qtype: String,
     /// Ask the upstreams of this config file directly. Without it, the running daemon is asked.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["control", "token_file"])]
     pub config: Option<PathBuf>,
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Say why it went as it did: the cache, the route, each upstream and why it was asked or not, and every try.
     #[arg(long)]
     pub explain: bool,
@@ -115,27 +150,13 @@ pub struct QueryArgs {
     pub json: bool,
 }
 
-/// Arguments of `keepwarm pools`.
-#[derive(Debug, Clone, Args)]
-pub struct PoolsArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
-    pub control: SocketAddr,
-    /// Print JSON: the pools of DNS, or with --https those of hot HTTPS.
-    #[arg(long)]
-    pub json: bool,
-    /// Show the connections of hot HTTPS alone.
-    #[arg(long)]
-    pub https: bool,
-}
-
 /// Arguments of `keepwarm cache`.
 #[derive(Debug, Clone, Args)]
 #[command(disable_help_subcommand = true)]
 pub struct CacheArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, global = true)]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -164,12 +185,34 @@ pub struct FlushArgs {
 }
 
 /// What `keepwarm config` prints.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
+    /// Print the config in force: what the file, the environment and the flags come to, without secrets.
+    Show(ShowArgs),
     /// Print a commented example with every key and its default.
     Example,
     /// Print the JSON Schema of the config file.
     Schema,
+}
+
+/// Arguments of `keepwarm config show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, the built-in default.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Say behind each key where its value is from: every key, also those at their defaults.
+    #[arg(long)]
+    pub origin: bool,
+    /// Show also the keys that are at their defaults.
+    #[arg(long)]
+    pub defaults: bool,
+    /// Print JSON: a list of keys, values and origins.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `keepwarm demo`.
@@ -198,7 +241,9 @@ pub enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
-    /// An address cannot be listened on, or the daemon is not running.
+    /// No daemon answers at the address that was asked.
+    NoDaemon,
+    /// An address cannot be listened on.
     Unavailable,
     /// The config file is missing or refused.
     Config,
@@ -212,6 +257,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Failure => 1,
             Exit::Usage => 2,
+            Exit::NoDaemon => 3,
             // The names EX_UNAVAILABLE and EX_CONFIG, and their numbers, are those of sysexits.h.
             Exit::Unavailable => 69,
             Exit::Config => 78,
@@ -221,7 +267,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What makes a command end with [`Exit::Unavailable`]: an address is taken, or nobody answers there.
+/// What makes a command end with [`Exit::NoDaemon`]: nobody answers where the daemon was looked for.
+#[derive(Debug)]
+pub struct NoDaemon(pub String);
+
+impl fmt::Display for NoDaemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoDaemon {}
+
+/// What makes a command end with [`Exit::Unavailable`]: an address cannot be listened on.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -233,12 +291,14 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-const EXIT_CODES: &str = "\
+/// Shown below the help, and in the manual.
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
   2   the command line is wrong, or what is to be imported cannot be read
-  69  unavailable: an address cannot be listened on, or the daemon is not running
+  3   no daemon answers: it is not running, or listens elsewhere
+  69  an address cannot be listened on
   78  the config file is missing or refused
   130 interrupted by Ctrl-C while the demo ran";
 
@@ -258,11 +318,21 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(args.config.as_deref(), log)?),
+        Command::Run(args) => {
+            let source = args.source(log.as_ref());
+            let loaded = load(&source)?;
+            crate::run::main(source, loaded, &args)
+        }
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
+        Command::Status(args) => crate::status::main(&args),
+        Command::Top(args) => crate::top::main(&args),
         Command::Pools(args) => crate::pools::main(&args),
+        Command::Upstreams(args) => crate::upstreams::main(&args),
+        Command::Report(args) => crate::report::main(&args),
+        Command::Reload(args) => crate::reload::main(&args),
+        Command::Log(args) => crate::log_level::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
         Command::Addresses(args) => crate::addresses::main(&args, log),
         Command::Warm(args) => crate::warm::main(&args, log),
@@ -270,35 +340,41 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Probe(args) => crate::probe::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
         Command::Profile(args) => crate::profile::main(&args),
-        Command::Config { what: ConfigCommand::Example } => print(EXAMPLE),
-        Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", schema())),
+        Command::Config { what } => crate::config_command::main(&what, log.as_ref()),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Diag(args) => crate::diag::main(&args),
+        Command::Completions(args) => crate::completions::main(&args),
+        Command::Man(args) => crate::man::main(&args),
+    }
+}
+
+impl RunArgs {
+    /// Where the daemon's config is from. Without a file the built-in default is used; no other place is searched.
+    pub fn source(&self, log: Option<&LogFilter>) -> Source {
+        let source = Source::of_command(self.config.as_deref(), &self.set).with_log(log);
+        match self.control {
+            Some(control) => source.with_flag("--control", "control.listen", control),
+            None => source,
+        }
     }
 }
 
 /// Loads the config of a command that logs, starts the log and says which config it is.
 ///
-/// Without a file the built-in default is used; no other place is searched. `--log` overrides the file.
-///
 /// # Errors
 /// [`ConfigError`] when there is no usable config.
-pub fn load(file: Option<&Path>, log: Option<LogFilter>) -> anyhow::Result<Config> {
-    let loaded = file.map(Config::load).transpose()?;
-    let warnings = loaded.as_ref().map(|loaded| loaded.warnings.clone());
-    let mut config = loaded.map_or_else(Config::default_config, |loaded| loaded.config);
-    if let Some(filter) = log {
-        config.log.filter = filter;
-    }
-    logging::init(&config.log)?;
-    match file {
+pub fn load(source: &Source) -> anyhow::Result<Loaded> {
+    let loaded = source.load()?;
+    logging::init(&loaded.config.log)?;
+    match source.path() {
         Some(file) => tracing::info!(file = %file.display(), "config read"),
         None => tracing::info!("no config file given: running with the built-in default"),
     }
-    for warning in warnings.iter().flat_map(Faults::iter) {
+    for warning in loaded.warnings.iter() {
         tracing::warn!("{}", warning.title);
     }
-    Ok(config)
+    Ok(loaded)
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure.
@@ -328,6 +404,8 @@ fn show(error: &anyhow::Error) -> Exit {
     complain(&format!("keepwarm: {error:#}\n"));
     if error.downcast_ref::<ConfigError>().is_some() {
         Exit::Config
+    } else if error.downcast_ref::<NoDaemon>().is_some() {
+        Exit::NoDaemon
     } else if error.downcast_ref::<Unavailable>().is_some() {
         Exit::Unavailable
     } else {
@@ -351,7 +429,10 @@ pub fn command() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_definition_is_consistent() {
@@ -366,6 +447,7 @@ mod tests {
             (Config::load(Path::new("does-not-exist.toml")).expect_err("it does not exist").into(), Exit::Config),
             (Unavailable("port in use".into()).into(), Exit::Unavailable),
             (anyhow::Error::new(Unavailable("port in use".into())).context("start"), Exit::Unavailable),
+            (NoDaemon("nobody answers".into()).into(), Exit::NoDaemon),
             (anyhow::anyhow!("anything else"), Exit::Failure),
         ] {
             assert_eq!(show(&error), exit, "{error}");

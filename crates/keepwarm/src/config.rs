@@ -1,12 +1,11 @@
 //! The config file: read, checked as a whole, and turned into typed settings.
 //!
-//! `Spec` (as written, with places) -> [`Config`] (as meant). All faults are found in one pass, each with its place and
-//! what would be accepted. What the settings do is the business of the crates that take them; watching the file for
-//! changes is not here.
+//! [`Source`] (file, environment, flags) -> `Spec` (as written, with places) -> [`Config`] (as meant). All faults are found in one
+//! pass, each with its place and what would be accepted. [`Effective`] is the same for people: each key, its value and where that is
+//! from. What the settings do is the business of the crates that take them; watching the file for changes is not here.
 
 use std::{
     fmt, io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -17,22 +16,30 @@ use toml::de::DeTable;
 
 use crate::logging::LogConfig;
 use fault::{Fault, Faults};
+use layers::{Overlay, Text};
 
 pub mod address;
+mod control;
+mod effective;
+mod elsewhere;
 mod example;
 pub mod fault;
-mod later;
+mod layers;
 mod meaning;
 pub mod name;
 mod origin;
 mod read;
 mod secret;
+mod shape;
 mod spec;
 mod tunnel;
 mod value;
 pub mod words;
 
+pub use control::ControlConfig;
+pub use effective::{Difference, Effective, Entry, Origin, Show};
 pub use example::{EXAMPLE, schema};
+pub use layers::{Environment, Source};
 pub(crate) use tunnel::show_pattern;
 
 /// A config file larger than this is refused unread: 1 MiB.
@@ -59,19 +66,6 @@ pub struct Config {
     pub workers: usize,
 }
 
-/// Settings of the status endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ControlConfig {
-    /// Where it listens; always a loopback address. Default 127.0.0.1:9180.
-    pub listen: SocketAddr,
-}
-
-impl Default for ControlConfig {
-    fn default() -> Self {
-        ControlConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9180)) }
-    }
-}
-
 /// A config and what its author should know about it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -79,6 +73,8 @@ pub struct Loaded {
     pub config: Config,
     /// Warnings only: what works as written and may surprise.
     pub warnings: Faults,
+    /// The settings as text, each with where it is from.
+    pub effective: Effective,
 }
 
 /// Why there is no config.
@@ -108,13 +104,12 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// Reads and checks a file; relative paths in it start at its folder.
+    /// Reads and checks a file alone, without variables and flags; relative paths in it start at its folder.
     ///
     /// # Errors
     /// When it cannot be read, is larger than 1 MiB or not UTF-8, or when anything in it is refused: then with all faults.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-        let text = read_file(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        Config::parse(&path.display().to_string(), &text, path.parent().unwrap_or(Path::new("")))
+        Source::file(path).load()
     }
 
     /// Checks the text of a file; `name` stands for it in messages, relative paths start at `base`.
@@ -122,8 +117,13 @@ impl Config {
     /// # Errors
     /// When anything in it is refused, with all faults.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, ConfigError> {
-        let mut faults = Faults::new(name, text);
-        let (tree, errors) = DeTable::parse_recoverable(text);
+        Config::layered(Text::of_file(name, text), &[], base)
+    }
+
+    /// Checks a file and what stands over it.
+    fn layered(text: Text, overlays: &[Overlay], base: &Path) -> Result<Loaded, ConfigError> {
+        let mut faults = Faults::in_text(text.clone());
+        let (tree, errors) = DeTable::parse_recoverable(text.file_text());
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             faults.push(Fault::error(span, format!("not TOML: {}", error.message())));
@@ -135,18 +135,23 @@ impl Config {
             faults.conclude("the keys are checked once the syntax is right");
             return Err(ConfigError::Faults(Box::new(faults)));
         }
-        let spec = spec::FileSpec::from_table(&mut faults, "", tree.get_ref());
+        let mut tree = tree.into_inner();
+        for overlay in overlays {
+            overlay.apply(&text, &mut tree, &mut faults);
+        }
+        let spec = spec::FileSpec::from_table(&mut faults, "", &tree);
         let config = meaning::config(spec, &mut faults, base);
         faults.sort();
-        match faults.has_errors() {
-            true => Err(ConfigError::Faults(Box::new(faults))),
-            false => Ok(Loaded { config, warnings: faults }),
+        if faults.has_errors() {
+            return Err(ConfigError::Faults(Box::new(faults)));
         }
+        let effective = Effective::of(&tree, &faults, &config);
+        Ok(Loaded { config, warnings: faults, effective })
     }
 
     /// The config that is used when no file is given: DNS on 127.0.0.1:5300, three public resolvers over HTTPS and TLS.
     pub fn default_config() -> Config {
-        Config::parse("built-in default", DEFAULT, Path::new("")).expect("a test parses the built-in default").config
+        Source::built_in().load().expect("a test parses the built-in default").config
     }
 }
 

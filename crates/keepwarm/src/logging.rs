@@ -2,12 +2,13 @@
 //!
 //! Standard output stays free for what a command was asked for. What is logged is decided where it happens.
 
-use std::{fmt, io::IsTerminal as _, str::FromStr};
+use std::{fmt, io::IsTerminal as _, str::FromStr, sync::OnceLock};
 
 use tracing_subscriber::{
-    Layer as _,
+    Layer as _, Registry,
     filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
+    reload,
     util::{SubscriberInitExt as _, TryInitError},
 };
 
@@ -127,8 +128,22 @@ pub fn init(config: &LogConfig) -> Result<(), TryInitError> {
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal && !json);
     let lines = if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
-    tracing_subscriber::registry().with(lines.with_filter(config.filter.targets.clone())).try_init()
+    let (filter, handle) = reload::Layer::new(config.filter.targets.clone());
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    // Whoever installs the logger is the only one, so there is no handle yet.
+    let _ = FILTER.set(handle);
+    Ok(())
 }
+
+/// Logs by another filter from now on. Nothing happens where this process has no logger of ours.
+pub fn set_filter(filter: &LogFilter) {
+    if let Some(handle) = FILTER.get() {
+        // It fails only when the logger is gone, and with it whoever would read.
+        let _ = handle.reload(filter.targets.clone());
+    }
+}
+
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("error", LevelFilter::ERROR),

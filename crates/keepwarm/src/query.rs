@@ -18,16 +18,16 @@ use crate::{
     config::Config,
     logging::LogFilter,
     pools, run,
-    status::{
-        QueryReport, QueryRequest,
-        client::{self, ClientError},
-    },
+};
+use keepwarm_control::{
+    client::{self, ClientError},
+    rows::{QueryReport, QueryRequest},
 };
 
 /// Asks and prints. With `--explain`, a query that nobody answered is explained too, and is a failure.
 ///
 /// # Errors
-/// When no answer came; [`Unavailable`](crate::cli::Unavailable) when no daemon runs.
+/// When no answer came; [`NoDaemon`](crate::cli::NoDaemon) when no daemon runs.
 pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
     let explain = args.explain;
     let request = QueryRequest { name: args.name.clone(), qtype: args.qtype.to_uppercase(), explain };
@@ -42,7 +42,10 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
                 config.dns.with_context(|| format!("{} has no [dns]: there is no upstream to ask", file.display()))?;
             runtime.block_on(ask_here(dns, request))?
         }
-        None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?,
+        None => {
+            let daemon = args.ask.daemon()?;
+            runtime.block_on(client::post(&daemon, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?
+        }
     };
     print(&match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report).context("write json")?),
@@ -67,10 +70,9 @@ async fn ask_here(mut dns: DnsConfig, request: QueryRequest) -> anyhow::Result<Q
 
 fn unreached(error: ClientError) -> anyhow::Error {
     match error {
-        ClientError::NotRunning { .. } => {
-            pools::unavailable(error).context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead")
-        }
-        other => pools::unavailable(other),
+        ClientError::NotRunning { .. } => crate::ask::unavailable(error)
+            .context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead"),
+        other => crate::ask::unavailable(other),
     }
 }
 
@@ -152,7 +154,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Attempt, Phases};
+    use keepwarm_control::rows::{Attempt, Phases};
 
     #[test]
     fn a_report_tells_the_connection_and_each_phase_that_happened() {

@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    net::SocketAddr,
     time::Duration,
 };
 
@@ -13,14 +12,13 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    ask::{AskArgs, unavailable},
     cli::Exit,
-    config::ControlConfig,
-    pools::unavailable,
     runtime::block_on,
-    status::{
-        client,
-        tunnel::{DestinationRow, LiveRow, TunnelStatus},
-    },
+};
+use keepwarm_control::{
+    client,
+    tunnel::{DestinationRow, LiveRow, TunnelStatus},
 };
 
 mod layout;
@@ -31,9 +29,9 @@ pub(crate) use layout::spares;
 /// Arguments of `keepwarm tunnels`.
 #[derive(Debug, Clone, Args)]
 pub struct TunnelsArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Show each live tunnel too, the oldest first, up to 1,000.
     #[arg(long)]
     pub live: bool,
@@ -59,7 +57,7 @@ struct View {
 /// Asks the daemon and prints what it says, again and again with `--watch`: Ctrl-C is then how it ends well.
 ///
 /// # Errors
-/// [`Unavailable`](crate::cli::Unavailable) when no daemon answers at the address, also when it has gone meanwhile; the daemon's words where
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address, also when it has gone meanwhile; the daemon's words where
 /// it has no tunnels.
 pub fn main(args: &TunnelsArgs) -> anyhow::Result<Exit> {
     block_on(async {
@@ -100,10 +98,11 @@ async fn once(args: &TunnelsArgs) -> anyhow::Result<bool> {
 }
 
 async fn ask(args: &TunnelsArgs) -> anyhow::Result<View> {
-    let tunnel = client::get(args.control, "/api/v1/tunnel").await.map_err(unavailable)?;
-    let destinations = client::get(args.control, "/api/v1/tunnel/destinations").await.map_err(unavailable)?;
+    let daemon = &args.ask.daemon()?;
+    let tunnel = client::get(daemon, "/api/v1/tunnel").await.map_err(unavailable)?;
+    let destinations = client::get(daemon, "/api/v1/tunnel/destinations").await.map_err(unavailable)?;
     let tunnels = match args.live {
-        true => Some(client::get(args.control, "/api/v1/tunnel/tunnels").await.map_err(unavailable)?),
+        true => Some(client::get(daemon, "/api/v1/tunnel/tunnels").await.map_err(unavailable)?),
         false => None,
     };
     Ok(View { tunnel, destinations, tunnels })

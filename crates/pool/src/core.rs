@@ -754,6 +754,7 @@ impl<K: Kinds> HostState<K> {
             capacity: self.capacity_seen,
             stalled: self.stalled,
             paused: self.gate == Gate::Paused,
+            full: self.is_waited_for() && (self.stalled || self.slots.len() >= self.limits.max_per_host),
         }
     }
 

@@ -16,12 +16,14 @@ use crate::event::CloseReason;
 pub struct Histogram {
     counts: [u64; Self::BUCKETS],
     total: u64,
+    /// Of all durations, in microseconds.
+    sum: u64,
     max: Duration,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [0; Self::BUCKETS], total: 0, max: Duration::ZERO }
+        Self { counts: [0; Self::BUCKETS], total: 0, sum: 0, max: Duration::ZERO }
     }
 }
 
@@ -39,9 +41,25 @@ impl Histogram {
         if times == 0 {
             return;
         }
-        self.counts[Self::bucket(value)] += times;
+        let micros = Self::micros(value);
+        self.counts[Self::bucket(micros)] += times;
         self.total += times;
+        self.sum = self.sum.saturating_add(micros.saturating_mul(times));
         self.max = self.max.max(value);
+    }
+
+    /// Not `as_micros`, whose 128-bit arithmetic costs more than the rest of the record.
+    fn micros(value: Duration) -> u64 {
+        value.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(value.subsec_micros()))
+    }
+
+    fn bucket(micros: u64) -> usize {
+        if micros < 4 {
+            return usize::try_from(micros).unwrap_or(0);
+        }
+        let exponent = micros.ilog2();
+        let quarter = (micros >> (exponent - 2)) & 3;
+        (exponent as usize * 4 - 4 + usize::try_from(quarter).unwrap_or(0)).min(Self::BUCKETS - 1)
     }
 
     /// Returns the upper edge of a bucket.
@@ -64,6 +82,12 @@ impl Histogram {
     #[must_use]
     pub fn max(&self) -> Duration {
         self.max
+    }
+
+    /// Returns the sum of all durations, each to the microsecond below.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum)
     }
 
     /// Returns the counts of all buckets.
@@ -91,6 +115,7 @@ impl Histogram {
             *mine += theirs;
         }
         self.total += other.total;
+        self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
     }
 }
@@ -298,6 +323,8 @@ pub struct HostStats {
     pub stalled: bool,
     /// Whether the host is paused.
     pub paused: bool,
+    /// Whether somebody waits and no connection may be opened: a limit is the bottleneck.
+    pub full: bool,
 }
 
 /// The figures of a whole pool: sums over its hosts, forgotten ones included.
@@ -306,6 +333,12 @@ pub struct HostStats {
 pub struct Stats {
     /// Hosts known now.
     pub hosts: usize,
+    /// Among these, paused ones.
+    pub paused: usize,
+    /// Among these, those whose dials fail in a row.
+    pub unhealthy: usize,
+    /// Among these, those at which somebody waits and no connection may be opened.
+    pub full: usize,
     /// How many there are right now.
     pub gauges: Gauges,
     /// How many there were.
@@ -349,6 +382,7 @@ impl HostStats {
         self.capacity = self.capacity.max(other.capacity);
         self.stalled |= other.stalled;
         self.paused |= other.paused;
+        self.full |= other.full;
     }
 }
 
@@ -356,6 +390,9 @@ impl Stats {
     /// Adds the figures of another pool. Its hosts are others.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.hosts += other.hosts;
+        self.paused += other.paused;
+        self.unhealthy += other.unhealthy;
+        self.full += other.full;
         self.gauges.merge(&other.gauges);
         self.counters.merge(&other.counters);
         self.wait.merge(&other.wait);
@@ -365,6 +402,9 @@ impl Stats {
     }
 
     pub(crate) fn add(&mut self, host: &HostStats) {
+        self.paused += usize::from(host.paused);
+        self.unhealthy += usize::from(!host.healthy);
+        self.full += usize::from(host.full);
         self.gauges.merge(&host.gauges);
         self.counters.merge(&host.counters);
         self.wait.merge(&host.wait);
@@ -381,13 +421,13 @@ mod tests {
     #[test]
     fn buckets_cover_their_values() {
         for micros in (0..5_000u64).chain([1 << 20, (1 << 32) - 1]) {
-            let bucket = Histogram::bucket(Duration::from_micros(micros));
+            let bucket = Histogram::bucket(micros);
             assert!(Duration::from_micros(micros) < Histogram::upper(bucket), "{micros} in {bucket}");
             if bucket > 0 {
                 assert!(Duration::from_micros(micros) >= Histogram::upper(bucket - 1), "{micros} in {bucket}");
             }
         }
-        assert_eq!(Histogram::bucket(Duration::MAX), Histogram::BUCKETS - 1);
+        assert_eq!(Histogram::bucket(Histogram::micros(Duration::MAX)), Histogram::BUCKETS - 1);
     }
 
     #[test]
@@ -398,5 +438,6 @@ mod tests {
         assert!(p50 >= Duration::from_millis(500) && p50 <= Duration::from_millis(625), "{p50:?}");
         assert_eq!(histogram.quantile(1.0), Duration::from_millis(1000));
         assert_eq!(Histogram::default().quantile(0.5), Duration::ZERO);
+        assert_eq!(histogram.sum(), Duration::from_micros(500_500_000));
     }
 }

@@ -1,7 +1,5 @@
 //! Several pools, seen and steered as one.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
-
 use std::sync::Arc;
 
 use keepwarm_pool::{Connected, Connector, Limits, Pool, Shards, Slot, Steer};

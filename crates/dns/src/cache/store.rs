@@ -54,6 +54,11 @@ impl Store {
         Some(store)
     }
 
+    /// Whether it was made for this size.
+    pub(super) fn is_of(&self, size: usize) -> bool {
+        self.size == size
+    }
+
     /// The entry of this key. Counts as a use of it.
     pub(super) fn find(&self, key: &Key<'_>) -> Option<Entry> {
         self.entries.get(&key.hash()).filter(|entry| entry.is_of(key))

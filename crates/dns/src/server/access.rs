@@ -11,7 +11,8 @@ use crate::config::ClientLimits;
 pub(crate) struct Access {
     allow: Vec<IpNet>,
     limits: ClientLimits,
-    open: Mutex<Open>,
+    /// Those that came in under earlier settings included.
+    open: Arc<Mutex<Open>>,
 }
 
 /// Connections that are open now.
@@ -30,7 +31,12 @@ pub(crate) struct Permit {
 
 impl Access {
     pub(crate) fn new(allow: Vec<IpNet>, limits: ClientLimits) -> Arc<Access> {
-        Arc::new(Access { allow, limits, open: Mutex::default() })
+        Arc::new(Access { allow, limits, open: Arc::default() })
+    }
+
+    /// Other settings for the same clients: whose connections are open stays counted.
+    pub(crate) fn renewed(&self, allow: Vec<IpNet>, limits: ClientLimits) -> Arc<Access> {
+        Arc::new(Access { allow, limits, open: self.open.clone() })
     }
 
     /// Whether this address may ask. An IPv4 address that came in through an IPv6 socket counts as IPv4.
@@ -138,6 +144,20 @@ mod tests {
         drop(first);
         assert_eq!(access.open(), 2);
         assert!(access.admit(b).is_some());
+    }
+
+    #[test]
+    fn other_limits_hold_for_clients_that_are_there() {
+        let before = access(3, 3);
+        let [a, b] = ["127.0.0.1", "127.0.0.2"].map(|address| address.parse().unwrap());
+        let first = before.admit(a).unwrap();
+        let limits = ClientLimits { tcp_max: 2, tcp_max_per_client: 1, ..ClientLimits::default() };
+        let after = before.renewed(vec!["127.0.0.2/32".parse().unwrap()], limits);
+        assert!(before.allows(a) && !after.allows(a) && after.allows(b));
+        assert!(after.admit(a).is_none(), "it has one");
+        let _second = after.admit(b).unwrap();
+        drop(first);
+        assert_eq!((before.open(), after.open()), (1, 1));
     }
 
     #[test]

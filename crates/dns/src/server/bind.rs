@@ -9,7 +9,7 @@ use keepwarm_transport::{
     udp::{listen as listen_udp, listen_group as listen_udp_group},
 };
 use socket2::SockRef;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
 use super::StartError;
 use crate::config::{Listen, ListenTransport};
@@ -31,19 +31,58 @@ pub(super) struct Sockets {
     pub(super) tcp: Option<std::net::TcpListener>,
 }
 
+/// What a socket of a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Udp,
+    Quic,
+    Tcp,
+}
+
+impl Kind {
+    /// The sockets that this takes.
+    pub(super) fn of(transport: ListenTransport) -> &'static [Kind] {
+        match transport {
+            ListenTransport::Plain => &[Kind::Udp, Kind::Tcp],
+            ListenTransport::Udp => &[Kind::Udp],
+            ListenTransport::Tcp | ListenTransport::Tls | ListenTransport::Https => &[Kind::Tcp],
+            ListenTransport::H3 | ListenTransport::Quic => &[Kind::Quic],
+        }
+    }
+}
+
+/// A listener as the config has it, and as it is: with the port that the system chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub(super) wanted: Listen,
+    pub(super) listen: Listen,
+}
+
+/// Sockets for each worker, and whose they are.
+pub(super) struct Binding {
+    pub(super) sockets: Vec<Vec<Sockets>>,
+    pub(super) bound: Vec<Bound>,
+}
+
+impl Binding {
+    pub(super) fn new(workers: usize) -> Binding {
+        Binding { sockets: (0..workers).map(|_| Vec::new()).collect(), bound: Vec::new() }
+    }
+
+    fn push(&mut self, wanted: &Listen, sockets: Vec<Sockets>) {
+        self.bound.push(Bound { wanted: wanted.clone(), listen: sockets[0].listen.clone() });
+        self.sockets.iter_mut().zip(sockets).for_each(|(own, sockets)| own.push(sockets));
+    }
+}
+
 /// Has each address once a worker, bound here or `passed` in; the sockets belong to no runtime yet.
-pub(super) fn bind(
-    listen: &[Listen],
-    passed: Vec<ListenSocket>,
-    runtimes: &[Runtime],
-) -> Result<(Vec<Vec<Sockets>>, Vec<Listen>), StartError> {
+pub(super) fn bind(listen: &[Listen], passed: Vec<ListenSocket>, runtimes: &[Handle]) -> Result<Binding, StartError> {
     let _guard = runtimes[0].enter();
-    let mut sockets: Vec<Vec<Sockets>> = runtimes.iter().map(|_| Vec::new()).collect();
-    let mut listening = Vec::new();
+    let mut binding = Binding::new(runtimes.len());
     let mut passed = Passed(passed);
     for listen in listen {
         let mut tries = 0;
-        let bound = loop {
+        let sockets = loop {
             match bind_one(listen, &mut passed, runtimes.len()) {
                 // The port that the system chose for UDP may be taken over TCP: let it choose again.
                 Err(StartError::Listen(error))
@@ -56,11 +95,78 @@ pub(super) fn bind(
                 other => break other?,
             }
         };
-        listening.push(bound[0].listen.clone());
-        sockets.iter_mut().zip(bound).for_each(|(own, bound)| own.push(bound));
+        binding.push(listen, sockets);
     }
     passed.none_left()?;
-    Ok((sockets, listening))
+    Ok(binding)
+}
+
+/// What becomes of the listeners of a server whose config changes.
+pub(super) struct Rebinding {
+    pub(super) binding: Binding,
+    /// Listeners of the old config that nobody comes in by any more.
+    pub(super) closed: Vec<Bound>,
+    /// The new config's, where they are other than before.
+    pub(super) opened: Vec<Listen>,
+    /// Where a socket for datagrams would have to be given up for another on the same port, all stays as it is.
+    pub(super) undone: bool,
+}
+
+/// As [`bind`], with the sockets of `old` where they serve: those have no socket here.
+pub(super) fn rebind(listen: &[Listen], old: &[Bound], runtimes: &[Handle]) -> Result<Rebinding, StartError> {
+    let mut left = old.to_vec();
+    let mut take = |fits: &dyn Fn(&Bound) -> bool| left.iter().position(fits).map(|place| left.remove(place));
+    // Those that are as they were come first, so that nobody else takes their sockets.
+    let mut known: Vec<Option<Bound>> = listen.iter().map(|listen| take(&|bound| bound.wanted == *listen)).collect();
+    for (listen, known) in listen.iter().zip(&mut known) {
+        if known.is_none() {
+            *known = take(&|bound| [bound.wanted.address, bound.listen.address].contains(&listen.address));
+        }
+    }
+    let workers = runtimes.len();
+    let mut rebinding = Rebinding { binding: Binding::new(workers), closed: left, opened: Vec::new(), undone: false };
+    for (listen, known) in listen.iter().zip(known) {
+        let Some(known) = known else {
+            let Binding { sockets, bound } = bind(std::slice::from_ref(listen), Vec::new(), runtimes)?;
+            rebinding.binding.bound.extend(bound);
+            rebinding.binding.sockets.iter_mut().zip(sockets).for_each(|(own, sockets)| own.extend(sockets));
+            rebinding.opened.push(listen.clone());
+            continue;
+        };
+        if turns(known.wanted.transport, listen.transport) {
+            rebinding.undone = true;
+            rebinding.binding.push(&known.wanted, kept(&known.listen, workers));
+            continue;
+        }
+        let now = Listen { address: known.listen.address, ..listen.clone() };
+        let (had, wants) = (Kind::of(known.wanted.transport), Kind::of(listen.transport));
+        let mut sockets = kept(&now, workers);
+        for kind in wants.iter().filter(|kind| !had.contains(kind)) {
+            let transport = if *kind == Kind::Tcp { ListenTransport::Tcp } else { listen.transport };
+            let transport = if *kind == Kind::Udp { ListenTransport::Udp } else { transport };
+            let alone = Listen { transport, ..now.clone() };
+            let Binding { sockets: new, .. } = bind(&[alone], Vec::new(), runtimes)?;
+            for (own, new) in sockets.iter_mut().zip(new.into_iter().flatten()) {
+                own.udp = new.udp.or(own.udp.take());
+                own.tcp = new.tcp.or(own.tcp.take());
+            }
+        }
+        if known.wanted != *listen {
+            rebinding.opened.push(listen.clone());
+        }
+        rebinding.binding.push(listen, sockets);
+    }
+    Ok(rebinding)
+}
+
+/// Whether one needs another kind of socket for datagrams than the other has on the same port.
+fn turns(before: ListenTransport, after: ListenTransport) -> bool {
+    let datagrams = |transport| Kind::of(transport).iter().find(|kind| **kind != Kind::Tcp);
+    datagrams(before).zip(datagrams(after)).is_some_and(|(before, after)| before != after)
+}
+
+fn kept(listen: &Listen, workers: usize) -> Vec<Sockets> {
+    (0..workers).map(|_| Sockets { listen: listen.clone(), udp: None, tcp: None }).collect()
 }
 
 fn bind_one(listen: &Listen, passed: &mut Passed, workers: usize) -> Result<Vec<Sockets>, StartError> {

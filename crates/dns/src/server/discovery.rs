@@ -6,48 +6,49 @@ mod faces;
 use std::{sync::Arc, time::Duration};
 
 use keepwarm_transport::tls::TlsClient;
-use tokio::{sync::oneshot, task::JoinSet, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Shared,
     inbox::{Address, Event, Inbox},
+    setup::Setup,
 };
 use crate::{
     config::Ech,
     message,
-    upstream::{BootstrapResolver, Endpoint, ech, svcb},
+    upstream::{BootstrapResolver, Endpoint, Upstream, ech, svcb},
 };
 
-/// Discovers until the task is dropped.
-pub(super) async fn run(shared: Arc<Shared>, workers: Vec<Address>) {
-    let mut tasks = JoinSet::new();
-    let source = Source::of(&shared, &workers[0]);
-    for endpoint in shared.upstreams.iter().flat_map(crate::upstream::Upstream::endpoints) {
-        if endpoint.ech.wants_keys() {
-            tasks.spawn(keep_keys(endpoint.clone(), source.clone()));
+/// Finds out what an upstream publishes, until it is dropped. Called before its first dial, since dials wait for the first keys.
+pub(super) fn start(shared: &Arc<Shared>, upstream: &Upstream, setup: &Setup, workers: &[Address]) {
+    let runtime = &shared.handles[0];
+    let source = Source::of(shared, setup, &workers[0]);
+    let mut tasks = Vec::new();
+    for endpoint in upstream.endpoints().filter(|endpoint| endpoint.ech.wants_keys()) {
+        endpoint.ech.asking(patience(endpoint, setup));
+        tasks.push(runtime.spawn(keep_keys(endpoint.clone(), source.clone())).abort_handle());
+    }
+    if let Some(designation) = &upstream.ddr {
+        let place = setup.upstreams.iter().position(|other| Arc::ptr_eq(&other.main, &upstream.main));
+        if let Some(config) = place.and_then(|place| setup.config.upstreams.get(place)) {
+            let plain = faces::Plainly {
+                main: upstream.main.clone(),
+                designation: designation.clone(),
+                config: config.clone(),
+            };
+            tasks.push(runtime.spawn(faces::keep_face(shared.clone(), plain, workers.to_vec())).abort_handle());
         }
     }
-    for (number, upstream) in shared.upstreams.iter().enumerate() {
-        if upstream.ddr.is_some() {
-            tasks.spawn(faces::keep_face(shared.clone(), number, workers.clone()));
-        }
-    }
-    while tasks.join_next().await.is_some() {}
+    upstream.keep(tasks);
 }
 
-/// Tells dials how long to wait for the first keys. Before the first dial, so called while the server starts.
-pub(super) fn prepare(shared: &Shared) {
-    let bootstrap = !shared.config.bootstrap.is_empty();
-    for endpoint in shared.upstreams.iter().flat_map(crate::upstream::Upstream::endpoints) {
-        if endpoint.ech.wants_keys() {
-            let patience = match (endpoint.ech.mode(), bootstrap) {
-                (Ech::Require, true) => endpoint.settings.connect_timeout,
-                // What is asked through the upstreams may need this very dial.
-                (Ech::Require, false) | (_, true) => WORTH_WAITING,
-                (_, false) => Duration::ZERO,
-            };
-            endpoint.ech.asking(patience);
-        }
+/// How long dials wait for the first keys.
+fn patience(endpoint: &Endpoint, setup: &Setup) -> Duration {
+    match (endpoint.ech.mode(), !setup.config.bootstrap.is_empty()) {
+        (Ech::Require, true) => setup.config.pool.connect_timeout,
+        // What is asked through the upstreams may need this very dial.
+        (Ech::Require, false) | (_, true) => WORTH_WAITING,
+        (_, false) => Duration::ZERO,
     }
 }
 
@@ -56,31 +57,33 @@ pub(super) fn prepare(shared: &Shared) {
 enum Source {
     /// The `bootstrap` resolvers.
     Bootstrap(BootstrapResolver),
-    /// The server itself, and through it the upstreams. Patience, and whether there is one that waits for no keys.
-    Upstreams { inbox: Arc<Inbox>, patience: Duration, independent: bool },
+    /// The server itself, and through it the upstreams.
+    Upstreams { shared: Arc<Shared>, inbox: Arc<Inbox> },
 }
 
 impl Source {
-    fn of(shared: &Shared, worker: &Address) -> Source {
-        let config = &shared.config;
-        if !config.bootstrap.is_empty() {
-            return Source::Bootstrap(BootstrapResolver::new(&config.bootstrap));
+    fn of(shared: &Arc<Shared>, setup: &Setup, worker: &Address) -> Source {
+        match &setup.config.bootstrap[..] {
+            [] => Source::Upstreams { shared: shared.clone(), inbox: worker.inbox.clone() },
+            servers => Source::Bootstrap(BootstrapResolver::new(servers)),
         }
-        let waits = |endpoint: &Arc<Endpoint>| endpoint.ech.mode() == Ech::Require && endpoint.ech.wants_keys();
-        let independent = shared.upstreams.iter().any(|upstream| !waits(&upstream.main));
-        Source::Upstreams { inbox: worker.inbox.clone(), patience: config.timeout, independent }
     }
 
     async fn ask(&self, name: &str, qtype: u16) -> Result<Vec<u8>, String> {
         match self {
             Source::Bootstrap(resolver) => resolver.query(name, qtype).await.map_err(|error| error.to_string()),
-            Source::Upstreams { inbox, patience, .. } => ask_upstreams(inbox, *patience, name, qtype).await,
+            Source::Upstreams { shared, inbox } => {
+                let patience = shared.setup().config.timeout;
+                ask_upstreams(inbox, patience, name, qtype).await
+            }
         }
     }
 
     /// Whether the answer could only come over connections that wait for it.
     fn is_circular(&self, endpoint: &Endpoint) -> bool {
-        matches!(self, Source::Upstreams { independent: false, .. }) && endpoint.ech.mode() == Ech::Require
+        let Source::Upstreams { shared, .. } = self else { return false };
+        let waits = |endpoint: &Endpoint| endpoint.ech.mode() == Ech::Require && endpoint.is_published_by_name();
+        waits(endpoint) && shared.setup().upstreams.iter().all(|upstream| waits(&upstream.main))
     }
 }
 
@@ -101,13 +104,16 @@ async fn ask_upstreams(inbox: &Inbox, patience: Duration, name: &str, qtype: u16
 /// Keeps the keys of one upstream up to date.
 async fn keep_keys(endpoint: Arc<Endpoint>, source: Source) {
     let Some(client) = endpoint.tls.clone() else { return };
-    if source.is_circular(&endpoint) {
-        return endpoint
-            .ech
-            .failed("they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap");
-    }
     let mut failures = 0;
     loop {
+        if source.is_circular(&endpoint) {
+            endpoint.ech.failed(
+                "they could only be asked for through upstreams that wait for keys themselves: set dns.bootstrap",
+            );
+            // Another config may bring one that does not.
+            tokio::time::sleep(REFRESH_MIN).await;
+            continue;
+        }
         let pause = match look_up(&endpoint, &client, &source).await {
             Ok(ttl) => {
                 failures = 0;

@@ -47,8 +47,9 @@ impl PoolEvents {
 
 impl PoolEvents {
     pub(super) fn of(shared: &Shared) -> PoolEvents {
-        let pools = shared.datagrams.iter().chain(std::iter::once(&shared.streams));
-        PoolEvents(stream::select_all(pools.map(|pool| Box::pin(events(pool.subscribe_lifecycle())) as Pin<Box<_>>)))
+        PoolEvents(stream::select_all(
+            shared.pools.all().map(|pool| Box::pin(events(pool.subscribe_lifecycle())) as Pin<Box<_>>),
+        ))
     }
 }
 

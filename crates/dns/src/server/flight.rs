@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{
+    era::Era,
     limit::Charge,
     route::{Busy, Face},
     tcp::TcpClient,
@@ -136,6 +137,8 @@ pub(crate) struct Waiter {
 /// A query in flight.
 pub(crate) struct Flight {
     pub(crate) generation: u64,
+    /// The settings that it began with, and ends with.
+    pub(crate) era: Rc<Era>,
     /// What is forwarded, with id 0.
     pub(crate) query: Vec<u8>,
     pub(crate) question_end: usize,

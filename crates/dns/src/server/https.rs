@@ -24,16 +24,24 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     doh::{self, Head, Refusal},
+    entrance::Entrance,
     flight::{Client, Origin, Request},
     worker::Worker,
 };
 use crate::config::{Listen, ListenTransport};
 
 /// One client until it leaves or idles too long.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TlsStream<TcpStream>, origin: Origin, path: &Arc<str>) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    stream: TlsStream<TcpStream>,
+    origin: Origin,
+    (entrance, path): (&Entrance, &Arc<str>),
+) {
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let limits = &worker.shared.config.clients;
-    let (in_flight_max, idle_timeout) = (limits.tcp_max_in_flight, limits.tcp_idle_timeout);
+    let (in_flight_max, idle_timeout) = {
+        let limits = &worker.era().config.clients;
+        (limits.tcp_max_in_flight, limits.tcp_idle_timeout)
+    };
     let client = Rc::new(HttpClient {
         worker,
         origin,
@@ -53,21 +61,21 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TlsStream<TcpStream>, orig
         let streams = u32::try_from(in_flight_max).unwrap_or(u32::MAX);
         let mut builder = http2::Builder::new(OnThisThread);
         builder.max_concurrent_streams(streams).max_header_list_size(HEADERS_MAX).max_send_buf_size(SEND_MAX);
-        drive(&client, idle_timeout, builder.serve_connection(io, service)).await;
+        drive(&client, entrance, idle_timeout, builder.serve_connection(io, service)).await;
     } else {
         let mut builder = http1::Builder::new();
         // Our own idle time-out covers the headers too, for only a whole request counts as activity.
         builder.header_read_timeout(None).max_buf_size(HEADERS_MAX as usize);
-        drive(&client, idle_timeout, builder.serve_connection(io, service)).await;
+        drive(&client, entrance, idle_timeout, builder.serve_connection(io, service)).await;
     }
 }
 
 /// Moves a connection until it ends. When it has idled for too long, or the server stops, its client is told, and has a
 /// moment to finish.
-async fn drive<C: GracefulConnection>(client: &HttpClient, idle_timeout: Duration, connection: C) {
+async fn drive<C: GracefulConnection>(client: &HttpClient, entrance: &Entrance, idle_timeout: Duration, connection: C) {
     let mut connection = pin!(connection);
     let mut idle = pin!(sleep(idle_timeout));
-    let stopping = client.worker.unless_stopped(async {
+    let stopping = entrance.unless_closed(async {
         loop {
             tokio::select! {
                 _ = connection.as_mut() => return true,
@@ -115,7 +123,7 @@ impl HttpClient {
         if is_head {
             *response.body_mut() = Bytes::new();
         }
-        if let Some(alternative) = &self.worker.shared.alt_svc {
+        if let Some(alternative) = &self.worker.era.borrow().alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alternative.clone());
         }
         response.map(Full::new)
@@ -129,7 +137,7 @@ impl HttpClient {
         match doh::read_head(&self.path, request.method(), target, content_type).map_err(refuse)? {
             Head::Query(query) => Ok(query),
             Head::Body => {
-                let patience = self.worker.shared.config.clients.tcp_idle_timeout;
+                let patience = self.worker.era().config.clients.tcp_idle_timeout;
                 let body = timeout(patience, Limited::new(request.into_body(), doh::BODY_MAX).collect()).await;
                 let body = match body {
                     Ok(Ok(body)) => body.to_bytes(),
@@ -151,7 +159,7 @@ impl HttpClient {
 
     async fn ask(self: &Rc<HttpClient>, query: &[u8]) -> Response<Bytes> {
         // A client that resets its streams is not bound by their number.
-        if self.in_flight.get() >= self.worker.shared.config.clients.tcp_max_in_flight {
+        if self.in_flight.get() >= self.worker.era().config.clients.tcp_max_in_flight {
             return doh::unavailable();
         }
         let (answer, answered) = oneshot::channel();

@@ -7,12 +7,12 @@ use keepwarm_pool::{AcquireError, Grants, Lease};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::trace::Trace;
+use super::{alive::Pulse, reload::News, trace::Trace};
 use crate::{
     error::Error,
     exchange::{Answers, Replies},
     local::Local,
-    upstream::DnsConnector,
+    upstream::{DnsConnector, Endpoint},
 };
 
 /// A worker's mailbox. Bounded by the queries in flight: each of them is owed at most one grant or answer an exchange.
@@ -20,6 +20,7 @@ use crate::{
 pub(crate) struct Inbox {
     mail: Mutex<Mail>,
     wake: Notify,
+    pub(super) pulse: Pulse,
 }
 
 #[derive(Default)]
@@ -38,12 +39,16 @@ pub(crate) enum Event {
     Replied { token: u64, result: Result<Bytes, Error> },
     /// The daemon asks for itself.
     Ask { query: Vec<u8>, answer: oneshot::Sender<Trace> },
-    /// From now on these names are answered here. Seldom: hosts files changed.
-    Local(Local),
+    /// From now on these names are answered here, if the number is still that of the settings. Seldom: hosts files changed.
+    Local { number: u64, local: Local },
+    /// The config changed.
+    Reload(Box<News>),
     /// What is known of upstreams no longer holds.
     NetworkChanged,
     /// There is news of the encrypted face of this upstream.
-    Designated { upstream: usize },
+    Designated { upstream: Arc<Endpoint> },
+    /// Somebody wants to know whether the worker reads this.
+    Ping,
     /// Take no more queries from clients.
     StopListening,
     /// Leave.

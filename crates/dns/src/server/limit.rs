@@ -17,15 +17,28 @@ use crate::config::ClientLimits;
 
 /// The limits of all clients, shared by all workers.
 pub(crate) struct Limiter {
-    pub(crate) rate: Option<Rate>,
+    pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) in_flight: Option<Arc<InFlight>>,
 }
 
 impl Limiter {
     /// `None` when nothing is limited.
     pub(crate) fn new(limits: &ClientLimits, now: Instant) -> Option<Limiter> {
-        let rate = (limits.rate_limit > 0).then(|| Rate::new(limits.rate_limit, now));
-        let in_flight = (limits.max_in_flight_per_client > 0).then(|| InFlight::new(limits.max_in_flight_per_client));
+        Limiter::renewed(None, limits, limits, now)
+    }
+
+    /// As [`new`](Self::new), after one for the limits `before`: what it has counted holds on where a limit is as it was.
+    pub(crate) fn renewed(
+        old: Option<&Limiter>,
+        before: &ClientLimits,
+        limits: &ClientLimits,
+        now: Instant,
+    ) -> Option<Limiter> {
+        let (rate, in_flight) = (limits.rate_limit, limits.max_in_flight_per_client);
+        let known = old.and_then(|old| old.rate.clone()).filter(|_| before.rate_limit == rate);
+        let rate = (rate > 0).then(|| known.unwrap_or_else(|| Arc::new(Rate::new(rate, now))));
+        let known = old.and_then(|old| old.in_flight.clone()).filter(|_| before.max_in_flight_per_client == in_flight);
+        let in_flight = (in_flight > 0).then(|| known.unwrap_or_else(|| InFlight::new(in_flight)));
         (rate.is_some() || in_flight.is_some()).then_some(Limiter { rate, in_flight })
     }
 }
@@ -251,6 +264,23 @@ mod tests {
         assert!(counts.charge(a).is_some());
         drop(second);
         assert!(counts.shards.iter().all(|shard| shard.lock().is_empty()), "nobody is left");
+    }
+
+    #[test]
+    fn what_was_counted_holds_on_where_the_limit_is_as_it_was() {
+        let now = now();
+        let limits = ClientLimits { rate_limit: 1, max_in_flight_per_client: 1, ..ClientLimits::default() };
+        let before = Limiter::new(&limits, now).unwrap();
+        let client = ip("192.0.2.1");
+        assert_eq!(before.rate.as_ref().unwrap().take(client, now), Verdict::Within);
+        let _charge = before.in_flight.as_ref().unwrap().charge(client).unwrap();
+        let other = ClientLimits { max_in_flight_per_client: 2, ..limits.clone() };
+        let after = Limiter::renewed(Some(&before), &limits, &other, now).unwrap();
+        assert!(matches!(after.rate.as_ref().unwrap().take(client, now), Verdict::Over { .. }));
+        assert!(after.in_flight.as_ref().unwrap().charge(client).is_some());
+        let same = Limiter::renewed(Some(&before), &limits, &limits, now).unwrap();
+        assert!(same.in_flight.unwrap().charge(client).is_none());
+        assert!(Limiter::renewed(Some(&before), &limits, &ClientLimits::default(), now).is_none());
     }
 
     #[test]

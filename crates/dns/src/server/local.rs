@@ -261,31 +261,46 @@ fn identity(_: &std::fs::Metadata) -> [i64; 3] {
 }
 
 /// The thread that looks for changes of hosts files. Dropping it ends it.
+#[derive(Default)]
 pub(super) struct Watch {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Tells the workers of changes; there is no thread where there are no files.
-    pub(super) fn start(mut files: Files, local: Local, workers: Vec<Address>) -> io::Result<Watch> {
+    /// Starts it for the names of this number; nothing happens before [`begin`](Self::begin). There is no thread where there are no files.
+    pub(super) fn start(mut files: Files, number: u64, local: Local, workers: Vec<Address>) -> io::Result<Watch> {
         if files.settings.hosts.is_empty() {
             return Ok(Watch { stop: None, thread: None });
         }
         let (stop, stopped) = mpsc::channel();
         let look = move || {
+            if stopped.recv().is_err() {
+                return;
+            }
             let (mut local, mut before) = (local, None);
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 // Workers let go of it long ago: a large table is freed here, not on the way of a query.
                 drop(before.take());
                 let Some(table) = files.changed() else { continue };
                 let changed = local.with_table(table);
-                workers.iter().for_each(|worker| worker.inbox.push(Event::Local(changed.clone())));
+                workers.iter().for_each(|worker| worker.inbox.push(Event::Local { number, local: changed.clone() }));
                 before = Some(std::mem::replace(&mut local, changed));
             }
         };
         let thread = thread::Builder::new().name("dns-hosts".into()).spawn(look)?;
         Ok(Watch { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// From now on workers are told.
+    pub(super) fn begin(&self) {
+        // A thread that is gone has nothing to look at.
+        let _ = self.stop.as_ref().map(|stop| stop.send(()));
+    }
+
+    /// Lets the thread end by itself.
+    pub(super) fn leave(mut self) {
+        drop(self.thread.take());
     }
 }
 

@@ -9,13 +9,14 @@ use super::{
     Shared,
     inbox::{Address, Event},
 };
-use crate::upstream::{Upstream, count};
+use crate::upstream::count;
 
 /// Watches until the task is dropped.
 pub(super) async fn watch(shared: Arc<Shared>, workers: Vec<Address>) {
     let mut changes = Changes::new();
     let peers = || {
-        let endpoints = shared.upstreams.iter().flat_map(Upstream::endpoints);
+        let setup = shared.setup();
+        let endpoints = setup.upstreams.iter().flat_map(|upstream| upstream.endpoints());
         endpoints.flat_map(|endpoint| endpoint.known_addresses()).collect()
     };
     loop {
@@ -34,13 +35,13 @@ impl Shared {
     /// latencies, idle limits, addresses of names.
     pub(super) fn network_changed(&self, workers: &[Address]) {
         count(&self.counters.network_changes);
-        for endpoint in self.upstreams.iter().flat_map(Upstream::endpoints) {
+        for endpoint in self.setup().upstreams.iter().flat_map(|upstream| upstream.endpoints()) {
             endpoint.network_changed();
         }
         for worker in workers {
             worker.inbox.push(Event::NetworkChanged);
         }
-        for pool in self.datagrams.iter().chain(std::iter::once(&self.streams)) {
+        for pool in self.pools.all() {
             pool.network_changed();
         }
     }

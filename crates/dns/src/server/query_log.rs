@@ -168,7 +168,7 @@ impl Worker {
         source: impl FnOnce() -> Source,
         started: Instant,
     ) {
-        if let Some(log) = &self.shared.query_log {
+        if let Some(log) = &self.era.borrow().query_log {
             let entry = entry(client.asked().unwrap_or(question), origin, answer, source, started);
             entry.into_iter().for_each(|entry| log.push(entry));
         }

@@ -19,12 +19,13 @@ use tokio::{
 use super::{
     access::Permit,
     doq,
+    entrance::Entrance,
     flight::{Client, Origin, Request},
     h3,
     worker::Worker,
 };
 use crate::{
-    config::{DnsConfig, Listen, ListenTransport},
+    config::{DnsConfig, ListenTransport},
     upstream::count,
 };
 
@@ -53,11 +54,11 @@ pub(super) fn settings(
 }
 
 /// Lets clients in on this socket.
-pub(super) fn listen(worker: &Rc<Worker>, socket: std::net::UdpSocket, listen: Listen) -> Option<QuicListener> {
-    let settings = worker.shared.encryption.as_ref()?.quic(listen.transport);
-    match settings.listen(socket) {
+pub(super) fn listen(worker: &Rc<Worker>, socket: std::net::UdpSocket, entrance: Rc<Entrance>) -> Option<QuicListener> {
+    let (encryption, listen) = (worker.era().encryption.clone()?, entrance.listen());
+    match encryption.quic(listen.transport).listen(socket) {
         Ok(listener) => {
-            tokio::task::spawn_local(accept(worker.clone(), listener.clone(), listen));
+            tokio::task::spawn_local(accept(worker.clone(), listener.clone(), entrance));
             Some(listener)
         }
         Err(error) => {
@@ -67,18 +68,17 @@ pub(super) fn listen(worker: &Rc<Worker>, socket: std::net::UdpSocket, listen: L
     }
 }
 
-/// Accepts until the worker stops listening.
-async fn accept(worker: Rc<Worker>, listener: QuicListener, listen: Listen) {
-    let listen = Rc::new(listen);
+/// Accepts until the entrance closes.
+async fn accept(worker: Rc<Worker>, listener: QuicListener, entrance: Rc<Entrance>) {
     let unproven = Rc::<Cell<usize>>::default();
-    while worker.listening.get() {
+    while entrance.is_open() {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
-            () = worker.stop_listening.notified() => break,
+            () = entrance.closed() => break,
         };
         let Some(incoming) = incoming else { break };
         if let Some(arrival) = Arrival::admit(&worker, incoming, &unproven) {
-            tokio::task::spawn_local(arrival.serve(worker.clone(), listen.clone()));
+            tokio::task::spawn_local(arrival.serve(worker.clone(), entrance.clone()));
         }
     }
     listener.stop_listening();
@@ -111,7 +111,7 @@ impl Arrival {
     /// Looks at a client's first packet. The others are refused, or told to come again with a proof of their address (Retry,
     /// RFC 9000 section 8.1.2), before anything is computed for them.
     fn admit(worker: &Worker, incoming: Incoming, unproven: &Rc<Cell<usize>>) -> Option<Arrival> {
-        let (access, counters) = (&worker.shared.access, &worker.shared.counters);
+        let (access, counters) = (worker.era().access.clone(), &worker.shared.counters);
         let client = incoming.remote_address().ip();
         // A proxy has no way to name its client here, and is none itself.
         if !access.allows(client) || access.is_proxy(client) {
@@ -135,20 +135,21 @@ impl Arrival {
     }
 
     /// One client until it leaves, idles too long or misbehaves.
-    async fn serve(self, worker: Rc<Worker>, listen: Rc<Listen>) {
+    async fn serve(self, worker: Rc<Worker>, entrance: Rc<Entrance>) {
+        let listen = entrance.listen();
         let Arrival { incoming, client, permit, _unproven } = self;
-        let deadline = Clock::now() + worker.shared.config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
+        let deadline = Clock::now() + worker.era().config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
         let connection = match handshake(incoming, deadline.into_std()).await {
             Ok(connection) => connection,
             Err(error) => return tracing::debug!(%error, "a quic client did not get in"),
         };
         drop(_unproven);
-        let Some(_permit) = permit.or_else(|| worker.shared.access.admit(client)) else {
+        let Some(_permit) = permit.or_else(|| worker.era().access.admit(client)) else {
             count(&worker.shared.counters.tcp_rejected);
             return connection.close(excessive_load(listen.transport), b"too many connections");
         };
         let origin = Origin { client: Some(client), transport: listen.transport, allowed: true };
-        let session = Session::new(worker, origin);
+        let session = Session::new(worker, origin, entrance);
         match listen.transport {
             ListenTransport::H3 => h3::serve(&session, connection, &listen.path).await,
             _ => doq::serve(&session, connection).await,
@@ -175,6 +176,7 @@ impl Drop for Unproven {
 /// What the streams of one connection share.
 pub(super) struct Session {
     worker: Rc<Worker>,
+    entrance: Rc<Entrance>,
     origin: Origin,
     tally: Rc<Tally>,
     /// Streams on which a query is whole and its answer has not arrived.
@@ -193,9 +195,9 @@ struct Tally {
 }
 
 impl Session {
-    fn new(worker: Rc<Worker>, origin: Origin) -> Session {
+    fn new(worker: Rc<Worker>, origin: Origin, entrance: Rc<Entrance>) -> Session {
         let tally = Tally { in_flight: Cell::new(0), active: Cell::new(Clock::now()), changed: Notify::new() };
-        Session { worker, origin, tally: Rc::new(tally), busy: Cell::new(0), unfinished: Cell::new(0) }
+        Session { worker, entrance, origin, tally: Rc::new(tally), busy: Cell::new(0), unfinished: Cell::new(0) }
     }
 
     /// Asks. `None` when there is no answer to give.
@@ -213,7 +215,7 @@ impl Session {
 
     /// Whether one more query may be asked.
     pub(super) fn has_room(&self) -> bool {
-        self.tally.in_flight.get() < self.worker.shared.config.clients.tcp_max_in_flight
+        self.tally.in_flight.get() < self.worker.era.borrow().config.clients.tcp_max_in_flight
     }
 
     /// Waits until a query is over.
@@ -238,7 +240,7 @@ impl Session {
 
     /// Waits until the client has asked nothing and waited for nothing for too long.
     pub(super) async fn idle(&self) {
-        let idle_timeout = self.worker.shared.config.clients.tcp_idle_timeout;
+        let idle_timeout = self.worker.era().config.clients.tcp_idle_timeout;
         loop {
             let now = Clock::now();
             let since = if self.tally.in_flight.get() == 0 { self.tally.active.get() } else { now };
@@ -251,12 +253,12 @@ impl Session {
 
     /// Whether no more queries are taken.
     pub(super) fn is_stopping(&self) -> bool {
-        !self.worker.listening.get()
+        !self.entrance.is_open()
     }
 
     /// Waits until no more queries are taken.
     pub(super) async fn stopping(&self) {
-        let mut told = pin!(self.worker.stop_listening.notified());
+        let mut told = pin!(self.entrance.closed());
         told.as_mut().enable();
         if !self.is_stopping() {
             told.await;

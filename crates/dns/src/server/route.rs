@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keepwarm_pool::{Host, Lease, Pool};
+use keepwarm_pool::{Host, Lease, Pool, Tally};
+use tokio::time::Instant as Clock;
 
 use super::worker::estimate;
 use crate::{
@@ -52,7 +53,10 @@ impl Designated {
 
     fn path(&self, slot: Slot) -> Option<&Path> {
         let endpoint = self.designation.face(slot)?;
-        Some(self.paths[slot as usize].get_or_init(|| Path::new(endpoint, &self.pool, None, self.strategy)))
+        Some(
+            self.paths[slot as usize]
+                .get_or_init(|| Path::new(endpoint, &self.pool, &EndpointKey::new(endpoint, None), self.strategy)),
+        )
     }
 
     fn way(&self, now: Instant) -> Way {
@@ -139,6 +143,17 @@ pub(crate) struct Path {
     repeated: Cell<Option<Instant>>,
     /// The family that this worker's sockets were last turned to.
     turned: Cell<Option<Family>>,
+    /// All answers, for who looks.
+    latencies: Arc<Tally>,
+}
+
+/// The shared health hears of the last answers when a reload does away with the path.
+impl Drop for Path {
+    fn drop(&mut self) {
+        if self.pending.get() != [0; 2] {
+            self.tell(Clock::now().into_std());
+        }
+    }
 }
 
 impl Route {
@@ -162,10 +177,10 @@ impl Path {
     pub(crate) fn new(
         endpoint: &Arc<Endpoint>,
         pool: &Pool<DnsConnector>,
-        shard: Option<usize>,
+        key: &EndpointKey,
         strategy: Strategy,
     ) -> Path {
-        let host = pool.host(&EndpointKey::new(endpoint, shard));
+        let host = pool.host(key);
         Path {
             endpoint: endpoint.clone(),
             host,
@@ -178,12 +193,26 @@ impl Path {
             pending: Cell::new([0; 2]),
             repeated: Cell::new(None),
             turned: Cell::new(None),
+            latencies: endpoint.latencies.tally(),
         }
+    }
+
+    /// With what was measured on another way to the same endpoint.
+    pub(super) fn after(self, before: &Path) -> Path {
+        self.latency.replace(*before.latency.borrow());
+        self.spread.replace(before.spread.borrow().clone());
+        if let Some((own, other)) = self.estimate.as_ref().zip(before.estimate.as_ref()) {
+            own.replace(*other.borrow());
+        }
+        self.heard.set(before.heard.get());
+        self.turned.set(before.turned.get());
+        self
     }
 
     /// Notes an answer; the shared health learns of it at the next tick, or at once while a breaker is not closed.
     pub(super) fn succeeded(&self, family: Family, now: Instant, latency: Duration) {
         self.heard.set(Some(now));
+        self.latencies.record(latency);
         self.latency.borrow_mut().record(latency);
         self.spread.borrow_mut().record(now, latency);
         if let Some(estimate) = &self.estimate {

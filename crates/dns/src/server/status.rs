@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use keepwarm_pool::CloseReason;
+use keepwarm_pool::{CloseReason, Histogram, Steer as _};
 use tokio::time::Instant as Clock;
 
 use super::{Server, Shared, query_log::QueryLog};
@@ -64,6 +64,8 @@ pub struct PoolStatus {
     pub breaker: &'static str,
     /// Smoothed latency of answers.
     pub latency: Option<Duration>,
+    /// Latency of all answers since the start.
+    pub latencies: Histogram,
     /// Median of recent answers, as the worker that asked last sees it; `None` while there are few.
     pub p50: Option<Duration>,
     /// 95th percentile of recent answers, likewise.
@@ -191,6 +193,7 @@ impl Server {
     /// Totals since the start.
     pub fn status(&self) -> ServerStatus {
         let counters = &self.shared.counters;
+        let setup = self.shared.setup();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         ServerStatus {
             queries: read(&counters.queries),
@@ -204,19 +207,19 @@ impl Server {
             tcp_rejected: read(&counters.tcp_rejected),
             rate_limited: read(&counters.rate_limited),
             client_limited: read(&counters.client_limited),
-            tcp_clients: self.shared.access.open(),
+            tcp_clients: setup.access.open(),
             cache_hits: read(&counters.cache_hits),
             cache_misses: read(&counters.cache_misses),
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
             local_answers: read(&counters.local_answers),
-            query_log_dropped: self.shared.query_log.as_ref().map_or(0, QueryLog::dropped),
+            query_log_dropped: read(&counters.unlogged) + setup.query_log.as_deref().map_or(0, QueryLog::dropped),
             hedges_sent: read(&counters.hedges_sent),
             hedges_won: read(&counters.hedges_won),
             hedges_denied: read(&counters.hedges_denied),
             network_changes: read(&counters.network_changes),
-            cache_entries: self.shared.cache.as_ref().map_or(0, Cache::len),
-            cache_bytes: self.shared.cache.as_ref().map_or(0, Cache::bytes),
+            cache_entries: setup.cache.as_deref().map_or(0, Cache::len),
+            cache_bytes: setup.cache.as_deref().map_or(0, Cache::bytes),
         }
     }
 }
@@ -224,12 +227,14 @@ impl Server {
 impl Shared {
     fn pools(&self) -> Vec<PoolStatus> {
         let mut rows = Vec::new();
-        let pools = std::iter::once(&self.streams).chain(&self.datagrams);
-        let hosts: Vec<_> = pools.flat_map(keepwarm_pool::Pool::host_stats).collect();
-        let upstreams = self.upstreams.iter().zip(&self.config.upstreams);
+        let hosts: Vec<_> = self.pools.all().flat_map(keepwarm_pool::Pool::host_stats).collect();
+        let setup = self.setup();
+        let max = (self.pools.streams.limits().max_per_host, self.pools.datagrams.limits().max_per_host);
+        let upstreams = setup.upstreams.iter().zip(&setup.config.upstreams);
         let endpoints = upstreams.flat_map(|upstream| upstream.0.endpoints().map(move |it| (upstream, it)));
         for ((upstream, config), endpoint) in endpoints {
-            let mut row = self.row(endpoint);
+            let mut row = row(endpoint);
+            row.max = if endpoint.transport == Transport::Udp { max.1 } else { max.0 };
             row.group = config.group.to_string();
             row.weight = config.weight;
             if std::sync::Arc::ptr_eq(endpoint, &upstream.main) {
@@ -252,7 +257,7 @@ impl Shared {
                 reused += counters.reused;
                 add(&mut row.closed, CloseReason::ALL.iter().map(|reason| (reason.as_str(), counters.closed(*reason))));
                 add(&mut row.dial_errors, counters.dial_errors().iter().copied());
-                if stats.idle_limit < self.config.pool.idle_timeout {
+                if stats.idle_limit < setup.config.pool.idle_timeout {
                     row.idle_limit = Some(row.idle_limit.map_or(stats.idle_limit, |limit| limit.min(stats.idle_limit)));
                 }
             }
@@ -261,35 +266,35 @@ impl Shared {
         }
         rows
     }
+}
 
-    fn row(&self, endpoint: &Endpoint) -> PoolStatus {
-        let counters = &endpoint.counters;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let time = |counter| Some(read(counter)).filter(|micros| *micros > 0).map(Duration::from_micros);
-        PoolStatus {
-            name: endpoint.name.to_string(),
-            transport: endpoint.transport.as_str(),
-            address: endpoint.url(),
-            max: self.config.pool.max_per_host,
-            handshakes_full: read(&counters.handshakes_full),
-            handshakes_resumed: read(&counters.handshakes_resumed),
-            ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
-            breaker: endpoint.breaker(),
-            latency: time(&counters.latency),
-            p50: time(&counters.p50),
-            p95: time(&counters.p95),
-            queries: read(&counters.queries),
-            answers: read(&counters.answers),
-            failures: read(&counters.failures),
-            local_errors: read(&counters.local_errors),
-            wrong_answers: read(&counters.wrong_answers),
-            resends: read(&counters.resends),
-            cookie_errors: read(&counters.cookie_errors),
-            cookies: endpoint.cookies.then(|| endpoint.habits.jar.speaks()),
-            keeps_case: (endpoint.case_randomization && endpoint.transport == Transport::Udp)
-                .then(|| endpoint.habits.keeps_case(Clock::now().into_std())),
-            ..PoolStatus::default()
-        }
+fn row(endpoint: &Endpoint) -> PoolStatus {
+    let counters = &endpoint.counters;
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let time = |counter| Some(read(counter)).filter(|micros| *micros > 0).map(Duration::from_micros);
+    PoolStatus {
+        name: endpoint.name.to_string(),
+        transport: endpoint.transport.as_str(),
+        address: endpoint.url(),
+        handshakes_full: read(&counters.handshakes_full),
+        handshakes_resumed: read(&counters.handshakes_resumed),
+        ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
+        breaker: endpoint.breaker(),
+        latency: time(&counters.latency),
+        latencies: endpoint.latencies.read(),
+        p50: time(&counters.p50),
+        p95: time(&counters.p95),
+        queries: read(&counters.queries),
+        answers: read(&counters.answers),
+        failures: read(&counters.failures),
+        local_errors: read(&counters.local_errors),
+        wrong_answers: read(&counters.wrong_answers),
+        resends: read(&counters.resends),
+        cookie_errors: read(&counters.cookie_errors),
+        cookies: endpoint.cookies.then(|| endpoint.habits.jar.speaks()),
+        keeps_case: (endpoint.case_randomization && endpoint.transport == Transport::Udp)
+            .then(|| endpoint.habits.keeps_case(Clock::now().into_std())),
+        ..PoolStatus::default()
     }
 }
 

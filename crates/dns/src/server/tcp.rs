@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, poll_fn},
+    future::{Future as _, poll_fn},
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -21,12 +21,13 @@ use tokio::{
 
 use super::{
     access::Permit,
+    entrance::Entrance,
     flight::{Client, Origin},
     https, proxy,
     worker::Worker,
 };
 use crate::{
-    config::{Listen, ListenTransport},
+    config::ListenTransport,
     framing::{Frames, push_frame},
     upstream::count,
 };
@@ -75,23 +76,22 @@ impl TcpClient {
     }
 }
 
-/// Accepts until the worker stops listening.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, listen: Listen) {
-    let listen = Rc::new(listen);
-    while worker.listening.get() {
+/// Accepts until the entrance closes.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Rc<Entrance>) {
+    while entrance.is_open() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.stop_listening.notified() => return,
+            () = entrance.closed() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let access = &worker.shared.access;
+                let access = worker.era().access.clone();
                 let is_proxy = access.has_proxies() && access.is_proxy(peer.ip());
                 let permit = if is_proxy { access.admit_proxied() } else { access.admit(peer.ip()) };
                 match permit {
                     Some(permit) => {
                         let newcomer = Newcomer { stream, peer, permit, is_proxy };
-                        tokio::task::spawn_local(enter(worker.clone(), newcomer, listen.clone()));
+                        tokio::task::spawn_local(enter(worker.clone(), newcomer, entrance.clone()));
                     }
                     None => count(&worker.shared.counters.tcp_rejected),
                 }
@@ -116,13 +116,14 @@ struct Newcomer {
 
 /// From the first byte to the last: the proxy's header and the TLS handshake where they are due, within one deadline, then
 /// what the listener speaks.
-async fn enter(worker: Rc<Worker>, newcomer: Newcomer, listen: Rc<Listen>) {
+async fn enter(worker: Rc<Worker>, newcomer: Newcomer, entrance: Rc<Entrance>) {
+    let (era, listen) = (worker.era(), entrance.listen());
     let Newcomer { mut stream, peer, mut permit, is_proxy } = newcomer;
     let _ = stream.set_nodelay(true);
-    let deadline = Clock::now() + worker.shared.config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
+    let deadline = Clock::now() + era.config.clients.tcp_idle_timeout.min(HANDSHAKE_MAX);
     let mut client = peer.ip();
     if is_proxy {
-        let Some(header) = worker.unless_stopped(proxy::read_header(&mut stream, client, deadline)).await else {
+        let Some(header) = entrance.unless_closed(proxy::read_header(&mut stream, client, deadline)).await else {
             return;
         };
         let Ok(named) = header else {
@@ -136,22 +137,24 @@ async fn enter(worker: Rc<Worker>, newcomer: Newcomer, listen: Rc<Listen>) {
         };
     }
     let transport = if listen.transport.is_encrypted() { listen.transport } else { ListenTransport::Tcp };
-    let origin = Origin { client: Some(client), transport, allowed: worker.shared.access.allows(client) };
-    let encryption = worker.shared.encryption.clone();
+    let origin = Origin { client: Some(client), transport, allowed: era.access.allows(client) };
+    let encryption = era.encryption.clone();
+    // A connection may last for long; what it began with is not to last as long.
+    drop(era);
     match encryption.as_ref().and_then(|encryption| encryption.acceptor(listen.transport)) {
-        None => serve(worker, stream, origin).await,
+        None => serve(worker, stream, origin, &entrance).await,
         Some(acceptor) => {
             let handshake = timeout_at(deadline, acceptor.accept(stream));
-            let stream = match worker.unless_stopped(handshake).await {
+            let stream = match entrance.unless_closed(handshake).await {
                 Some(Ok(Ok(stream))) => stream,
                 Some(Ok(Err(error))) => return tracing::debug!(%peer, %error, "tls handshake failed"),
                 Some(Err(_)) => return tracing::debug!(%peer, "tls handshake timed out"),
                 None => return,
             };
             if listen.transport == ListenTransport::Https {
-                https::serve(worker, stream, origin, &listen.path).await;
+                https::serve(worker, stream, origin, (&entrance, &listen.path)).await;
             } else {
-                serve(worker, stream, origin).await;
+                serve(worker, stream, origin, &entrance).await;
             }
         }
     }
@@ -159,15 +162,15 @@ async fn enter(worker: Rc<Worker>, newcomer: Newcomer, listen: Rc<Listen>) {
 }
 
 /// One client until it leaves, idles too long or misbehaves. Queries still in flight then answer into the void.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(worker: Rc<Worker>, stream: S, origin: Origin) {
-    let idle_timeout = worker.shared.config.clients.tcp_idle_timeout;
-    let mut stopping = pin!(worker.stop_listening.notified().fuse());
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(worker: Rc<Worker>, stream: S, origin: Origin, entrance: &Entrance) {
+    let idle_timeout = worker.era().config.clients.tcp_idle_timeout;
+    let mut stopping = pin!(entrance.closed().fuse());
     // One timer for the whole connection, which is set anew only when it fires: activity is much more frequent.
     let mut idle = pin!(sleep(idle_timeout));
-    let mut session = Session::new(&worker, stream, origin);
+    let mut session = Session::new(&worker, stream, origin, entrance);
     poll_fn(|cx| {
         let now = Clock::now();
-        // Registers for the wake-up; that it happened shows in `listening`.
+        // Registers for the wake-up; that it happened shows in the entrance.
         let _ = stopping.as_mut().poll(cx);
         if session.poll(cx, now).is_ready() {
             return Poll::Ready(());
@@ -190,6 +193,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(worker: Rc<Worker>, stream: S,
 /// One client's connection and what is under way on it.
 struct Session<'a, S> {
     worker: &'a Rc<Worker>,
+    entrance: &'a Entrance,
     stream: S,
     client: Rc<TcpClient>,
     origin: Origin,
@@ -206,9 +210,10 @@ struct Session<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(worker: &'a Rc<Worker>, stream: S, origin: Origin) -> Session<'a, S> {
+    fn new(worker: &'a Rc<Worker>, stream: S, origin: Origin, entrance: &'a Entrance) -> Session<'a, S> {
         Session {
             worker,
+            entrance,
             stream,
             client: Rc::default(),
             origin,
@@ -233,7 +238,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             if self.writing.is_empty() {
                 std::mem::swap(&mut self.writing, &mut self.client.output.borrow_mut());
             }
-            let over = self.ended || self.client.closing.get() || !self.worker.listening.get();
+            let over = self.ended || self.client.closing.get() || !self.entrance.is_open();
             if over && self.is_quiet() {
                 return Poll::Ready(());
             }
@@ -305,21 +310,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     fn in_flight_max(&self) -> usize {
-        self.worker.shared.config.clients.tcp_max_in_flight
-    }
-}
-
-impl Worker {
-    /// What comes of `future`, unless the worker stops listening before.
-    pub(super) async fn unless_stopped<F: Future>(&self, future: F) -> Option<F::Output> {
-        if !self.listening.get() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            output = future => Some(output),
-            () = self.stop_listening.notified() => None,
-        }
+        self.worker.era.borrow().config.clients.tcp_max_in_flight
     }
 }
 

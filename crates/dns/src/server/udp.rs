@@ -21,6 +21,7 @@ use keepwarm_transport::{
 use tokio::{net::UdpSocket, sync::Notify, time::Instant as Clock};
 
 use super::{
+    era::Era,
     flight::{Client, Origin},
     proxy,
     worker::Worker,
@@ -125,26 +126,37 @@ impl Worker {
         let mut batch = self.batch.borrow_mut();
         let received = batch.receive_from(&listener.socket, listener.ipv6);
         let now = Clock::now().into_std();
-        let proxied = self.shared.access.has_proxies();
+        let era = self.era();
+        let proxied = era.access.has_proxies();
         for (datagram, peer) in batch.datagrams() {
             let Some(peer) = peer else { continue };
             let (from, datagram) = if proxied {
-                let Some(named) = self.named(datagram, peer) else { continue };
+                let Some(named) = self.named(&era, datagram, peer) else { continue };
                 named
             } else {
                 (peer.ip(), datagram)
             };
             let client = Client::Udp { listener: listener.clone(), peer };
-            let allowed = self.shared.access.allows(from);
+            let allowed = era.access.allows(from);
             let origin = Origin { client: Some(from), transport: ListenTransport::Udp, allowed };
-            self.ask(datagram, client, origin, now);
+            self.ask_in(&era, datagram, client, origin, now);
         }
         received
     }
 
+    /// Reads what has come in on a listener that is given up.
+    pub(super) fn receive_rest(self: &Rc<Worker>, listener: &Rc<Listener>) {
+        // Who keeps sending does not keep it open.
+        for _ in 0..REST_MAX {
+            if self.receive_clients(listener).map_or(true, |received| received == 0) {
+                return;
+            }
+        }
+    }
+
     /// Whose a datagram is, and the message in it; `None`, and the datagram is dropped, when a proxy does not say.
-    fn named<'a>(&self, datagram: &'a [u8], peer: SocketAddr) -> Option<(IpAddr, &'a [u8])> {
-        if !self.shared.access.is_proxy(peer.ip()) {
+    fn named<'a>(&self, era: &Era, datagram: &'a [u8], peer: SocketAddr) -> Option<(IpAddr, &'a [u8])> {
+        if !era.access.is_proxy(peer.ip()) {
             return Some((peer.ip(), datagram));
         }
         let named = proxy::split_datagram(datagram, peer.ip()).ok();
@@ -243,3 +255,6 @@ impl Worker {
         }
     }
 }
+
+/// Batches that are read of a listener that is given up.
+const REST_MAX: usize = 1024;

@@ -11,6 +11,7 @@ mod explain;
 mod kept;
 mod limited;
 mod receive;
+mod renew;
 mod send;
 mod story;
 
@@ -25,20 +26,23 @@ use hashbrown::HashTable;
 use keepwarm_transport::udp::DatagramBatch;
 use slab::Slab;
 use smallvec::SmallVec;
-use tokio::{task::AbortHandle, time::Instant as Clock};
+use tokio::time::Instant as Clock;
 
-pub(super) use self::choose::estimate;
+pub(super) use self::choose::{Chooser, estimate};
 use self::{
-    choose::{Chooser, HEDGE_MIN},
+    choose::HEDGE_MIN,
     kept::{CLIENT_RESPONSE, Kept},
 };
 use super::{
     Shared,
+    entrance::Entrances,
+    era::Era,
     flight::{Best, Client, Flight, Origin, State, Token, Waiter},
     inbox::Address,
     local::{self, Here},
     query_log::Source,
-    route::{Route, Way},
+    recent::Allowance,
+    route::Way,
     trace::Trace,
     udp::Outbox,
 };
@@ -55,29 +59,30 @@ use crate::{
 /// One worker. It lives in an `Rc` on its own thread.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) routes: Vec<Route>,
+    /// The settings in force.
+    pub(crate) era: RefCell<Rc<Era>>,
+    /// Its place among the workers.
+    pub(super) number: usize,
+    /// How much of slow and failed queries it may write down now.
+    pub(super) recently: Allowance,
     pub(crate) address: Address,
     /// Receives and sends the datagrams of all sockets in turn.
     pub(super) batch: RefCell<DatagramBatch>,
     pub(crate) outbox: Rc<Outbox>,
-    /// The tasks that read the UDP listeners.
-    pub(crate) readers: RefCell<Vec<AbortHandle>>,
+    pub(super) entrances: Entrances,
+    /// No clients come in any more, for ever.
+    pub(super) stopped: Cell<bool>,
     state: RefCell<WorkerState>,
     /// Told when a timer is due earlier than the one that is slept for.
     pub(crate) sooner: tokio::sync::Notify,
     /// What is slept for.
     asleep_until: Cell<Option<Instant>>,
-    pub(crate) listening: Cell<bool>,
-    pub(crate) stop_listening: tokio::sync::Notify,
-    flights_max: usize,
-    /// Where upstreams are not simply all asked in the order of the config.
-    chooser: Option<Chooser>,
-    /// Some plain upstream has an encrypted face, or is asked for it.
-    designates: bool,
 }
 
 struct WorkerState {
     local: Local,
+    /// Which settings `local` is of.
+    local_number: u64,
     flights: Slab<Flight>,
     by_key: HashTable<usize>,
     wheel: Wheel<u64>,
@@ -94,24 +99,23 @@ struct WorkerState {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, routes: Vec<Route>, local: Local, address: Address) -> Rc<Worker> {
-        let workers = shared.workers;
-        let flights_max = (shared.config.clients.max_in_flight / workers).clamp(1, Token::FLIGHTS_MAX - 1);
+    pub(crate) fn new(shared: Arc<Shared>, number: usize, local: Local, address: Address) -> Rc<Worker> {
+        let era = Rc::new(Era::new(&shared, shared.setup(), number, None));
         let now = Clock::now().into_std();
-        let chooser = Chooser::new(&shared.config, &shared.groups);
-        // Second tries are due after a few milliseconds, all else after many.
-        let hedges = shared.config.strategy == Strategy::Hedged;
-        let wheel = if hedges { Wheel::with_tick(now, HEDGE_MIN) } else { Wheel::new(now) };
-        let designates = routes.iter().any(|route| route.designated.is_some());
+        let wheel = wheel(era.config.strategy, now);
         Rc::new(Worker {
             shared,
-            routes,
+            era: RefCell::new(era),
+            number,
+            recently: Allowance::default(),
             address,
             batch: RefCell::default(),
             outbox: Rc::default(),
-            readers: RefCell::default(),
+            entrances: Entrances::default(),
+            stopped: Cell::new(false),
             state: RefCell::new(WorkerState {
                 local,
+                local_number: 0,
                 flights: Slab::with_capacity(256),
                 by_key: HashTable::new(),
                 wheel,
@@ -126,11 +130,6 @@ impl Worker {
             }),
             sooner: tokio::sync::Notify::new(),
             asleep_until: Cell::new(None),
-            listening: Cell::new(true),
-            stop_listening: tokio::sync::Notify::new(),
-            flights_max,
-            chooser,
-            designates,
         })
     }
 
@@ -144,19 +143,30 @@ impl Worker {
 
     /// A client's message came in. Answers at once what needs no upstream.
     pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
+        let era = self.era();
+        self.ask_in(&era, bytes, client, origin, now);
+    }
+
+    /// The settings in force.
+    pub(crate) fn era(&self) -> Rc<Era> {
+        self.era.borrow().clone()
+    }
+
+    /// As [`ask`](Self::ask), with the settings in force, for those who ask many times.
+    pub(super) fn ask_in(self: &Rc<Worker>, era: &Rc<Era>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         count(&self.shared.counters.queries);
-        if let Some(limiter) = &self.shared.limiter
+        if let Some(limiter) = &era.limiter
             && let Some(verdict) = self.over_rate(limiter, &origin, now)
         {
             return self.turn_away(&mut self.state.borrow_mut().answer, bytes, client, verdict);
         }
-        self.ask_for(bytes, client, origin, now);
+        self.ask_for(era, bytes, client, origin, now);
     }
 
-    /// As [`ask`](Self::ask), for a query that is counted.
-    fn ask_for(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
+    /// As [`ask_in`](Self::ask_in), for a query that is counted.
+    fn ask_for(self: &Rc<Worker>, era: &Rc<Era>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         let mut state = self.state.borrow_mut();
-        let limits = &self.shared.config.clients;
+        let limits = &era.config.clients;
         let parsed = match Query::parse(bytes) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -195,7 +205,7 @@ impl Worker {
                     let alias = alias.told(client.is_explained().then(|| local.rule(bytes, &parsed)).flatten());
                     drop(state);
                     let (query, client) = alias.ask(client);
-                    return self.ask_for(&query, client, origin, now);
+                    return self.ask_for(era, &query, client, origin, now);
                 }
             }
         }
@@ -209,17 +219,17 @@ impl Worker {
             Kept::Answer { refresh, stale } => {
                 let source = || if stale { Source::Stale } else { Source::Cache };
                 self.log(&client, &origin, question, &state.answer, source, now);
-                let explanation = || Some(self.explain_kept(question, stale));
+                let explanation = || Some(era.explain_kept(question, stale));
                 let trace = || Trace { cached: true, stale, explanation: explanation(), ..Trace::own(&state.answer) };
                 client.deliver(&state.answer, Some(&trace));
                 if refresh {
-                    self.refresh(state, bytes, parsed, now);
+                    self.refresh(era, state, (bytes, parsed), now);
                 }
                 return;
             }
             Kept::Nothing { stale } => stale,
         };
-        let client = match &self.shared.limiter {
+        let client = match &era.limiter {
             None => Ok(client),
             Some(limiter) => self.charge(limiter, client, &origin),
         };
@@ -232,14 +242,14 @@ impl Worker {
         };
         message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
-        if let Some(index) = Self::same(state, hash)
+        if let Some(index) = Self::same(era, state, hash)
             && state.flights[index].waiters.len() < WAITERS_MAX
         {
             count(&self.shared.counters.coalesced);
             let flight = &mut state.flights[index];
             let differs = flight.query[12..flight.question_end] != *question;
             if client.is_explained() && flight.notes.is_none() {
-                flight.notes = Some(self.note(flight, true, now));
+                flight.notes = Some(Self::note(flight, true, now));
             }
             let question = differs.then(|| question.into());
             flight.waiters.push(Waiter { client, origin, view, question });
@@ -249,7 +259,7 @@ impl Worker {
             }
             return;
         }
-        if state.flights.len() >= self.flights_max {
+        if state.flights.len() >= era.flights_max {
             count(&self.shared.counters.overloaded);
             let text = Some("keepwarm: too many queries in flight");
             message::build_error(bytes, &view, message::SERVFAIL, text, &mut state.answer);
@@ -258,31 +268,35 @@ impl Worker {
             let trace = || Trace { error: why(), ..Trace::own(&state.answer) };
             return client.deliver(&state.answer, Some(&trace));
         }
-        let index = self.take_off(state, hash, parsed.question.end, now);
+        let index = self.take_off(era, state, hash, parsed.question.end, now);
         let flight = &mut state.flights[index];
         if client.is_explained() {
-            flight.notes = Some(self.note(flight, false, now));
+            flight.notes = Some(Self::note(flight, false, now));
         }
         flight.waiters.push(Waiter { client, origin, view, question: None });
         flight.stale_at = stale.then_some(now + CLIENT_RESPONSE);
         self.step(state, index, now);
     }
 
-    /// The flight of the query in `scratch`, if there is one.
-    fn same(state: &WorkerState, hash: u64) -> Option<usize> {
-        let same = |&index: &usize| message::same_key(&state.flights[index].query, &state.scratch);
+    /// The flight of the query in `scratch` under these settings, if there is one.
+    fn same(era: &Rc<Era>, state: &WorkerState, hash: u64) -> Option<usize> {
+        let same = |&index: &usize| {
+            let flight = &state.flights[index];
+            message::same_key(&flight.query, &state.scratch) && Rc::ptr_eq(&flight.era, era)
+        };
         state.by_key.find(hash, same).copied()
     }
 
     /// A flight of the query in `scratch`, which nobody waits for yet.
-    fn take_off(&self, state: &mut WorkerState, hash: u64, question_end: usize, now: Instant) -> usize {
-        let deadline = now + self.shared.config.timeout;
-        let plan = self.plan(state, question_end, now, deadline);
+    fn take_off(&self, era: &Rc<Era>, state: &mut WorkerState, hash: u64, question_end: usize, now: Instant) -> usize {
+        let deadline = now + era.config.timeout;
+        let plan = Self::plan(era, state, question_end, now, deadline);
         state.generation = Token::next_generation(state.generation);
         let mut query = state.spare.pop().unwrap_or_default();
         query.extend_from_slice(&state.scratch);
         let flight = Flight {
             generation: state.generation,
+            era: era.clone(),
             query,
             question_end,
             hash,
@@ -304,12 +318,12 @@ impl Worker {
         index
     }
 
-    fn plan(&self, state: &mut WorkerState, question_end: usize, now: Instant, deadline: Instant) -> Plan {
-        let config = &self.shared.config;
-        if let Some(chooser) = &self.chooser {
-            return self.choose(chooser, &state.scratch[12..question_end], now, deadline);
+    fn plan(era: &Era, state: &mut WorkerState, question_end: usize, now: Instant, deadline: Instant) -> Plan {
+        let config = &era.config;
+        if let Some(chooser) = &era.chooser {
+            return era.choose(chooser, &state.scratch[12..question_end], now, deadline);
         }
-        let candidates: SmallVec<[Candidate; 8]> = self
+        let candidates: SmallVec<[Candidate; 8]> = era
             .routes
             .iter()
             .enumerate()
@@ -332,14 +346,14 @@ impl Worker {
             if flight.answered {
                 return self.settle(state, index, now);
             }
-            if self.designates && self.retreat(state, index, now) {
+            if flight.era.designates && self.retreat(state, index, now) {
                 continue;
             }
             let flight = &mut state.flights[index];
             match flight.plan.next(now) {
                 Step::Send(upstream) => self.begin(state, index, upstream, now),
                 Step::Hedge(upstream) => {
-                    if self.may_hedge() {
+                    if self.may_hedge(&flight.era) {
                         flight.plan.hedge(upstream, now);
                         self.begin(state, index, upstream, now);
                     } else if let Some(notes) = &mut flight.notes {
@@ -355,11 +369,12 @@ impl Worker {
 
     /// Asks an upstream the way that leads there now, or waits for one.
     fn begin(self: &Rc<Worker>, state: &mut WorkerState, index: usize, upstream: usize, now: Instant) {
-        let face = match self.routes[upstream].way(now) {
+        let era = state.flights[index].era.clone();
+        let face = match era.routes[upstream].way(now) {
             Way::Open(face) => face,
-            closed => return self.hold(&mut state.flights[index], upstream, closed, now),
+            closed => return Self::hold(&mut state.flights[index], upstream, closed, now),
         };
-        let endpoint = &self.routes[upstream].path(face).endpoint;
+        let endpoint = &era.routes[upstream].path(face).endpoint;
         if matches!(endpoint.allowed(now), Allowed::Probe) {
             endpoint.probe_started(now);
         }
@@ -386,9 +401,10 @@ impl Worker {
         if !sound && flight.stale_at.is_some() {
             self.serve_stale(state, index, now);
         }
+        self.over(&state.flights[index], answer, now);
         let mut clamped = false;
         if let Some((_, answer)) = answer {
-            clamped = self.keep(&state.flights[index], answer, now);
+            clamped = Self::keep(&state.flights[index], answer, now);
         }
         let flight = &mut state.flights[index];
         flight.answered = true;
@@ -409,13 +425,13 @@ impl Worker {
         for Waiter { client, origin, view, question } in waiters.drain(..) {
             let own = &flight.query[12..flight.question_end];
             let asked = question.as_deref().unwrap_or(own);
-            let source = || self.source(flight, answer.map(|(best, _)| best));
+            let source = || Self::source(flight, answer.map(|(best, _)| best));
             match answer {
                 Some((best, answer)) => {
                     // Whoever asks first sees the limits of the TTLs like all who come later.
-                    if clamped && self.render_kept(flight, asked, &view, &mut state.answer, now) {
+                    if clamped && Self::render_kept(flight, asked, &view, &mut state.answer, now) {
                         self.log(&client, &origin, asked, &state.answer, source, flight.started);
-                        let trace = || self.trace(flight, Some(best), &state.answer, now);
+                        let trace = || Self::trace(flight, Some(best), &state.answer, now);
                         client.deliver(&state.answer, Some(&trace));
                         continue;
                     }
@@ -431,7 +447,7 @@ impl Worker {
                 }
             }
             self.log(&client, &origin, asked, &state.answer, source, flight.started);
-            let trace = || self.trace(flight, answer.map(|(best, _)| best), &state.answer, now);
+            let trace = || Self::trace(flight, answer.map(|(best, _)| best), &state.answer, now);
             client.deliver(&state.answer, Some(&trace));
         }
         self.settle(state, index, now);
@@ -440,21 +456,21 @@ impl Worker {
     /// What still runs of an answered flight is awaited within its try time-out, so that the silence of an upstream that
     /// always loses the race is seen. Nothing is held against an upstream that merely came second.
     fn settle(self: &Rc<Worker>, state: &mut WorkerState, index: usize, now: Instant) {
-        let flight = &mut state.flights[index];
+        let Flight { era, exchanges, .. } = &mut state.flights[index];
         let mut until = None;
-        for exchange in &mut flight.exchanges {
+        for exchange in exchanges {
             match &exchange.state {
                 State::Over => {}
                 State::Held => exchange.state = State::Over,
                 State::Queued(ticket, _) => {
-                    self.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
+                    era.routes[exchange.upstream].path(exchange.face).host.cancel(*ticket);
                     exchange.state = State::Over;
                 }
                 State::Sent { at, .. } => {
-                    let patience = self.routes[exchange.upstream].path(exchange.face).patience();
+                    let patience = era.routes[exchange.upstream].path(exchange.face).patience();
                     let end = *at + patience;
                     if end <= now {
-                        self.give_up(exchange, now);
+                        Self::give_up(era, exchange, now);
                     } else {
                         until = Some(until.map_or(end, |until: Instant| until.min(end)));
                     }
@@ -522,7 +538,7 @@ impl Worker {
         for token in expired.drain(..) {
             self.expire(token, now);
         }
-        for route in &self.routes {
+        for route in &self.era().routes {
             route.paths().for_each(|path| path.tell(now));
         }
         let mut state = self.state.borrow_mut();
@@ -542,8 +558,9 @@ impl Worker {
             return self.settle(state, index, now);
         }
         if now >= flight.deadline {
-            for exchange in &mut flight.exchanges {
-                self.give_up(exchange, now);
+            let Flight { era, exchanges, .. } = flight;
+            for exchange in exchanges {
+                Self::give_up(era, exchange, now);
             }
             return self.finish(state, index, now);
         }
@@ -554,6 +571,11 @@ impl Worker {
         self.resend(state, index, now);
         self.step(state, index, now);
     }
+}
+
+/// Second tries are due after a few milliseconds, all else after many.
+fn wheel(strategy: Strategy, now: Instant) -> Wheel<u64> {
+    if strategy == Strategy::Hedged { Wheel::with_tick(now, HEDGE_MIN) } else { Wheel::new(now) }
 }
 
 /// Buffers kept for queries to come, and the largest of them in bytes.

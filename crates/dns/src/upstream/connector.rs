@@ -106,7 +106,7 @@ impl Connector for DnsConnector {
         let endpoint = &key.endpoint;
         let now = Clock::now().into_std();
         match dial(endpoint, now, slot).await {
-            Ok(connected) => Ok(connected.reusable(endpoint.settings.reuse)),
+            Ok(connected) => Ok(connected.reusable(endpoint.settings().reuse)),
             Err(error) => {
                 tracing::warn!(upstream = &*endpoint.name, side = ?error.side(), "{error}");
                 if error.side() == TransportSide::Upstream {
@@ -130,7 +130,7 @@ impl Connector for DnsConnector {
 
     /// Without reuse every query has a connection of its own, and their dials need not wait for the first one's word.
     fn capacity_hint(&self, key: &EndpointKey) -> Option<u32> {
-        (!key.endpoint.settings.reuse).then_some(1)
+        (!key.endpoint.settings().reuse).then_some(1)
     }
 
     /// An upstream over UDP is asked over TCP now and then: no connection is kept open for that.
@@ -148,6 +148,11 @@ impl Connector for DnsConnector {
 
     fn kind(&self, error: &Error) -> &'static str {
         error.kind().as_str()
+    }
+
+    /// `quad9 tls://dns.quad9.net:853`: the name in the config, which is unique there, and where it leads. The same for all workers.
+    fn label(&self, key: &EndpointKey) -> String {
+        key.endpoint.label()
     }
 }
 
@@ -201,7 +206,7 @@ async fn dial_stream(
     if addresses.is_empty() {
         return Err(no_address(endpoint));
     }
-    let deadline = now + endpoint.settings.connect_timeout;
+    let deadline = now + endpoint.settings().connect_timeout;
     let (tcp, _) = tcp::connect(addresses, &TcpOptions::default(), deadline).await?;
     let mut dial = DialTrace { resolve, ..DialTrace::default() };
     dial.connect = Clock::now().into_std().saturating_duration_since(now + resolve);
@@ -251,7 +256,7 @@ async fn dial_quic(
     let Some(client) = endpoint.quic.as_ref().filter(|_| !addresses.is_empty()) else {
         return Err(no_address(endpoint));
     };
-    let deadline = now + endpoint.settings.connect_timeout;
+    let deadline = now + endpoint.settings().connect_timeout;
     let (quic, info) = client.connect(addresses, &endpoint.server_name, deadline).await?;
     count(match info.resumed {
         true => &endpoint.counters.handshakes_resumed,
@@ -286,7 +291,8 @@ async fn dial_quic(
 }
 
 pub(super) fn capacity(endpoint: &Endpoint) -> u32 {
-    if endpoint.settings.reuse { u32::try_from(endpoint.settings.max_in_flight).unwrap_or(u32::MAX) } else { 1 }
+    let settings = endpoint.settings();
+    if settings.reuse { u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX) } else { 1 }
 }
 
 fn no_address(endpoint: &Endpoint) -> Error {

@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
             self.draining = true;
             self.slot.drain();
         }
-        silence >= self.endpoint.timeout.max(STALLED * 2)
+        silence >= self.endpoint.timeout().max(STALLED * 2)
     }
 }
 

@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
     /// gets no new ones.
     fn silent(&mut self, heard: Instant, now: Instant) -> bool {
         self.offer();
-        let patience = self.endpoint.timeout.max(STALLED * 2);
+        let patience = self.endpoint.timeout().max(STALLED * 2);
         let Some(oldest) = self.oldest else { return false };
         let silence = now.saturating_duration_since(heard.max(oldest));
         if silence >= STALLED && !self.draining {

@@ -14,14 +14,14 @@ use std::{
 use keepwarm_transport::{
     error::Error as TransportError,
     quic::QuicClient,
-    resolve::Resolve,
+    resolve::{Resolve, literal},
     tls::{RootsError, TlsClient},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::{ddr::Described, ech::EchState, habits::Habits};
+use super::{ddr::Described, ech::EchState, habits::Habits, latencies::Latencies};
 use crate::{
-    config::{DnsConfig, Ech, PoolSettings, Transport, UpstreamConfig},
+    config::{DnsConfig, PoolSettings, Transport, UpstreamConfig},
     health::{Allowed, BreakerState, Health},
 };
 
@@ -43,8 +43,8 @@ pub(crate) struct Endpoint {
     pub(crate) padding: bool,
     /// What it was found not to bear, over all its transports.
     pub(crate) habits: Arc<Habits>,
-    pub(crate) settings: PoolSettings,
-    pub(crate) timeout: Duration,
+    /// What a reload may change while connections stay.
+    tuning: RwLock<Tuning>,
     pub(crate) tls: Option<TlsClient>,
     pub(crate) quic: Option<QuicClient>,
     pub(crate) ech: EchState,
@@ -55,12 +55,27 @@ pub(crate) struct Endpoint {
     resolved: Mutex<Option<Resolved>>,
     health: [FamilyHealth; 2],
     pub(crate) counters: Counters,
+    /// How long answers took, as each worker saw it.
+    pub(crate) latencies: Latencies,
     /// The family that datagrams go to, where there are both: an index of `health`.
     family: AtomicUsize,
     /// Streams that the server allowed on the last HTTPS connection; 0 before it said so.
     pub(crate) streams_seen: AtomicUsize,
     /// Whether the HTTPS server refused streams that it had room for: then each request leaves whole before the next begins.
     pub(crate) one_by_one: AtomicBool,
+}
+
+/// Settings of the config that hold for all upstreams.
+#[derive(Clone, Copy)]
+struct Tuning {
+    settings: PoolSettings,
+    timeout: Duration,
+}
+
+impl Tuning {
+    fn of(dns: &DnsConfig) -> Tuning {
+        Tuning { settings: dns.pool, timeout: dns.timeout }
+    }
 }
 
 struct Resolved {
@@ -151,8 +166,7 @@ impl Endpoint {
             cookies: config.cookies && matches!(transport, Transport::Udp | Transport::Tcp),
             padding: config.padding && transport.is_encrypted(),
             habits: Arc::default(),
-            settings: dns.pool,
-            timeout: dns.timeout,
+            tuning: RwLock::new(Tuning::of(dns)),
             tls,
             quic,
             ech: EchState::new(config.ech, transport, &config.host),
@@ -162,6 +176,7 @@ impl Endpoint {
             resolved: Mutex::new(None),
             health: [health(), health()],
             counters: Counters::default(),
+            latencies: Latencies::default(),
             family: AtomicUsize::new(FAMILY_OF_CONFIG),
             streams_seen: AtomicUsize::new(0),
             one_by_one: AtomicBool::new(false),
@@ -195,6 +210,33 @@ impl Endpoint {
     pub(crate) fn is_designated_as(&self, face: &Described, by: IpAddr) -> bool {
         (self.transport, &*self.host, self.port, &*self.path, self.designated_by)
             == (face.transport, &face.host, face.port, &face.path, Some(by))
+    }
+
+    /// Takes over what a new config says of all upstreams. What is known of this one stays.
+    pub(crate) fn adopt(&self, dns: &DnsConfig) {
+        *self.tuning.write() = Tuning::of(dns);
+        for family in &self.health {
+            family.health.lock().set_settings(dns.breaker);
+        }
+    }
+
+    pub(crate) fn settings(&self) -> PoolSettings {
+        self.tuning.read().settings
+    }
+
+    /// Whether it may publish keys for encrypted client hello, at its name.
+    pub(crate) fn is_published_by_name(&self) -> bool {
+        matches!(self.transport, Transport::Tls | Transport::Https) && literal(&self.host).is_none()
+    }
+
+    /// What a query is given.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.tuning.read().timeout
+    }
+
+    /// The name in the config and the URL.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.name, self.url())
     }
 
     /// `tls://dns.quad9.net:853`, as in the config.
@@ -377,9 +419,8 @@ const RESOLVED_FOR: Duration = Duration::from_secs(300);
 
 /// The pool's key: the complete identity of a connection.
 ///
-/// Two keys are equal when transport, host, port, path, TLS name, fixed addresses, what is demanded of the handshake
-/// (encrypted client hello, a designated resolver's certificate) and shard are; the name in the config is no part of the
-/// identity, the trust roots are the same for all upstreams of a server.
+/// Two keys are equal when they are of the same endpoint and shard. An endpoint is one entry of one config over one transport: two entries
+/// share nothing, be they written alike, and an entry that a reload changed shares nothing with what it was.
 #[derive(Clone)]
 pub(crate) struct EndpointKey {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -393,10 +434,7 @@ impl EndpointKey {
     }
 
     fn identity(&self) -> impl Hash + Eq + '_ {
-        let Endpoint { transport, host, port, path, server_name, fixed, designated_by, ech, .. } = &*self.endpoint;
-        // As an option of a flag, since a setting of the config has no hash.
-        let ech = (ech.mode() != Ech::Off).then_some(ech.mode() == Ech::Require);
-        (transport, host, port, path, server_name, fixed, designated_by, ech, self.shard)
+        (Arc::as_ptr(&self.endpoint), self.shard)
     }
 }
 

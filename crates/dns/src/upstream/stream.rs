@@ -58,7 +58,7 @@ where
             return Poll::Ready(ended(&error));
         }
         while check.poll_tick(cx).is_ready() {
-            let silent = line.exchange.silent(pipe.heard(), now, endpoint.timeout);
+            let silent = line.exchange.silent(pipe.heard(), now, endpoint.timeout());
             tell(&mut line.exchange, &slot, &endpoint);
             if silent {
                 return Poll::Ready((CloseReason::PeerClosed, "nothing came back"));

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use keepwarm_pool::Histogram;
+use parking_lot::Mutex;
+
 /// What happened to the requests of an origin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -19,6 +22,18 @@ pub struct Requests {
     pub reused: u64,
 }
 
+impl Requests {
+    /// Adds what happened to the requests of another origin.
+    pub(super) fn add(&mut self, other: Requests) {
+        self.came += other.came;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.retried += other.retried;
+        self.reused += other.reused;
+    }
+}
+
 /// The counters behind [`Requests`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -28,6 +43,8 @@ pub(crate) struct Counters {
     pub(super) retried: AtomicU64,
     pub(super) reused: AtomicU64,
     pub(super) under_way: AtomicU64,
+    /// Times to the head of an answer.
+    pub(super) latency: Mutex<Histogram>,
 }
 
 impl Counters {

@@ -37,6 +37,17 @@ impl Access {
         Access { allow: canonical(allow), deny: canonical(deny), allowed: Vec::new(), banned: Vec::new() }
     }
 
+    /// Other lists of the config. What came at run time stays.
+    pub(super) fn set_config(&mut self, allow: &[IpNet], deny: &[IpNet]) {
+        let Access { allow, deny, .. } = Access::new(allow, deny);
+        (self.allow, self.deny) = (allow, deny);
+    }
+
+    /// With what another one was told at run time.
+    pub(super) fn with_additions_of(self, other: &Access) -> Access {
+        Access { allowed: other.allowed.clone(), banned: other.banned.clone(), ..self }
+    }
+
     /// Whether the lists of the config, and what was let in since, are against it. Deny wins.
     pub(super) fn refuses(&self, ip: IpAddr) -> bool {
         let is_allowed = self.allow.is_empty() || within(&self.allow, ip) || within(&self.allowed, ip);

@@ -177,13 +177,17 @@ impl Address {
         self.sources.retain(|(known, _)| *known != source);
     }
 
+    pub(super) fn unnamed_by_all(&mut self) {
+        self.sources.clear();
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.sources.is_empty()
     }
 }
 
 /// An error's text, cut and without control characters.
-pub(super) fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     text.chars().take(TEXT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -89,6 +89,11 @@ impl Book {
         }
     }
 
+    /// Sets what addresses need before their first use. Each is to be [updated](Self::update) after it.
+    pub(super) fn set_validation(&mut self, needs_validation: bool, probes_candidates: bool) {
+        (self.needs_validation, self.probes_candidates) = (needs_validation, probes_candidates);
+    }
+
     /// `slot` is one that this book gave out.
     pub(super) fn address(&self, slot: u32) -> &Address {
         &self.slots[slot as usize].address

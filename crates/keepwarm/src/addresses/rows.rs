@@ -5,11 +5,8 @@ use std::{cmp::Reverse, time::Duration};
 use comfy_table::{Cell, CellAlignment, Color};
 
 use super::Sort;
-use crate::{
-    pools::short,
-    status::https::{AddressRow, AddressState},
-    table,
-};
+use crate::{pools::short, table};
+use keepwarm_control::https::{AddressRow, AddressState};
 
 pub(super) fn sort(rows: &mut [AddressRow], by: Sort) {
     rows.sort_by_key(|row| row.ip);

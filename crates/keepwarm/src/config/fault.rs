@@ -1,12 +1,16 @@
-//! What is wrong with a config file, where, and what would be accepted; shown in place, all faults at once.
+//! What is wrong with a config, where, and what would be accepted; shown in place, all faults at once.
 //!
 //! Faults only gather and render here; what counts as one is decided by the readers and checks beside this file.
 
 use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
 
-use super::secret;
+use super::{
+    layers::{Part, Text},
+    secret,
+};
 
 /// Whether a fault stops the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +21,24 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing wrong with a file.
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One thing wrong with a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Whether it stops the start.
     pub severity: Severity,
     /// What is wrong, in one sentence.
     pub title: String,
-    /// Where, as byte offsets into the file.
+    /// Where, as byte offsets into the text of the file, which the variables and flags follow.
     pub span: Range<usize>,
     /// Said beside the marked text; may be empty.
     pub label: String,
@@ -67,11 +81,44 @@ impl Fault {
     }
 }
 
-/// All faults of one file, with the text that they point into.
+/// A fault for programs: editors, CI. No field holds a secret, for no title, label or remedy does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file, `environment:VARIABLE` or `flag:--FLAG`.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// Where the marked text ends: the line.
+    pub end_line: usize,
+    /// The column behind the last character.
+    pub end_column: usize,
+    /// `error` or `warning`.
+    pub severity: &'static str,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// Said beside the marked text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What would be accepted, or the remedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl Place {
+    /// An error that is about a file as a whole.
+    pub fn of_file(file: String, message: String) -> Place {
+        let (line, column) = (1, 1);
+        let severity = Severity::Error.as_str();
+        Place { file, line, column, end_line: line, end_column: column, severity, message, label: None, help: None }
+    }
+}
+
+/// All faults of one config, with the text that they point into: the file's, and that of variables and flags.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
-    file: String,
-    source: String,
+    text: Text,
     list: Vec<Fault>,
     /// Parts of the text that are not shown.
     secrets: Vec<Range<usize>>,
@@ -80,15 +127,19 @@ pub struct Faults {
 /// Without the text, which may hold passwords.
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults").field("file", &self.file).field("list", &self.list).finish_non_exhaustive()
+        f.debug_struct("Faults").field("file", &self.text.file()).field("list", &self.list).finish_non_exhaustive()
     }
 }
 
 impl Faults {
     /// No faults yet in `source`, which was read from `file`.
     pub fn new(file: impl Into<String>, source: impl Into<String>) -> Faults {
-        let source = source.into();
-        Faults { file: file.into(), secrets: secret::in_urls(&source), source, list: Vec::new() }
+        Faults::in_text(Text::of_file(file, source))
+    }
+
+    /// No faults yet in a file and what stands over it.
+    pub(super) fn in_text(text: Text) -> Faults {
+        Faults { secrets: secret::in_urls(text.as_str()), text, list: Vec::new() }
     }
 
     /// Adds one.
@@ -103,7 +154,12 @@ impl Faults {
 
     /// Takes out of what is shown all that looks as if it may be a password: for a text that could not be read.
     pub(super) fn conceal_suspects(&mut self) {
-        self.secrets.extend(secret::in_lines(&self.source));
+        self.secrets.extend(secret::in_lines(self.text.as_str()));
+    }
+
+    /// The text, and what of it is not shown.
+    pub(super) fn text(&self) -> (&Text, &[Range<usize>]) {
+        (&self.text, &self.secrets)
     }
 
     /// Every fault, in the order of the file.
@@ -121,12 +177,32 @@ impl Faults {
         self.count(Severity::Error) > 0
     }
 
-    /// Line and column of a fault, both from 1; the column counts characters.
+    /// Line and column of a fault within its file, variable or flag, both from 1; the column counts characters.
     pub fn place(&self, fault: &Fault) -> (usize, usize) {
-        let at = self.source.floor_char_boundary(fault.span.start);
-        let before = &self.source[..at];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        self.text.place(fault.span.start)
+    }
+
+    /// Every fault for programs.
+    pub fn places(&self) -> Vec<Place> {
+        self.list.iter().map(|fault| self.place_of(fault)).collect()
+    }
+
+    fn place_of(&self, fault: &Fault) -> Place {
+        let part = self.text.part(fault.span.start);
+        let span = part.clamp(&fault.span);
+        let ((line, column), (end_line, end_column)) =
+            (self.text.place(fault.span.start), self.text.place(part.range().start + span.end));
+        Place {
+            file: part.name().to_owned(),
+            line,
+            column,
+            end_line,
+            end_column,
+            severity: fault.severity.as_str(),
+            message: fault.title.clone(),
+            label: non_empty(&fault.label).map(str::to_owned),
+            help: fault.help.clone(),
+        }
     }
 
     /// Puts the faults in the order of the file.
@@ -145,40 +221,46 @@ impl Faults {
     pub fn render(&self, colour: bool) -> String {
         // The width is fixed and wide: excerpts are cut by the terminal rather than by us, and logs look like terminals.
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(200);
-        let source = secret::masked(&self.source, &self.secrets);
+        let shown = secret::masked(self.text.as_str(), &self.secrets);
         let mut rendered: Vec<String> =
-            self.list.iter().take(RENDERED_MAX).map(|fault| self.render_one(&renderer, &source, fault)).collect();
+            self.list.iter().take(RENDERED_MAX).map(|fault| self.render_one(&renderer, &shown, fault)).collect();
         if self.list.len() > RENDERED_MAX {
             rendered.push(format!("... and {} more", self.list.len() - RENDERED_MAX));
         }
         rendered.join("\n\n")
     }
 
-    fn render_one(&self, renderer: &Renderer, source: &str, fault: &Fault) -> String {
+    fn render_one(&self, renderer: &Renderer, shown: &str, fault: &Fault) -> String {
         let level = match fault.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut snippet = Snippet::source(source)
-            .path(&*self.file)
-            .annotation(AnnotationKind::Primary.span(self.clamp(&fault.span)).label(non_empty(&fault.label)));
+        let part = self.text.part(fault.span.start);
+        let mark = AnnotationKind::Primary.span(part.clamp(&fault.span)).label(non_empty(&fault.label));
+        let mut snippet = snippet(&part, shown).annotation(mark);
+        let mut elsewhere = None;
         if let Some((span, label)) = &fault.also {
-            snippet = snippet.annotation(AnnotationKind::Context.span(self.clamp(span)).label(non_empty(label)));
+            let other = self.text.part(span.start);
+            let mark = AnnotationKind::Context.span(other.clamp(span)).label(non_empty(label));
+            match other.range() == part.range() {
+                true => snippet = snippet.annotation(mark),
+                // The limit is in the file and the value in a variable, or the other way round.
+                false => elsewhere = Some(self::snippet(&other, shown).annotation(mark)),
+            }
         }
         let mut group: Group<'_> = level.primary_title(&*fault.title).element(snippet);
+        if let Some(elsewhere) = elsewhere {
+            group = group.element(elsewhere);
+        }
         if let Some(help) = &fault.help {
             group = group.element(Level::HELP.message(&**help));
         }
         renderer.render(&[group])
     }
+}
 
-    /// Only the first line of what a span covers (tables span many), never outside the text or inside a character.
-    fn clamp(&self, span: &Range<usize>) -> Range<usize> {
-        let start = self.source.floor_char_boundary(span.start);
-        let end = self.source.ceil_char_boundary(span.end.max(start));
-        let line_end = self.source[start..].find('\n').map_or(self.source.len(), |newline| start + newline);
-        start..end.min(line_end)
-    }
+fn snippet<'t>(part: &Part<'_>, shown: &'t str) -> Snippet<'t, annotate_snippets::Annotation<'t>> {
+    Snippet::source(&shown[part.range()]).path(part.name().to_owned())
 }
 
 /// One line a fault, `file:line:column: words`, for logs.
@@ -189,7 +271,7 @@ impl fmt::Display for Faults {
                 f.write_str("; ")?;
             }
             let (line, column) = self.place(fault);
-            write!(f, "{}:{line}:{column}: {}", self.file, fault.title)?;
+            write!(f, "{}:{line}:{column}: {}", self.text.part(fault.span.start).name(), fault.title)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use keepwarm_dns::config::DnsConfig;
 use keepwarm_transport::tls::TlsRoots;
 
 use super::{
-    Config, ControlConfig, defaults,
+    Config, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
     spec::{FileSpec, LogSpec},
@@ -26,6 +26,7 @@ use crate::logging::LogConfig;
 mod answers;
 mod cache;
 mod clients;
+mod control;
 mod dns;
 mod groups;
 mod https;
@@ -74,7 +75,7 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     });
     let mut config = Config {
         log: log(spec.log.map(|at| at.value).unwrap_or_default()),
-        control: control.listen.map_or_else(ControlConfig::default, |at| ControlConfig { listen: at.value.0 }),
+        control: check.control(&control, base),
         dns,
         https,
         tunnel,
@@ -156,6 +157,11 @@ impl Check<'_> {
                 default
             }
         }
+    }
+
+    /// From when on something is kept in mind as slow.
+    fn slow(&mut self, key: &str, at: Option<&At<Duration>>, default: Duration) -> Duration {
+        self.duration(key, at, MILLISECOND..=HOUR, default)
     }
 
     fn out_of_range(&mut self, key: &str, span: Range<usize>, accepted: &str) {

@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    elsewhere,
     fault::{Fault, Faults},
-    later, secret,
+    secret,
 };
 
 mod shapes;
@@ -165,18 +166,13 @@ pub(super) fn unknown_keys(faults: &mut Faults, path: &str, known: &[&str], tabl
 
 fn unknown_key(path: &str, key: &str, span: Range<usize>, known: &[&str]) -> Fault {
     let full = join(path, key);
-    if let Some(purpose) = later::purpose(&full) {
-        return Fault::error(span, format!("`{full}` is known, but not part of this version"))
-            .label(purpose)
-            .help("remove it; keepwarm refuses what it would otherwise ignore");
-    }
     let place = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in [{path}]") };
     let fault = Fault::error(span, format!("unknown key `{full}`"));
     if let Some(nearest) = nearest(key, known.iter().copied()) {
         return fault.label(format!("did you mean `{nearest}`?")).help(format!("known {place}: {}", known.join(", ")));
     }
     // The right key in the wrong section is the other common slip.
-    match later::sections_with(key, path).as_slice() {
+    match elsewhere::sections_with(key, path).as_slice() {
         [] => fault.help(format!("known {place}: {}", known.join(", "))),
         sections => fault
             .label(format!("belongs in [{}]", sections.join("] or [")))

@@ -3,9 +3,11 @@
 //! The texts here are the descriptions of the JSON Schema. Defaults are not set here: a missing key stays `None`, and
 //! the step to the typed config (`meaning.rs`) falls back to the one place where the default is defined.
 
+use std::time::Duration;
+
 use super::{
     read::{List, section},
-    value::{ControlAddress, Count, Text},
+    value::{ControlAddress, Count, FileOrNone, Text},
 };
 use crate::logging::{LogFilter, LogFormat};
 
@@ -74,8 +76,14 @@ section! {
 section! {
     /// The status endpoint.
     ControlSpec {
-        /// IP and port of the status endpoint. Loopback only in this version.
+        /// IP and port of the status endpoint. Beyond loopback only with a token.
         listen: ControlAddress,
+        /// File with the token that callers have to show: 16 to 4096 visible ASCII characters, its only line. Empty: none.
+        token_file: FileOrNone,
+        /// Whether a change of this file is a reload, as SIGHUP and `keepwarm reload` are.
+        watch: bool,
+        /// For how long figures are kept for reports. 1m to 1d.
+        history: Duration,
     }
 }
 

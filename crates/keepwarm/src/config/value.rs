@@ -25,6 +25,10 @@ use crate::logging::{LogFilter, LogFormat};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text(pub(super) String);
 
+/// The path of a file; an empty one is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileOrNone(pub(super) Option<Text>);
+
 /// A whole number within a range, ends included. The type has the range, so that the reader and the schema share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count<const MIN: u64, const MAX: u64>(pub(super) u64);
@@ -179,6 +183,17 @@ impl Value for Text {
     }
 }
 
+impl Value for FileOrNone {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let path = text(value, "the path of a file", "a path in quotes, or \"\" for none")?;
+        Ok(FileOrNone((!path.is_empty()).then(|| Text(path.to_owned()))))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
 /// Values that are one text with an own parser.
 macro_rules! text_value {
     ($($kind:ty: $wanted:literal, $example:literal, $parse:expr;)*) => {$(
@@ -206,7 +221,8 @@ text_value! {
     Name: "a name", "quad9", |text| name::parse_name(text).map(Name);
     Suffix: "a name", "corp.example", |text| name::parse_suffix(text).map(Suffix);
     Record: "a record", "nas.home.arpa. 60 A 192.168.1.5", |text| name::parse_record(text).map(Record);
-    ControlAddress: "an address to listen on", "127.0.0.1:9180", parse_control;
+    ControlAddress: "an address to listen on", "127.0.0.1:9180",
+        |text| address::parse_plain_socket(text).map(ControlAddress);
     LogFilter: "a level or filter", "info", |text: &str| text.parse::<LogFilter>()
         .map_err(|error| WordsError { problem: error.problem, accepted: error.accepted });
 }
@@ -262,20 +278,6 @@ mod tunnel;
 
 pub(super) use https::{GatewayAddress, Method, OriginHost, Password, ProxyUrl, UrlPath, Users};
 pub(super) use tunnel::{Destination, Pattern, Secret, SwitchBack, Through, TunnelAddress, TunnelListen};
-
-fn parse_control(text: &str) -> Result<ControlAddress, WordsError> {
-    let address = address::parse_plain_socket(text)?;
-    match address.ip().to_canonical().is_loopback() {
-        true => Ok(ControlAddress(address)),
-        // Anybody who reaches the endpoint may ask queries through it, and this version has no token to keep them out.
-        false => Err(WordsError {
-            problem: format!(
-                "is {address}, which other machines can reach; this version has no token to keep them out"
-            ),
-            accepted: format!("a loopback address, such as \"127.0.0.1:{0}\" or \"[::1]:{0}\"", address.port()),
-        }),
-    }
-}
 
 fn text<'v>(value: &'v DeValue<'_>, wanted: &str, accepted: &str) -> Result<&'v str, Refusal> {
     match value {

@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::plan::UPSTREAMS;
-use crate::status::{PoolRow, Stats, client};
+use keepwarm_control::{
+    client,
+    rows::{DnsUpstreamRow, Stats},
+};
 
 /// What the server is to do.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +163,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Connections open to the upstream that has the most; none when the server does not answer.
     pub(super) async fn open_max(self) -> Option<u64> {
-        let pools: Vec<PoolRow> = client::get(self.control, "/api/v1/pools").await.ok()?;
+        let pools: Vec<DnsUpstreamRow> = client::get(self.control, "/api/v1/dns/upstreams").await.ok()?;
         pools.iter().map(|pool| pool.open).max()
     }
 }

@@ -6,9 +6,9 @@ use comfy_table::CellAlignment::{Left, Right};
 
 use crate::{
     pools,
-    status::explain::{Candidate, Dial, Exchange, Explain},
     table::{self, Column},
 };
+use keepwarm_control::explain::{Candidate, Dial, Exchange, Explain};
 
 /// The explanation for people, at most 100 columns wide with names of a usual length.
 pub(super) fn text(explain: &Explain) -> String {
@@ -176,7 +176,7 @@ const EXCHANGES: [Column; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{BreakerState, explain::Connection};
+    use keepwarm_control::{explain::Connection, rows::BreakerState};
 
     fn explain() -> Explain {
         let ms = Duration::from_millis;

@@ -8,13 +8,10 @@ use super::{
     View,
     sheet::{self, Field},
 };
-use crate::{
-    cache::bytes,
-    pools::short,
-    status::{
-        BreakerState,
-        tunnel::{ClientsRow, DestinationRow, LiveRow, SparesRow, TunnelStatus, TunnelUpstreamRow},
-    },
+use crate::{cache::bytes, pools::short};
+use keepwarm_control::{
+    rows::BreakerState,
+    tunnel::{ClientsRow, DestinationRow, LiveRow, SparesRow, TunnelStatus, TunnelUpstreamRow},
 };
 
 impl View {

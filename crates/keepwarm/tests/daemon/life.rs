@@ -47,11 +47,11 @@ async fn a_port_in_use_is_named_with_exit_code_69() {
 }
 
 #[test]
-fn commands_that_need_a_daemon_say_so_with_exit_code_69() {
+fn commands_that_need_a_daemon_say_so_with_exit_code_3() {
     let nobody = free_address().to_string();
     for command in [&["pools"][..], &["cache"], &["cache", "flush", "--all"], &["query", "www.example"]] {
         let output = keepwarm().args(command).args(["--control", &nobody]).output().unwrap();
-        assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
         assert!(text(&output).contains("no keepwarm daemon at"), "{}", text(&output));
     }
 }

@@ -8,8 +8,11 @@
 
 mod activation;
 mod cache;
+mod control;
 mod https;
 mod interop;
 mod life;
+mod service;
 mod support;
 mod tunnel;
+mod units;

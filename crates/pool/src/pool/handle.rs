@@ -266,7 +266,8 @@ impl<C: Connector> Pool<C> {
         let inner = self.inner();
         let mut stats = inner.forgotten.lock().clone();
         let hosts = inner.hosts_now();
-        stats.hosts = hosts.len();
+        // What was forgotten is in no state any more.
+        (stats.hosts, stats.paused, stats.unhealthy, stats.full) = (hosts.len(), 0, 0, 0);
         hosts.iter().for_each(|host| stats.add(&host.stats()));
         stats
     }

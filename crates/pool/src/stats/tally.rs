@@ -13,12 +13,18 @@ use super::Histogram;
 pub struct Tally {
     counts: Box<[AtomicU64; Histogram::BUCKETS]>,
     /// In microseconds.
+    sum: AtomicU64,
+    /// In microseconds.
     max: AtomicU64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { counts: Box::new([const { AtomicU64::new(0) }; Histogram::BUCKETS]), max: AtomicU64::new(0) }
+        Self {
+            counts: Box::new([const { AtomicU64::new(0) }; Histogram::BUCKETS]),
+            sum: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+        }
     }
 }
 
@@ -32,9 +38,10 @@ impl fmt::Debug for Tally {
 impl Tally {
     /// Adds one duration.
     pub fn record(&self, value: Duration) {
-        let micros = micros(value);
-        let count = &self.counts[Histogram::bucket_of(micros)];
+        let micros = Histogram::micros(value);
+        let count = &self.counts[Histogram::bucket(micros)];
         count.store(count.load(Relaxed) + 1, Relaxed);
+        self.sum.store(self.sum.load(Relaxed).saturating_add(micros), Relaxed);
         if micros > self.max.load(Relaxed) {
             self.max.store(micros, Relaxed);
         }
@@ -45,27 +52,7 @@ impl Tally {
     pub fn read(&self) -> Histogram {
         let counts = self.counts.each_ref().map(|count| count.load(Relaxed));
         let max = Duration::from_micros(self.max.load(Relaxed));
-        Histogram { total: counts.iter().sum(), counts, max }
-    }
-}
-
-fn micros(value: Duration) -> u64 {
-    // Not `as_micros`, whose 128-bit arithmetic costs more than the rest of the record.
-    value.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(value.subsec_micros()))
-}
-
-impl Histogram {
-    pub(super) fn bucket(value: Duration) -> usize {
-        Self::bucket_of(micros(value))
-    }
-
-    fn bucket_of(micros: u64) -> usize {
-        if micros < 4 {
-            return usize::try_from(micros).unwrap_or(0);
-        }
-        let exponent = micros.ilog2();
-        let quarter = (micros >> (exponent - 2)) & 3;
-        (exponent as usize * 4 - 4 + usize::try_from(quarter).unwrap_or(0)).min(Self::BUCKETS - 1)
+        Histogram { total: counts.iter().sum(), counts, sum: self.sum.load(Relaxed), max }
     }
 }
 

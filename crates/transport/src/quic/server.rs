@@ -97,6 +97,11 @@ impl QuicListener {
         self.endpoint.accept().await
     }
 
+    /// Has connections that come in from now on under these settings. Those that there are keep theirs.
+    pub fn set(&self, settings: &QuicServer) {
+        self.endpoint.set_server_config(Some(settings.config.clone()));
+    }
+
     /// Lets nobody in any more. Connections that there are live on.
     pub fn stop_listening(&self) {
         self.endpoint.set_server_config(None);

@@ -19,12 +19,19 @@ use crate::{
         inbox::{Address, Event},
     },
     upstream::{
-        Designation, EndpointKey, Upstream,
+        Designation, Endpoint, EndpointKey,
         bootstrap::{addresses, exchange, exchange_tcp},
         ddr::{self, Described, Slot, Standing},
         svcb::{self, Binding},
     },
 };
+
+/// A plain upstream whose encrypted face is looked for.
+pub(super) struct Plainly {
+    pub(super) main: Arc<Endpoint>,
+    pub(super) designation: Arc<Designation>,
+    pub(super) config: UpstreamConfig,
+}
 
 /// What one round of questions came to.
 enum Found {
@@ -35,13 +42,12 @@ enum Found {
 }
 
 /// Keeps the face of one upstream up to date, and tells the workers.
-pub(super) async fn keep_face(shared: Arc<Shared>, number: usize, workers: Vec<Address>) {
-    let upstream = &shared.upstreams[number];
-    let Some(designation) = upstream.ddr.clone() else { return };
-    let name = &*upstream.main.name;
+pub(super) async fn keep_face(shared: Arc<Shared>, plain: Plainly, workers: Vec<Address>) {
+    let Plainly { main, designation, .. } = &plain;
+    let name = &*main.name;
     let mut failures = 0;
     loop {
-        let found = discover(&shared, upstream, &designation, &shared.config.upstreams[number]).await;
+        let found = discover(&shared, &plain).await;
         let (news, pause) = match found {
             Ok(Found::Face(face, ttl)) => {
                 failures = 0;
@@ -74,7 +80,7 @@ pub(super) async fn keep_face(shared: Arc<Shared>, number: usize, workers: Vec<A
         };
         if news {
             for worker in &workers {
-                worker.inbox.push(Event::Designated { upstream: number });
+                worker.inbox.push(Event::Designated { upstream: main.clone() });
             }
         }
         tokio::time::sleep(pause).await;
@@ -82,12 +88,7 @@ pub(super) async fn keep_face(shared: Arc<Shared>, number: usize, workers: Vec<A
 }
 
 /// Asks the upstream's addresses in turn until one has said what there is.
-async fn discover(
-    shared: &Shared,
-    upstream: &Upstream,
-    designation: &Designation,
-    config: &UpstreamConfig,
-) -> Result<Found, String> {
+async fn discover(shared: &Shared, upstream: &Plainly) -> Result<Found, String> {
     let now = Clock::now().into_std();
     let plain = upstream.main.addresses(now).await.map_err(|error| error.to_string())?;
     let mut last = "the name has no address".to_owned();
@@ -99,9 +100,7 @@ async fn discover(
                 if faces.is_empty() {
                     return Ok(Found::Absent("the upstream designates no resolver that can be spoken to".to_owned()));
                 }
-                return try_faces(shared, designation, config, &resolver, &faces)
-                    .await
-                    .map(|face| Found::Face(face, ttl));
+                return try_faces(shared, upstream, &resolver, &faces).await.map(|face| Found::Face(face, ttl));
             }
             Err(Silent::Nothing) => return Ok(Found::Absent("the upstream designates no resolver".to_owned())),
             Err(Silent::Failed(why)) => last = why,
@@ -113,8 +112,7 @@ async fn discover(
 /// Connects to the faces in turn; the first that can be connected to has proved itself.
 async fn try_faces(
     shared: &Shared,
-    designation: &Designation,
-    config: &UpstreamConfig,
+    Plainly { designation, config, .. }: &Plainly,
     resolver: &Plain,
     faces: &[Described],
 ) -> Result<Slot, String> {
@@ -125,13 +123,13 @@ async fn try_faces(
             false => described.hints.clone(),
         };
         let by = resolver.address.ip();
-        let remembered = designation.remember(described, addresses, by, config, &shared.config);
+        let remembered = designation.remember(described, addresses, by, config, &shared.setup().config);
         let Some(face) = remembered.map_err(|error| error.to_string())? else {
             last = format!("more than {} different resolvers were designated", ddr::FACES_MAX);
             continue;
         };
         let Some(endpoint) = designation.face(face) else { continue };
-        match shared.streams.warm_up(&EndpointKey::new(endpoint, None), 1).await {
+        match shared.pools.streams.warm_up(&EndpointKey::new(endpoint, None), 1).await {
             Ok(_) => return Ok(face),
             Err(error) => last = error.dial_error().map_or_else(|| error.to_string(), ToString::to_string),
         }

@@ -13,7 +13,7 @@ use super::Worker;
 use crate::{
     config::{DnsConfig, Strategy},
     health::Allowed,
-    server::route::Path,
+    server::{era::Era, route::Path},
     strategy::{
         Candidate, Plan,
         estimate::Estimate,
@@ -49,15 +49,14 @@ impl Chooser {
     }
 }
 
-impl Worker {
+impl Era {
     /// The plan for a question in wire form.
     pub(super) fn choose(&self, chooser: &Chooser, question: &[u8], now: Instant, deadline: Instant) -> Plan {
-        let config = &self.shared.config;
-        let groups = &self.shared.groups;
+        let (config, groups) = (&self.config, &self.groups);
         let chosen = self.chosen(question);
         let (lead, candidates) = self.arranged(chooser, &chosen, now);
         if config.strategy == Strategy::Hedged {
-            self.shared.hedges.earn();
+            self.hedges.earn();
         }
         let first = candidates.iter().find(|candidate| matches!(candidate.allowed, Allowed::Yes));
         if let Some(estimate) = first.and_then(|first| self.routes[first.index].current(now).estimate.as_ref()) {
@@ -75,11 +74,11 @@ impl Worker {
     pub(super) fn chosen(&self, question: &[u8]) -> Chosen<'_> {
         let (name, rest) = question.split_at(question.len().saturating_sub(4));
         let qtype = rest.first_chunk().map_or(0, |qtype| u16::from_be_bytes(*qtype));
-        self.shared.groups.route(name, qtype)
+        self.groups.route(name, qtype)
     }
 
     fn arranged(&self, chooser: &Chooser, group: &Chosen<'_>, now: Instant) -> (Lead, Candidates) {
-        let strategy = self.shared.config.strategy;
+        let strategy = self.config.strategy;
         let mut entries: SmallVec<[Entry; 16]> =
             group.members.iter().map(|index| self.entry(*index, strategy, now)).collect();
         let lead = arrange(strategy, &mut entries, &mut chooser.dice.borrow_mut(), chooser.turn(group.group));
@@ -99,17 +98,19 @@ impl Worker {
         };
         Entry {
             candidate,
-            weight: self.shared.config.upstreams[index].weight,
+            weight: self.config.upstreams[index].weight,
             load: route.load(),
             expected: estimate.expected(now),
             idle: estimate.idle(now),
         }
     }
+}
 
+impl Worker {
     /// A second try is due; whether there is a token for it.
-    pub(super) fn may_hedge(&self) -> bool {
+    pub(super) fn may_hedge(&self, era: &Era) -> bool {
         let counters = &self.shared.counters;
-        let granted = self.shared.hedges.spend();
+        let granted = era.hedges.spend();
         count(if granted { &counters.hedges_sent } else { &counters.hedges_denied });
         granted
     }

@@ -1,7 +1,7 @@
 //! Queries to plain upstreams with an encrypted face (RFC 9462): held until it is known where it is required, sent in plain
 //! where it fails and is not.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use super::{Worker, WorkerState};
 use crate::{
@@ -10,11 +10,12 @@ use crate::{
         flight::{Added, Exchange, Flight, State},
         route::{Face, Way},
     },
+    upstream::Endpoint,
 };
 
 impl Worker {
     /// Has a query wait for an encrypted face that is required, or fail when there is none.
-    pub(super) fn hold(&self, flight: &mut Flight, upstream: usize, way: Way, now: Instant) {
+    pub(super) fn hold(flight: &mut Flight, upstream: usize, way: Way, now: Instant) {
         let exchange = Exchange {
             upstream,
             face: Face::Main,
@@ -27,7 +28,7 @@ impl Worker {
             outcome: None,
             question: None,
         };
-        let url = self.routes[upstream].main.endpoint.url();
+        let url = flight.era.routes[upstream].main.endpoint.url();
         let error = |why: &str| {
             let text = format!("query to {url}: its encrypted face (ddr) is required, and {why}");
             Error::new(ErrorKind::Ddr, text)
@@ -36,7 +37,7 @@ impl Worker {
         match way {
             Way::Closed(why) => {
                 let number = flight.exchanges.len() - 1;
-                self.lose(flight, number, error(&format!("there is none: {why}")), now);
+                Self::lose(flight, number, error(&format!("there is none: {why}")), now);
             }
             // What the clients are told if nothing else comes until their deadline.
             Way::Unknown | Way::Open(_) => flight.last_error = Some(error("not known yet")),
@@ -44,15 +45,20 @@ impl Worker {
     }
 
     /// There is news of an upstream's encrypted face: what was held for it goes on.
-    pub(super) fn designated(self: &Rc<Worker>, upstream: usize, now: Instant) {
+    pub(super) fn designated(self: &Rc<Worker>, upstream: &Arc<Endpoint>, now: Instant) {
         let state = &mut *self.state.borrow_mut();
-        let is_held = |exchange: &Exchange| exchange.upstream == upstream && matches!(exchange.state, State::Held);
-        let held =
-            |(index, flight): (usize, &Flight)| flight.exchanges.iter().position(is_held).map(|number| (index, number));
+        let held = |(index, flight): (usize, &Flight)| {
+            let is_held = |exchange: &Exchange| {
+                let main = &flight.era.routes[exchange.upstream].main;
+                matches!(exchange.state, State::Held) && Arc::ptr_eq(&main.endpoint, upstream)
+            };
+            flight.exchanges.iter().position(is_held).map(|number| (index, number))
+        };
         let held: Vec<(usize, usize)> = state.flights.iter().filter_map(held).collect();
         for (index, number) in held {
             let flight = &mut state.flights[index];
-            let way = self.routes[upstream].way(now);
+            let upstream = flight.exchanges[number].upstream;
+            let way = flight.era.routes[upstream].way(now);
             if way == Way::Unknown {
                 continue;
             }
@@ -60,7 +66,7 @@ impl Worker {
             if !flight.answered {
                 match way {
                     Way::Open(face) => self.start(state, index, upstream, face, None, now),
-                    way => self.hold(flight, upstream, way, now),
+                    way => Self::hold(flight, upstream, way, now),
                 }
             }
             self.step(state, index, now);
@@ -68,11 +74,11 @@ impl Worker {
     }
 
     /// Whether a query that an encrypted face does not answer is to go out in plain: it has not yet, and may.
-    pub(super) fn should_retreat(&self, flight: &Flight, upstream: usize) -> bool {
+    pub(super) fn should_retreat(flight: &Flight, upstream: usize) -> bool {
         let mut tried = flight.exchanges.iter().filter(|exchange| exchange.upstream == upstream);
-        self.designates
+        flight.era.designates
             && !flight.answered
-            && self.routes[upstream].may_retreat()
+            && flight.era.routes[upstream].may_retreat()
             && tried.clone().next().is_some()
             && tried.all(|exchange| matches!(exchange.face, Face::Designated(_)))
     }
@@ -85,7 +91,7 @@ impl Worker {
             matches!(exchange.face, Face::Designated(_))
                 && exchange.is_lost()
                 && !flight.is_live(upstream)
-                && self.should_retreat(flight, upstream)
+                && Self::should_retreat(flight, upstream)
         });
         let Some(upstream) = lost.map(|exchange| exchange.upstream) else { return false };
         self.start(state, index, upstream, Face::Main, None, now);

@@ -39,10 +39,11 @@ impl Worker {
         origin: &Origin,
         view: &mut ClientView,
     ) -> Option<message::Readdressed> {
-        if self.shared.config.client_subnet == ClientSubnet::Pass {
+        let subnet = self.era.borrow().config.client_subnet;
+        if subnet == ClientSubnet::Pass {
             return None;
         }
-        let readdressed = message::readdress(self.shared.config.client_subnet, bytes, parsed, origin.client)?;
+        let readdressed = message::readdress(subnet, bytes, parsed, origin.client)?;
         if message::subnet_of(bytes, parsed) != message::subnet_of(&readdressed.message, &readdressed.query) {
             view.without_subnet();
         }
@@ -87,7 +88,7 @@ impl Worker {
 
 impl Worker {
     /// Compares an answer over UDP with its query.
-    pub(super) fn fit(&self, flight: &Flight, exchange: &Exchange, answer: &[u8]) -> Fit {
+    pub(super) fn fit(flight: &Flight, exchange: &Exchange, answer: &[u8]) -> Fit {
         let Some(question) = &exchange.question else {
             let right = message::answer_matches(&flight.query[..flight.question_end], answer, false, false);
             return if right { Fit::Right } else { Fit::Wrong };
@@ -95,7 +96,7 @@ impl Worker {
         let mut head: SmallVec<[u8; 280]> = SmallVec::from_slice(&flight.query[..12]);
         head.extend_from_slice(question);
         if message::answer_matches(&head, answer, true, false) {
-            self.routes[exchange.upstream].path(exchange.face).endpoint.habits.kept_case();
+            flight.era.routes[exchange.upstream].path(exchange.face).endpoint.habits.kept_case();
             return Fit::Right;
         }
         if message::answer_matches(&head, answer, false, false) { Fit::Recased } else { Fit::Wrong }
@@ -107,8 +108,9 @@ impl Worker {
         socket.abandon(id, now);
         let state = &mut *self.state.borrow_mut();
         let Some(token) = Self::find(state, token) else { return };
-        let exchange = &state.flights[token.index].exchanges[token.exchange];
-        let endpoint = &self.routes[exchange.upstream].path(exchange.face).endpoint;
+        let flight = &state.flights[token.index];
+        let exchange = &flight.exchanges[token.exchange];
+        let endpoint = &flight.era.routes[exchange.upstream].path(exchange.face).endpoint;
         count(&endpoint.counters.wrong_answers);
         if endpoint.habits.changed_case(now) {
             tracing::warn!(
@@ -168,8 +170,9 @@ impl Worker {
     fn doubt(self: &Rc<Worker>, token: u64, verdict: Verdict, now: Instant) {
         let state = &mut *self.state.borrow_mut();
         let Some(token) = Self::find(state, token) else { return };
-        let exchange = &mut state.flights[token.index].exchanges[token.exchange];
-        count(&self.routes[exchange.upstream].path(exchange.face).endpoint.counters.cookie_errors);
+        let flight = &mut state.flights[token.index];
+        let exchange = &mut flight.exchanges[token.exchange];
+        count(&flight.era.routes[exchange.upstream].path(exchange.face).endpoint.counters.cookie_errors);
         if verdict == Verdict::Missing && !exchange.doubted {
             exchange.doubted = true;
             let at = now + RESEND_MIN;
@@ -179,7 +182,7 @@ impl Worker {
     }
 
     /// Whether an answer may say something of our options and nothing of the query. Learns from one that came without them.
-    pub(super) fn is_about_options(&self, flight: &Flight, number: usize, rcode: u16, now: Instant) -> bool {
+    pub(super) fn is_about_options(flight: &Flight, number: usize, rcode: u16, now: Instant) -> bool {
         let exchange = &flight.exchanges[number];
         if rcode == message::BADCOOKIE {
             return true;
@@ -188,7 +191,7 @@ impl Worker {
             Added::Nothing => false,
             Added::Options | Added::Cookie => may_be_about_options(rcode),
             Added::LeftOff => {
-                let endpoint = &self.routes[exchange.upstream].path(exchange.face).endpoint;
+                let endpoint = &flight.era.routes[exchange.upstream].path(exchange.face).endpoint;
                 if !may_be_about_options(rcode)
                     && Self::refused_options(flight, number)
                     && endpoint.habits.refused_options(now)
@@ -215,7 +218,8 @@ impl Worker {
     ) {
         let flight = &mut state.flights[index];
         let Exchange { upstream, face, .. } = flight.exchanges[number];
-        let endpoint = &self.routes[upstream].path(face).endpoint;
+        let era = flight.era.clone();
+        let endpoint = &era.routes[upstream].path(face).endpoint;
         let is_bad_cookie = |exchange: &&Exchange| {
             exchange.upstream == upstream
                 && matches!(exchange.outcome, Some((Outcome::Answered(message::BADCOOKIE), _)))
@@ -230,7 +234,7 @@ impl Worker {
                 2 if face == Face::Main => self.start(state, index, upstream, Face::Tcp, None, now),
                 _ => {
                     let text = format!("query to {}: the cookie is refused", endpoint.url());
-                    self.lose(flight, number, Error::new(ErrorKind::Mismatch, text), now);
+                    Self::lose(flight, number, Error::new(ErrorKind::Mismatch, text), now);
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::{
     health::Allowed,
     message::Query,
     server::{
+        era::Era,
         flight::{Best, Exchange, Flight, Outcome},
         route::Face,
         trace::{CacheVerdict, CandidateNote, CandidateTrace, Explanation, HedgeVerdict, Notes, Why},
@@ -18,18 +19,21 @@ use crate::{
 
 impl Worker {
     /// What is known of the upstreams that a query may go to.
-    pub(super) fn note(&self, flight: &Flight, joined: bool, now: Instant) -> Box<Notes> {
+    pub(super) fn note(flight: &Flight, joined: bool, now: Instant) -> Box<Notes> {
+        let era = &flight.era;
         let upstreams = flight.plan.ranks().map(|(upstream, _)| upstream);
-        let mut candidates: Vec<CandidateNote> = upstreams.map(|upstream| self.candidate(upstream, now)).collect();
-        let chosen = self.chosen(&flight.query[12..flight.question_end]);
+        let mut candidates: Vec<CandidateNote> = upstreams.map(|upstream| era.candidate(upstream, now)).collect();
+        let chosen = era.chosen(&flight.query[12..flight.question_end]);
         for &upstream in chosen.members {
             if !candidates.iter().any(|candidate| candidate.upstream == upstream) {
-                candidates.push(self.candidate(upstream, now));
+                candidates.push(era.candidate(upstream, now));
             }
         }
         Box::new(Notes::new(joined, candidates))
     }
+}
 
+impl Era {
     fn candidate(&self, upstream: usize, now: Instant) -> CandidateNote {
         let path = self.routes[upstream].current(now);
         let gauges = path.host.stats().gauges;
@@ -55,21 +59,24 @@ impl Worker {
         Explanation {
             cache,
             joined: false,
-            strategy: self.shared.config.strategy,
+            strategy: self.config.strategy,
             group: chosen.name.to_string(),
             suffix: chosen.suffix.map(ToString::to_string),
-            fallback: self.shared.config.fallback.as_ref().map(ToString::to_string),
+            fallback: self.config.fallback.as_ref().map(ToString::to_string),
             candidates: Vec::new(),
             hedge: None,
         }
     }
+}
 
+impl Worker {
     /// The story of a query that upstreams were asked.
-    pub(super) fn explain(&self, flight: &Flight, best: Option<&Best>) -> Explanation {
+    pub(super) fn explain(flight: &Flight, best: Option<&Best>) -> Explanation {
+        let era = &flight.era;
         let notes = flight.notes.as_deref();
         let candidates = notes.map(|notes| &*notes.candidates).unwrap_or_default();
         let trace = |note: &CandidateNote| {
-            let config = &self.shared.config.upstreams[note.upstream];
+            let config = &era.config.upstreams[note.upstream];
             CandidateTrace {
                 upstream: config.name.to_string(),
                 group: config.group.to_string(),
@@ -78,21 +85,21 @@ impl Worker {
                 p95: note.percentiles.map(|percentiles| percentiles.p95),
                 in_flight: note.in_flight,
                 weight: config.weight,
-                why: self.why_candidate(flight, note, best.is_some()),
+                why: Self::why_candidate(flight, note, best.is_some()),
             }
         };
         let question = &flight.query[12..flight.question_end];
         Explanation {
-            cache: self.verdict(flight),
+            cache: Self::verdict(flight),
             joined: notes.is_some_and(|notes| notes.joined),
             candidates: candidates.iter().map(trace).collect(),
-            hedge: (self.shared.config.strategy == Strategy::Hedged).then(|| hedge(flight, best)),
-            ..self.explain_kept(question, false)
+            hedge: (era.config.strategy == Strategy::Hedged).then(|| hedge(flight, best)),
+            ..era.explain_kept(question, false)
         }
     }
 
-    fn verdict(&self, flight: &Flight) -> CacheVerdict {
-        let Some(cache) = &self.shared.cache else { return CacheVerdict::Off };
+    fn verdict(flight: &Flight) -> CacheVerdict {
+        let Some(cache) = &flight.era.cache else { return CacheVerdict::Off };
         let Ok(query) = Query::parse(&flight.query) else { return CacheVerdict::Bypass("malformed") };
         if cache.key(&flight.query, &query).is_some() {
             return CacheVerdict::Miss;
@@ -104,9 +111,9 @@ impl Worker {
         })
     }
 
-    fn why_candidate(&self, flight: &Flight, note: &CandidateNote, answered: bool) -> Why {
+    fn why_candidate(flight: &Flight, note: &CandidateNote, answered: bool) -> Why {
         match flight.exchanges.iter().position(|exchange| exchange.upstream == note.upstream) {
-            Some(number) => self.why(flight, number),
+            Some(number) => Self::why(flight, number),
             None if !flight.plan.ranks().any(|(upstream, _)| upstream == note.upstream) => Why::TooMany,
             None => match note.open_for {
                 Some(left) => Why::BreakerOpen(left),
@@ -117,7 +124,7 @@ impl Worker {
     }
 
     /// Why an exchange was made.
-    pub(super) fn why(&self, flight: &Flight, number: usize) -> Why {
+    pub(super) fn why(flight: &Flight, number: usize) -> Why {
         let exchange = &flight.exchanges[number];
         let before = &flight.exchanges[..number];
         if let Some(last) = before.iter().rev().find(|other| other.upstream == exchange.upstream) {
@@ -130,7 +137,7 @@ impl Worker {
             Some(Rank::Fallback) => return Why::Fallback,
             Some(Rank::Closed) | None => {}
         }
-        let Some(previous) = before.iter().rev().find(|other| !self.is_probe(flight, other)) else {
+        let Some(previous) = before.iter().rev().find(|other| !Self::is_probe(flight, other)) else {
             let lead = flight.plan.lead();
             let noted = flight.notes.as_ref().and_then(|notes| {
                 notes.candidates.iter().find(|candidate| candidate.upstream == exchange.upstream)?.expected
@@ -139,7 +146,7 @@ impl Worker {
         };
         let ended = |other: &Exchange| other.outcome.as_ref().is_some_and(|(_, at)| *at <= exchange.started);
         let after = exchange.started.saturating_duration_since(previous.started);
-        match self.shared.config.strategy {
+        match flight.era.config.strategy {
             Strategy::Parallel => Why::All,
             _ if flight.plan.hedged() == Some(exchange.upstream) => Why::Hedge(flight.plan.join_delay()),
             _ if ended(previous) => Why::TakesOver,
@@ -148,7 +155,7 @@ impl Worker {
         }
     }
 
-    fn is_probe(&self, flight: &Flight, exchange: &Exchange) -> bool {
+    fn is_probe(flight: &Flight, exchange: &Exchange) -> bool {
         flight.plan.ranks().any(|(upstream, rank)| upstream == exchange.upstream && rank == Rank::Probe)
     }
 }

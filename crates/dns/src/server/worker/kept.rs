@@ -13,6 +13,7 @@ use crate::{
     cache::{Cache, Key, Lookup},
     message::{self, ClientView, Query},
     server::{
+        era::Era,
         flight::{Flight, Waiter},
         query_log::Source,
     },
@@ -36,7 +37,8 @@ impl Worker {
         now: Instant,
     ) -> Kept {
         let nothing = Kept::Nothing { stale: false };
-        let Some(cache) = &self.shared.cache else { return nothing };
+        let era = self.era.borrow();
+        let Some(cache) = &era.cache else { return nothing };
         let Some(key) = cache.key(query.0, query.1) else { return nothing };
         let counters = &self.shared.counters;
         match cache.answer(&key, view, now, answer) {
@@ -47,6 +49,7 @@ impl Worker {
             // Upstreams failed a moment ago.
             Lookup::Stale { hold: true } if cache.stale(&key, view, now, answer) => {
                 count(&counters.cache_stale);
+                self.duration(Duration::ZERO);
                 Kept::Answer { refresh: false, stale: true }
             }
             found => {
@@ -57,32 +60,37 @@ impl Worker {
     }
 
     /// Asks upstreams for the next answer to a question whose last one was just given from the cache.
-    pub(super) fn refresh(self: &Rc<Worker>, state: &mut WorkerState, bytes: &[u8], parsed: &Query, now: Instant) {
+    pub(super) fn refresh(
+        self: &Rc<Worker>,
+        era: &Rc<Era>,
+        state: &mut WorkerState,
+        (bytes, parsed): (&[u8], &Query),
+        now: Instant,
+    ) {
         message::normalise(bytes, parsed, &mut state.scratch);
         let hash = message::hash_key(&state.scratch, state.seed);
-        if Self::same(state, hash).is_none() && state.flights.len() < self.flights_max {
+        if Self::same(era, state, hash).is_none() && state.flights.len() < era.flights_max {
             count(&self.shared.counters.cache_prefetches);
-            let index = self.take_off(state, hash, parsed.question.end, now);
+            let index = self.take_off(era, state, hash, parsed.question.end, now);
             self.step(state, index, now);
         }
     }
 
     /// Keeps an upstream's answer; whether its TTLs were changed by the limits.
-    pub(super) fn keep(&self, flight: &Flight, answer: &[u8], now: Instant) -> bool {
-        let cache = self.shared.cache.as_ref();
+    pub(super) fn keep(flight: &Flight, answer: &[u8], now: Instant) -> bool {
+        let cache = flight.era.cache.as_ref();
         cache.and_then(|cache| cache.insert(&flight.query, answer, now)).is_some_and(|inserted| inserted.clamped)
     }
 
     /// Renders the answer that was just kept.
     pub(super) fn render_kept(
-        &self,
         flight: &Flight,
         question: &[u8],
         view: &ClientView,
         answer: &mut Vec<u8>,
         now: Instant,
     ) -> bool {
-        let Some(cache) = &self.shared.cache else { return false };
+        let Some(cache) = &flight.era.cache else { return false };
         let Ok(parsed) = Query::parse(&flight.query) else { return false };
         let Some(key) = cache.key(&flight.query, &parsed) else { return false };
         matches!(cache.answer(&key.with_question(question), view, now, answer), Lookup::Hit { .. })
@@ -96,7 +104,7 @@ impl Worker {
         let waiters = std::mem::take(&mut flights[index].waiters);
         let flight = &flights[index];
         let parsed = Query::parse(&flight.query).ok();
-        let cache = self.shared.cache.as_ref();
+        let cache = flight.era.cache.as_ref();
         let kept = cache.zip(parsed).and_then(|(cache, parsed)| Some((cache, cache.key(&flight.query, &parsed)?)));
         if let Some((cache, key)) = &kept {
             cache.refresh_failed(key, now);
@@ -106,7 +114,7 @@ impl Worker {
             let given =
                 kept.as_ref().is_some_and(|(cache, key)| self.give_stale(cache, key, flight, &waiter, answer, now));
             if given {
-                let trace = || self.trace(flight, None, answer, now).past_its_end();
+                let trace = || Self::trace(flight, None, answer, now).past_its_end();
                 let question = waiter.question.as_deref().unwrap_or(&flight.query[12..flight.question_end]);
                 self.log(&waiter.client, &waiter.origin, question, answer, || Source::Stale, flight.started);
                 waiter.client.deliver(answer, Some(&trace));
@@ -130,6 +138,7 @@ impl Worker {
         let given = cache.stale(&key.with_question(question), &waiter.view, now, answer);
         if given {
             count(&self.shared.counters.cache_stale);
+            self.duration(now.saturating_duration_since(flight.started));
         }
         given
     }

@@ -19,7 +19,7 @@ impl Worker {
         let encrypted = transport.is_encrypted();
         let idle_timeout = match transport {
             ListenTransport::Plain | ListenTransport::Udp => return None,
-            ListenTransport::Tcp | ListenTransport::Tls => Some(self.shared.config.clients.tcp_idle_timeout),
+            ListenTransport::Tcp | ListenTransport::Tls => Some(self.era.borrow().config.clients.tcp_idle_timeout),
             ListenTransport::Https | ListenTransport::H3 | ListenTransport::Quic => None,
         };
         Some(Hop { encrypted, idle_timeout })
@@ -39,7 +39,7 @@ impl Worker {
     pub(super) fn turn_away(&self, answer: &mut Vec<u8>, bytes: &[u8], client: Client, slip: bool) {
         count(&self.shared.counters.rate_limited);
         let Ok(parsed) = Query::parse(bytes) else { return client.dismiss() };
-        let payload_size = self.shared.config.clients.udp_payload_size;
+        let payload_size = self.era.borrow().config.clients.udp_payload_size;
         let view = ClientView::new(&parsed, u16::MAX, payload_size);
         match client {
             Client::Udp { .. } if !slip => return client.dismiss(),

@@ -36,18 +36,16 @@ impl Worker {
             Event::Replied { token, result: Ok(answer) } => self.answered(token, &answer, now),
             Event::Replied { token, result: Err(error) } => self.failed(token, error, now),
             Event::Ask { query, answer } => self.ask(&query, Client::Daemon(answer), Origin::DAEMON, now),
-            Event::Local(local) => self.state.borrow_mut().local = local,
+            Event::Local { number, local } => self.renamed(number, local),
+            Event::Reload(news) => self.reload(*news, now),
             Event::NetworkChanged => {
-                for route in &self.routes {
+                for route in &self.era().routes {
                     route.paths().for_each(Path::network_changed);
                 }
             }
-            Event::Designated { upstream } => self.designated(upstream, now),
-            Event::StopListening => {
-                self.listening.set(false);
-                self.stop_listening.notify_waiters();
-                self.readers.borrow_mut().drain(..).for_each(|reader| reader.abort());
-            }
+            Event::Designated { upstream } => self.designated(&upstream, now),
+            Event::Ping => self.address.inbox.pulse.beat(),
+            Event::StopListening => self.stop_listening(),
             Event::Exit => return false,
         }
         true
@@ -69,8 +67,9 @@ impl Worker {
             Ok(_) if flight.answered => return self.settle(state, index, now),
             Ok(lease) => self.send(state, index, number, lease, now),
             Err(error) => {
-                let error = self.no_connection(self.routes[upstream].path(face), &error, now);
-                self.lose(flight, number, error, now);
+                let era = flight.era.clone();
+                let error = self.no_connection(era.routes[upstream].path(face), &error, now);
+                Self::lose(flight, number, error, now);
             }
         }
         self.step(state, index, now);
@@ -94,7 +93,7 @@ impl Worker {
             };
             let flight = &state.flights[token.index];
             let exchange = &flight.exchanges[token.exchange];
-            (self.fit(flight, exchange, datagram), exchange.added)
+            (Self::fit(flight, exchange, datagram), exchange.added)
         };
         match fit {
             Fit::Right => {}
@@ -157,12 +156,13 @@ impl Worker {
         let flight = &mut state.flights[index];
         let exchange = &mut flight.exchanges[number];
         let Exchange { upstream, face, .. } = *exchange;
-        let path = self.routes[upstream].path(face);
+        let era = flight.era.clone();
+        let path = era.routes[upstream].path(face);
         let State::Sent { lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
         let Ok(info) = info else {
             let error = Error::new(ErrorKind::Mismatch, format!("query to {}: malformed answer", path.endpoint.url()));
             path.failed(lease.family(), now);
-            self.lose(flight, number, error, now);
+            Self::lose(flight, number, error, now);
             return self.step(state, index, now);
         };
         count(&path.endpoint.counters.answers);
@@ -171,12 +171,12 @@ impl Worker {
             drop(lease);
             return self.settle(state, index, now);
         }
-        if self.is_about_options(flight, number, info.rcode, now) {
+        if Self::is_about_options(flight, number, info.rcode, now) {
             flight.exchanges[number].outcome = Some((Outcome::Answered(info.rcode), now));
             drop(lease);
             return self.settle_options(state, index, number, info.rcode, now);
         }
-        if info.tc && face == Face::Main && self.routes[upstream].tcp.is_some() {
+        if info.tc && face == Face::Main && era.routes[upstream].tcp.is_some() {
             // Behaviour 5: asked again over TCP; the truncated answer serves only if that brings nothing.
             count(&path.endpoint.counters.truncated);
             flight.exchanges[number].outcome = Some((Outcome::Truncated, now));
@@ -218,7 +218,8 @@ impl Worker {
         let flight = &mut state.flights[index];
         let exchange = &mut flight.exchanges[number];
         let Exchange { upstream, face, .. } = *exchange;
-        let path = self.routes[upstream].path(face);
+        let era = flight.era.clone();
+        let path = era.routes[upstream].path(face);
         let State::Sent { mut lease, at, .. } = std::mem::replace(&mut exchange.state, State::Over) else { return };
         let exchange_blamed = exchange.blamed;
         let family = lease.family();
@@ -251,7 +252,7 @@ impl Worker {
             flight.exchanges[number].outcome = Some((Outcome::Failed(error.into()), now));
             self.start(state, index, upstream, face, opened_after, now);
         } else {
-            self.lose(flight, number, error, now);
+            Self::lose(flight, number, error, now);
         }
         self.step(state, index, now);
     }

@@ -11,6 +11,7 @@ use crate::{
     exchange::Outgoing,
     message,
     server::{
+        era::Era,
         flight::{Added, Exchange, Flight, Outcome, State, Token},
         route::{Face, Path, REPEAT, RESEND_MAX, RESEND_MIN},
         udp::read_upstream,
@@ -47,16 +48,17 @@ impl Worker {
             outcome: None,
             question: None,
         });
-        let path = self.routes[upstream].path(face);
+        let era = flight.era.clone();
+        let path = era.routes[upstream].path(face);
         let token = Token { index, generation: flight.generation, exchange: number }.pack();
-        let patience = self.shared.config.pool.acquire_timeout;
+        let patience = era.config.pool.acquire_timeout;
         let options = AcquireOptions { deadline: Some(flight.deadline), timeout: Some(patience), opened_after };
         match path.host.acquire_into(&options, &self.address.grants, token) {
             Ok(Acquired::Now(lease)) => self.send(state, index, number, lease, now),
             Ok(Acquired::Queued(ticket)) => flight.exchanges[number].state = State::Queued(ticket, path.busy()),
             Err(error) => {
                 let error = self.no_connection(path, &error, now);
-                self.lose(flight, number, error, now);
+                Self::lose(flight, number, error, now);
             }
         }
     }
@@ -74,7 +76,8 @@ impl Worker {
         let flight = &mut flights[index];
         let token = Token { index, generation: flight.generation, exchange: number };
         let Exchange { upstream, face, .. } = flight.exchanges[number];
-        let path = self.routes[upstream].path(face);
+        let era = flight.era.clone();
+        let path = era.routes[upstream].path(face);
         count(&path.endpoint.counters.queries);
         let bare = number > 0 && Self::refused_options(flight, number);
         let mut id = None;
@@ -84,7 +87,7 @@ impl Worker {
                     Ok(sent) => id = sent,
                     Err(error) => {
                         self.blame(path, lease.family(), &error, now);
-                        return self.lose(flight, number, error, now);
+                        return Self::lose(flight, number, error, now);
                     }
                 }
                 path.latency.borrow().try_timeout().clamp(RESEND_MIN, RESEND_MAX)
@@ -157,6 +160,7 @@ impl Worker {
     /// Sends again what has met with silence: UDP over another port and id, streams over a fresh connection. The first
     /// one is still listened to.
     pub(super) fn resend(self: &Rc<Worker>, state: &mut WorkerState, index: usize, now: Instant) {
+        let era = state.flights[index].era.clone();
         for number in 0..state.flights[index].exchanges.len() {
             let exchange = &mut state.flights[index].exchanges[number];
             let Some((_, patience)) = exchange.resend.filter(|(at, _)| *at <= now) else { continue };
@@ -166,7 +170,7 @@ impl Worker {
             }
             let State::Sent { lease, at, .. } = &exchange.state else { continue };
             let (at, upstream, face) = (*at, exchange.upstream, exchange.face);
-            let path = self.routes[upstream].path(face);
+            let path = era.routes[upstream].path(face);
             let is_stream = matches!(**lease, Connection::Stream(_));
             let quiet_at = lease.heard() + patience;
             if is_stream && lease.heard() > at && now < quiet_at {
@@ -200,26 +204,26 @@ impl Worker {
             }
             count(&path.endpoint.counters.resends);
             let opened_after = is_stream.then_some(at);
-            let face = if silent && self.should_retreat(&state.flights[index], upstream) { Face::Main } else { face };
+            let face = if silent && Self::should_retreat(&state.flights[index], upstream) { Face::Main } else { face };
             self.start(state, index, upstream, face, opened_after, now);
         }
     }
 
     /// An exchange came to nothing; when it was the upstream's last, the plan hears of it.
-    pub(super) fn lose(&self, flight: &mut Flight, number: usize, error: Error, now: Instant) {
+    pub(super) fn lose(flight: &mut Flight, number: usize, error: Error, now: Instant) {
         let exchange = &mut flight.exchanges[number];
         let upstream = exchange.upstream;
         exchange.state = State::Over;
         exchange.outcome = Some((Outcome::Failed(error.clone().into()), now));
         flight.last_error = Some(error);
-        if !flight.is_live(upstream) && !self.should_retreat(flight, upstream) {
+        if !flight.is_live(upstream) && !Self::should_retreat(flight, upstream) {
             flight.plan.failed(upstream, now);
         }
     }
 
     /// Stops waiting for an exchange; its silence counts against an upstream that said nothing at all since it was sent.
-    pub(super) fn give_up(&self, exchange: &mut Exchange, now: Instant) {
-        let path = self.routes[exchange.upstream].path(exchange.face);
+    pub(super) fn give_up(era: &Era, exchange: &mut Exchange, now: Instant) {
+        let path = era.routes[exchange.upstream].path(exchange.face);
         match std::mem::replace(&mut exchange.state, State::Over) {
             State::Sent { lease, id, at, .. } => {
                 if let (Connection::Udp(socket), Some(id)) = (&*lease, id) {

@@ -18,18 +18,18 @@ use crate::{
 
 impl Worker {
     /// Where the answer of a flight is from, for the query log.
-    pub(super) fn source(&self, flight: &Flight, best: Option<&Best>) -> Source {
+    pub(super) fn source(flight: &Flight, best: Option<&Best>) -> Source {
         let Some(best) = best else {
             return Source::Error(flight.last_error.as_ref().map_or("timeout", |error| error.kind().as_str()));
         };
         let exchange = &flight.exchanges[best.number];
-        Source::Upstream(self.routes[exchange.upstream].path(exchange.face).endpoint.name.clone())
+        Source::Upstream(flight.era.routes[exchange.upstream].path(exchange.face).endpoint.name.clone())
     }
 
-    pub(super) fn trace(&self, flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
+    pub(in crate::server) fn trace(flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
         let exchange = best.map(|Best { number, lease, at, .. }| {
             let exchange = &flight.exchanges[*number];
-            let endpoint = &self.routes[exchange.upstream].path(exchange.face).endpoint;
+            let endpoint = &flight.era.routes[exchange.upstream].path(exchange.face).endpoint;
             ExchangeTrace {
                 upstream: endpoint.name.to_string(),
                 transport: endpoint.transport.as_str(),
@@ -52,15 +52,15 @@ impl Worker {
                 Some((Outcome::Truncated, at)) => ("truncated, asked again over tcp".to_owned(), *at),
                 Some((Outcome::Failed(error), at)) => (error.to_string(), *at),
             };
-            let upstream = self.routes[exchange.upstream].main.endpoint.name.to_string();
+            let upstream = flight.era.routes[exchange.upstream].main.endpoint.name.to_string();
             AttemptTrace {
                 upstream,
                 outcome,
                 took: at.saturating_duration_since(exchange.started),
-                transport: self.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
+                transport: flight.era.routes[exchange.upstream].path(exchange.face).endpoint.transport.as_str(),
                 designated: matches!(exchange.face, Face::Designated(_)),
                 started: exchange.started.saturating_duration_since(flight.started),
-                why: self.why(flight, number),
+                why: Self::why(flight, number),
                 connection: flight.notes.as_ref().and_then(|notes| notes.connection(number)),
             }
         });
@@ -73,7 +73,7 @@ impl Worker {
             exchange,
             attempts: attempts.collect(),
             error: flight.last_error.as_ref().map(ToString::to_string),
-            explanation: Some(self.explain(flight, best)),
+            explanation: Some(Self::explain(flight, best)),
         }
     }
 }

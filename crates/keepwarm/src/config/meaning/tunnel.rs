@@ -66,7 +66,7 @@ impl Check<'_> {
             default: otherwise.unwrap_or(default.default),
             roots,
             udp: self.udp(&spec.udp.clone().map(|at| at.value).unwrap_or_default()),
-            slow: default.slow,
+            slow: self.slow("tunnel.slow", spec.slow.as_ref(), default.slow),
         }
     }
 
@@ -148,7 +148,7 @@ impl Check<'_> {
     }
 
     /// Warns of a file with a secret that everybody on this machine may read.
-    fn is_private(&mut self, key: &str, at: &At<Text>, base: &Path) {
+    pub(in crate::config::meaning) fn is_private(&mut self, key: &str, at: &At<Text>, base: &Path) {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

@@ -17,7 +17,7 @@ pub(super) async fn watch(client: Client, proxies: Vec<IpAddr>) {
 
 /// Proxies and addresses with connections first, then others that are known.
 fn peers(client: &Client, proxies: &[IpAddr]) -> Vec<IpAddr> {
-    let connected = client.pools().into_iter().map(|(key, _)| key.ip());
+    let connected = client.host_stats().into_iter().map(|(key, _)| key.ip());
     let known = client.stats().into_iter().flat_map(|origin| client.inventory(&origin.authority).unwrap_or_default());
     let known = known.map(|row| row.ip).take(Changes::PEERS_MAX);
     proxies.iter().copied().chain(connected).chain(known).collect()

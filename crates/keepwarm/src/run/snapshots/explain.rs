@@ -2,9 +2,9 @@
 
 use keepwarm_dns::server::{AttemptTrace, CandidateTrace, Trace};
 
-use crate::status::{
-    BreakerState,
+use keepwarm_control::{
     explain::{Candidate, Connection, Dial, Exchange, Explain},
+    rows::BreakerState,
 };
 
 /// Why a query went as it did.
@@ -87,7 +87,7 @@ mod tests {
     };
     use keepwarm_lab::{Faults, Lab, LabSpec};
 
-    use crate::status::{QueryError, QueryReport, QueryRequest};
+    use keepwarm_control::rows::{QueryError, QueryReport, QueryRequest};
 
     fn config(lab: &Lab) -> DnsConfig {
         let address = lab.tcp_addr();

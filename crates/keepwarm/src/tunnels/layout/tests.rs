@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::tunnel::{TimesRow, TunnelListenRow, UdpRow};
+use keepwarm_control::tunnel::{TimesRow, TunnelListenRow, UdpRow};
 
 fn times(p50: u64, p99: u64) -> TimesRow {
     let time = |micros| Some(Duration::from_micros(micros));

@@ -8,7 +8,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use keepwarm::status::{PoolRow, Stats, client};
+use keepwarm_control::{
+    client,
+    rows::{DnsUpstreamRow, Stats},
+};
 use keepwarm_lab::{Ca, Lab, LabSpec};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,8 +139,8 @@ impl Gateway {
     }
 
     /// The row of each of its pools.
-    pub async fn pools(&self) -> Vec<PoolRow> {
-        client::get(self.control, "/api/v1/pools").await.unwrap()
+    pub async fn pools(&self) -> Vec<DnsUpstreamRow> {
+        client::get(self.control, "/api/v1/dns/upstreams").await.unwrap()
     }
 
     /// Stops it and returns what it wrote into its query log, which is then complete.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm::status::{BreakerState, PoolRow};
+use keepwarm_control::rows::{BreakerState, DnsUpstreamRow};
 use keepwarm_lab::{answer_matches, build_query, expected_a};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ impl Resolver {
 
     /// Asks every name through a daemon whose one upstream is this, over `scheme`, and returns the daemon and the row of the
     /// upstream's pool. All answers have to be right.
-    async fn asked_over(self, scheme: &str) -> (Resolver, Gateway, PoolRow) {
+    async fn asked_over(self, scheme: &str) -> (Resolver, Gateway, DnsUpstreamRow) {
         let Resolver { authority, folder, plain, tls, https } = self;
         let address = match scheme {
             "tls" => format!("{tls}\"\nserver_name = \"{NAME}\""),

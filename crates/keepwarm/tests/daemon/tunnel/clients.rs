@@ -55,7 +55,7 @@ async fn curl_comes_in_three_ways_and_the_figures_are_those_of_the_proxy() {
     let clients = status.clients.unwrap();
     assert_eq!((clients.accepted, clients.socks5, clients.http), (3, 1, 2));
     assert!(clients.handshakes_failed.is_empty() && status.failed.is_empty());
-    let stats: keepwarm::status::Stats = daemon.page("/api/v1/stats").await;
+    let stats: keepwarm_control::rows::Stats = daemon.page("/api/v1/stats").await;
     let counted = |name: &str| stats.counters[name];
     assert_eq!((counted("tunnel_opened"), counted("tunnel_live"), counted("tunnel_received")), (3, 0, seen.received));
     assert_eq!(stats.listen, [format!("socks5://{listen}"), format!("http://{listen}")]);

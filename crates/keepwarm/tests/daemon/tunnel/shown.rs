@@ -5,8 +5,9 @@ use std::{
     process::Stdio,
 };
 
-use keepwarm::status::{
-    Flushed, client,
+use keepwarm_control::{
+    client,
+    rows::Flushed,
     tunnel::{LiveRow, TunnelFlushRequest},
 };
 use serde_json::Value;
@@ -60,7 +61,7 @@ async fn a_flush_replaces_every_spare_and_no_tunnel() {
     let request = TunnelFlushRequest::default();
     let flush = client::post::<Flushed>(daemon.bench.control, "/api/v1/tunnel/flush", &request, client::TIMEOUT);
     assert_eq!(flush.await.unwrap(), Flushed { flushed: 3 });
-    let opened = |status: &keepwarm::status::tunnel::TunnelStatus| exit(status).spares.as_ref().unwrap().opened;
+    let opened = |status: &keepwarm_control::tunnel::TunnelStatus| exit(status).spares.as_ref().unwrap().opened;
     daemon.until("three new ones", |status| spares(status) == 3 && opened(status) == greeted + 3).await;
     say(&mut stream, &mut tagged, 10).await;
     let seen = daemon.bench.proxy.counters();
@@ -93,7 +94,7 @@ async fn who_has_no_tunnels_is_told_so() {
     let nobody = free_address().to_string();
     for flags in [&["tunnels"][..], &["tunnels", "--watch"]] {
         let (code, _, stderr) = run([flags, &["--control", &nobody]].concat()).await;
-        assert_eq!(code, Some(69), "{stderr}");
+        assert_eq!(code, Some(3), "{stderr}");
         assert!(stderr.contains("no keepwarm daemon at"), "{stderr}");
     }
     let daemon = crate::support::Daemon::start("udp").await;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm::status::tunnel::{TunnelStatus, TunnelUpstreamRow};
+use keepwarm_control::tunnel::{TunnelStatus, TunnelUpstreamRow};
 use keepwarm_lab::{EchoLab, ProxyLab, ProxySpec, Tagged};
 use tempfile::TempDir;
 use tokio::{
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     pub async fn page<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
-        keepwarm::status::client::get(self.bench.control, path).await.unwrap()
+        keepwarm_control::client::get(self.bench.control, path).await.unwrap()
     }
 
     /// Waits until the figures are as wanted; fails after ten seconds.
@@ -177,7 +177,7 @@ pub async fn say(stream: &mut TcpStream, tagged: &mut Tagged, bytes: usize) {
 }
 
 /// A tunnel through a SOCKS5 listener without users.
-async fn socks5(listener: SocketAddr, host: &str, port: u16) -> TcpStream {
+pub async fn socks5(listener: SocketAddr, host: &str, port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(listener).await.unwrap();
     let length = u8::try_from(host.len()).unwrap();
     let request = [&[5, 1, 0, 5, 1, 0, 3, length], host.as_bytes(), &port.to_be_bytes()].concat();
