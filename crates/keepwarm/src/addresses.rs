@@ -6,7 +6,6 @@
 mod rows;
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,11 +15,11 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    ask::{AskArgs, unavailable},
     cli::{Exit, complain, print},
-    config::{ControlConfig, words::parse_duration},
+    config::words::parse_duration,
     logging::LogFilter,
     origin::parse_origin,
-    pools::unavailable,
     run::{self, OwnClient, Validation},
 };
 use keepwarm_control::{
@@ -34,11 +33,11 @@ pub struct AddressesArgs {
     /// Host, HOST:PORT or https://HOST.
     #[arg(value_name = "ORIGIN", value_parser = parse_origin)]
     pub origin: String,
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Find and ask the addresses from here, once, as this config file says. Without it, the running daemon is asked.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["control", "token_file"])]
     pub config: Option<PathBuf>,
     /// With --config: how long to wait for them.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = wait, requires = "config")]
@@ -112,11 +111,12 @@ pub fn main(args: &AddressesArgs, log: Option<LogFilter>) -> anyhow::Result<Exit
 }
 
 async fn from_daemon(args: &AddressesArgs) -> anyhow::Result<Vec<AddressRow>> {
+    let daemon = &args.ask.daemon()?;
     let nets = args.ban.iter().map(|net| ("ban", net)).chain(args.allow.iter().map(|net| ("allow", net)));
     for (what, net) in nets {
         let request = AccessRequest { origin: args.origin.clone(), net: net.to_string() };
         let path = format!("/api/v1/https/{what}");
-        let asked = client::post(args.control, &path, &request, client::TIMEOUT);
+        let asked = client::post(daemon, &path, &request, client::TIMEOUT);
         let AccessChanged { addresses: known } = asked.await.map_err(unavailable)?;
         let done = if what == "ban" { "banned" } else { "allowed" };
         complain(&format!("{done} {net}: {known} known {}\n", addresses(usize::try_from(known).unwrap_or(usize::MAX))));
@@ -124,7 +124,7 @@ async fn from_daemon(args: &AddressesArgs) -> anyhow::Result<Vec<AddressRow>> {
     // What an authority may hold and a query may not.
     let origin = args.origin.replace('[', "%5B").replace(']', "%5D");
     let path = format!("/api/v1/https/addresses?origin={origin}");
-    client::get(args.control, &path).await.map_err(unavailable)
+    client::get(daemon, &path).await.map_err(unavailable)
 }
 
 async fn from_here(

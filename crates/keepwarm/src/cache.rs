@@ -7,8 +7,8 @@ use comfy_table::CellAlignment;
 use serde::Serialize;
 
 use crate::{
+    ask::unavailable,
     cli::{CacheArgs, CacheCommand, Exit, FlushArgs, print},
-    pools::unavailable,
     table,
 };
 use keepwarm_control::{
@@ -22,15 +22,15 @@ use keepwarm_control::{
 /// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it refuses.
 pub fn main(args: &CacheArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let daemon = args.ask.daemon()?;
     match &args.what {
         None => {
-            let status: CacheStatus =
-                runtime.block_on(client::get(args.control, "/api/v1/cache")).map_err(unavailable)?;
+            let status: CacheStatus = runtime.block_on(client::get(&daemon, "/api/v1/cache")).map_err(unavailable)?;
             show(args, &status, text(&status))
         }
         Some(CacheCommand::Flush(FlushArgs { name, all: _ })) => {
             let request = FlushRequest { name: name.clone() };
-            let asked = client::post(args.control, "/api/v1/cache/flush", &request, client::TIMEOUT);
+            let asked = client::post(&daemon, "/api/v1/cache/flush", &request, client::TIMEOUT);
             let flushed: Flushed = runtime.block_on(asked).map_err(unavailable)?;
             show(args, &flushed, flushed_text(name.as_deref(), flushed))
         }

@@ -13,7 +13,8 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{ConfigError, ControlConfig, Loaded, Source},
+    ask::AskArgs,
+    config::{ConfigError, Loaded, Source},
     logging::{self, FilterError, LogFilter},
 };
 
@@ -48,8 +49,20 @@ pub enum Command {
     Import(crate::import::ImportArgs),
     /// Ask a name and show the answer, where it is from, the connection and the time of each phase.
     Query(QueryArgs),
-    /// Show the connection pools of the running daemon.
-    Pools(PoolsArgs),
+    /// Show how the running daemon does: what is wrong, upstreams, connections, requests, the config in force.
+    Status(crate::status::StatusArgs),
+    /// Show the running daemon live: pools, upstreams, and requests that were slow or failed.
+    Top(crate::top::TopArgs),
+    /// Show the connection pools of the running daemon, one with its hosts and connections, or steer one.
+    Pools(crate::pools::PoolsArgs),
+    /// Show the upstreams of the running daemon: how each does, and why not.
+    Upstreams(crate::upstreams::UpstreamsArgs),
+    /// Report on the last hour of the running daemon, with charts and advice on its settings.
+    Report(crate::report::ReportArgs),
+    /// Have the running daemon read its config again, and show what changed.
+    Reload(crate::reload::ReloadArgs),
+    /// Show what the running daemon logs, or change it for a while.
+    Log(crate::log_level::LogArgs),
     /// Show the cache of the running daemon, or flush answers from it.
     Cache(CacheArgs),
     /// Show the addresses of an origin of hot HTTPS: state, latency, failures; ban or allow some.
@@ -74,6 +87,8 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Gather what somebody who helps needs to know, without secrets, in a text that can be read before it is sent.
+    Diag(crate::diag::DiagArgs),
     /// Print what a shell needs to complete keepwarm's command line.
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands to a folder.
@@ -86,6 +101,10 @@ pub struct RunArgs {
     /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Become this user once every listener is bound, for a start as root: NAME with all groups of NAME, or NAME:GROUP with this one alone.
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
     /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -118,11 +137,11 @@ pub struct QueryArgs {
     #[arg(value_name = "TYPE", default_value = "A")]
     pub qtype: String,
     /// Ask the upstreams of this config file directly. Without it, the running daemon is asked.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["control", "token_file"])]
     pub config: Option<PathBuf>,
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Say why it went as it did: the cache, the route, each upstream and why it was asked or not, and every try.
     #[arg(long)]
     pub explain: bool,
@@ -131,27 +150,13 @@ pub struct QueryArgs {
     pub json: bool,
 }
 
-/// Arguments of `keepwarm pools`.
-#[derive(Debug, Clone, Args)]
-pub struct PoolsArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
-    pub control: SocketAddr,
-    /// Print JSON: the pools of DNS, or with --https those of hot HTTPS.
-    #[arg(long)]
-    pub json: bool,
-    /// Show the connections of hot HTTPS alone.
-    #[arg(long)]
-    pub https: bool,
-}
-
 /// Arguments of `keepwarm cache`.
 #[derive(Debug, Clone, Args)]
 #[command(disable_help_subcommand = true)]
 pub struct CacheArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, global = true)]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -313,11 +318,21 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(&args.source(log.as_ref()))?.config),
+        Command::Run(args) => {
+            let source = args.source(log.as_ref());
+            let loaded = load(&source)?;
+            crate::run::main(source, loaded, &args)
+        }
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
+        Command::Status(args) => crate::status::main(&args),
+        Command::Top(args) => crate::top::main(&args),
         Command::Pools(args) => crate::pools::main(&args),
+        Command::Upstreams(args) => crate::upstreams::main(&args),
+        Command::Report(args) => crate::report::main(&args),
+        Command::Reload(args) => crate::reload::main(&args),
+        Command::Log(args) => crate::log_level::main(&args),
         Command::Cache(args) => crate::cache::main(&args),
         Command::Addresses(args) => crate::addresses::main(&args, log),
         Command::Warm(args) => crate::warm::main(&args, log),
@@ -328,6 +343,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { what } => crate::config_command::main(&what, log.as_ref()),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Diag(args) => crate::diag::main(&args),
         Command::Completions(args) => crate::completions::main(&args),
         Command::Man(args) => crate::man::main(&args),
     }

@@ -1,176 +1,187 @@
-//! `keepwarm pools`: one row a pool of the running daemon; those of DNS here, those of hot HTTPS in `https`, the spares of tunnels as
-//! `keepwarm tunnels` shows them.
+//! `keepwarm pools`: one row a pool of the running daemon, or the hosts and connections of one; and how they are steered, in `steer`.
 //!
 //! The figures are the daemon's; here they only become a table.
 
+mod detail;
+mod steer;
+
 use std::time::Duration;
 
-use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment};
-use keepwarm_dns::config::DEFAULT_GROUP;
+use clap::{Args, Subcommand};
 
 use crate::{
-    cli::{Exit, NoDaemon, PoolsArgs, print},
-    table, tunnels,
+    ask::{AskArgs, OutputArgs, unavailable},
+    cli::{Exit, complain, print},
+    runtime::block_on,
+    table::{self, Field, Tone, Value},
+    upstreams,
 };
 use keepwarm_control::{
-    client::{self, ClientError},
-    https::HttpsPoolRow,
-    rows::{DdrRow, DnsUpstreamRow},
-    tunnel::TunnelStatus,
+    client::{self, Daemon},
+    rows::{PoolRow, PoolState},
 };
 
-mod https;
+pub use steer::{ActArgs, SetArgs, WarmPoolArgs};
 
-/// Asks the daemon and prints its pools.
+/// Arguments of `keepwarm pools`.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_subcommand = true)]
+pub struct PoolsArgs {
+    /// Show the hosts and connections of this pool.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// How.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Show the connections of hot HTTPS by address, as `keepwarm upstreams --https` does.
+    #[arg(long, conflicts_with = "name")]
+    pub https: bool,
+    /// What to do to one; shown without.
+    #[command(subcommand)]
+    pub what: Option<PoolsCommand>,
+}
+
+/// What `keepwarm pools` can do beside showing them.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PoolsCommand {
+    /// Change limits of a pool until the next reload or restart; no connection in use is dropped.
+    Set(SetArgs),
+    /// Refuse acquires; connections stay.
+    Pause(ActArgs),
+    /// End a pause or a drain.
+    Resume(ActArgs),
+    /// Refuse acquires and close connections as they become idle.
+    Drain(ActArgs),
+    /// Close connections as they become idle; new ones are made.
+    Flush(ActArgs),
+    /// Open connections ahead.
+    Warm(WarmPoolArgs),
+}
+
+/// Asks the daemon for its pools and prints them, or steers one.
 ///
 /// # Errors
-/// [`NoDaemon`] when no daemon answers at the address.
+/// [`NoDaemon`](crate::cli::NoDaemon) when no daemon answers at the address; the daemon's words when it refuses.
 pub fn main(args: &PoolsArgs) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let dns = async || -> anyhow::Result<Vec<DnsUpstreamRow>> {
-        client::get(args.control, "/api/v1/dns/upstreams").await.map_err(unavailable)
-    };
-    let https = async || -> anyhow::Result<Vec<HttpsPoolRow>> {
-        client::get(args.control, "/api/v1/https/pools").await.map_err(unavailable)
-    };
-    let text = runtime.block_on(async {
-        Ok::<_, anyhow::Error>(match (args.json, args.https) {
-            (true, false) => json(&dns().await?)?,
-            (true, true) => json(&https().await?)?,
-            (false, true) => https::table(&https().await?),
-            (false, false) => all(&dns().await?, &https().await?, tunnel(args).await?.as_ref()),
-        })
-    })?;
-    print(&text)
+    if let (Some(name), Some(_)) = (&args.name, &args.what) {
+        complain(&format!("keepwarm: what is done comes before the pool's name: keepwarm pools set {name} ...\n"));
+        return Ok(Exit::Usage);
+    }
+    let daemon = args.ask.daemon()?;
+    print(&block_on(async {
+        match &args.what {
+            Some(what) => steer::done(&daemon, what, &args.output).await,
+            None => shown(args, &daemon).await,
+        }
+    })??)
 }
 
-fn json<T: serde::Serialize>(rows: &[T]) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(rows).context("write json")?))
-}
-
-/// The tunnels of the daemon; none where it has none.
-async fn tunnel(args: &PoolsArgs) -> anyhow::Result<Option<TunnelStatus>> {
-    match client::get(args.control, "/api/v1/tunnel").await {
-        Ok(status) => Ok(Some(status)),
-        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
-        Err(error) => Err(unavailable(error)),
+async fn shown(args: &PoolsArgs, daemon: &Daemon) -> anyhow::Result<String> {
+    match &args.name {
+        _ if args.https => upstreams::https_rows(daemon, &args.output).await,
+        Some(name) => detail::shown(daemon, name, &args.output).await,
+        None => {
+            let rows = all(daemon).await?;
+            args.output.rows(&rows, &FIRST, || table(&rows, table::terminal_width()))
+        }
     }
 }
 
-/// A table for each of the three that has rows.
-fn all(dns: &[DnsUpstreamRow], https: &[HttpsPoolRow], tunnel: Option<&TunnelStatus>) -> String {
-    let tables = [
-        (!dns.is_empty()).then(|| table(dns)),
-        (!https.is_empty()).then(|| https::table(https)),
-        tunnel.and_then(tunnels::spares),
-    ];
-    let tables: Vec<String> = tables.into_iter().flatten().collect();
-    if tables.is_empty() { table(dns) } else { tables.join("\n") }
+/// Every pool of the daemon.
+pub(crate) async fn all(daemon: &Daemon) -> anyhow::Result<Vec<PoolRow>> {
+    client::get(daemon, "/api/v1/pools").await.map_err(unavailable)
 }
 
-/// Gives the errors of a daemon that is not there their exit code.
-pub fn unavailable(error: ClientError) -> anyhow::Error {
-    match error {
-        ClientError::NotRunning { .. } => NoDaemon(error.to_string()).into(),
-        ClientError::Refused { .. } | ClientError::Protocol { .. } => error.into(),
-    }
-}
-
-/// The pools as a table for people, with what is rare below it.
-pub fn table(rows: &[DnsUpstreamRow]) -> String {
+/// The pools as a table for people, and below it what is to be done.
+pub(crate) fn table(rows: &[PoolRow], width: Option<usize>) -> String {
     if rows.is_empty() {
-        return "no pools yet: no upstream was asked\n".into();
+        return "no pools: the daemon's config has no job that needs one\n".into();
     }
-    let mut text = table::render(&COLUMNS, rows.iter().map(cells));
-    let notes: Vec<String> = rows.iter().filter_map(notes).collect();
+    let mut text = table::fitted(&FIELDS, rows, width);
+    let notes: Vec<String> = rows.iter().filter_map(note).collect();
     if !notes.is_empty() {
         text += &format!("\n{}\n", notes.join("\n"));
     }
     text
 }
 
-const COLUMNS: [table::Column; 9] = [
-    ("UPSTREAM", CellAlignment::Left),
-    ("ADDRESS", CellAlignment::Left),
-    ("OPEN", CellAlignment::Right),
-    ("IN USE", CellAlignment::Right),
-    ("IN FLIGHT", CellAlignment::Right),
-    ("REUSE", CellAlignment::Right),
-    ("P50", CellAlignment::Right),
-    ("P95", CellAlignment::Right),
-    ("BREAKER", CellAlignment::Left),
+/// What an operator can do about a pool's state; `None` where there is nothing to do.
+fn note(row: &PoolRow) -> Option<String> {
+    let (name, gauges, limits) = (table::visible(&row.name), &row.gauges, &row.limits);
+    match row.state {
+        PoolState::Full => {
+            let (limit, most) = match gauges.open + gauges.dialing >= limits.max_total {
+                true => ("max_total", limits.max_total),
+                false => ("max_per_host", limits.max_per_host),
+            };
+            let (waiting, oldest) = (gauges.waiting, short(gauges.oldest_wait));
+            Some(format!(
+                "{name} is full: {waiting} wait, the oldest for {oldest}; {limit} is {most}: keepwarm pools set {name} {limit}=N"
+            ))
+        }
+        PoolState::Paused => Some(format!("{name} is paused: keepwarm pools resume {name}")),
+        PoolState::Failing => {
+            let errors = counts(&row.counters.dial_errors);
+            Some(format!("{name} cannot connect to any of its hosts: {errors}; keepwarm upstreams says why"))
+        }
+        PoolState::Idle | PoolState::Ok | PoolState::Waiting => None,
+    }
+}
+
+/// How well a state is.
+pub(crate) fn state(state: PoolState) -> Value {
+    let tone = match state {
+        PoolState::Idle => Tone::Quiet,
+        PoolState::Ok => Tone::Good,
+        PoolState::Waiting | PoolState::Paused => Tone::Warn,
+        PoolState::Full | PoolState::Failing => Tone::Bad,
+    };
+    Value::Word(state.as_str(), tone)
+}
+
+/// How long the oldest has waited; nothing where nobody waits.
+pub(crate) fn oldest(waiting: u64, oldest: Duration) -> Value {
+    if waiting > 0 { Value::Time(oldest) } else { Value::None }
+}
+
+/// A share where there is one.
+pub(crate) fn share(share: Option<f64>) -> Value {
+    share.map_or(Value::None, Value::Share)
+}
+
+/// What was counted, by name, without what never was: `refused 3, timeout 1`.
+pub(crate) fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let some = counts.iter().filter(|(_, count)| **count > 0);
+    let words: Vec<String> = some.map(|(name, count)| format!("{} {count}", table::visible(name))).collect();
+    if words.is_empty() { "none".into() } else { words.join(", ") }
+}
+
+/// Acquires that timed out or failed.
+pub(crate) fn failed(row: &PoolRow) -> u64 {
+    row.counters.timeouts.values().sum::<u64>() + row.counters.errors.values().sum::<u64>()
+}
+
+const FIRST: [&str; 3] = ["name", "state", "hosts"];
+
+const FIELDS: [Field<PoolRow>; 14] = [
+    Field::words("NAME", 0, |row| (&row.name).into()),
+    Field::words("STATE", 0, |row| state(row.state)),
+    Field::figures("HOSTS", 7, |row| row.hosts.into()),
+    Field::figures("OPEN", 0, |row| Value::OutOf(row.gauges.open, row.limits.max_total)),
+    Field::figures("IDLE", 8, |row| row.gauges.idle.into()),
+    Field::figures("IN USE", 0, |row| row.gauges.in_use.into()),
+    Field::figures("WAITING", 0, |row| row.gauges.waiting.into()),
+    Field::figures("OLDEST", 3, |row| oldest(row.gauges.waiting, row.gauges.oldest_wait)),
+    Field::figures("ACQUIRES", 5, |row| row.counters.acquires.into()),
+    Field::figures("REUSE", 0, |row| share(row.reuse_ratio)),
+    Field::figures("OPENED", 4, |row| row.counters.opened.into()),
+    Field::figures("WAIT P99", 2, |row| row.wait.p99.into()),
+    Field::figures("DIAL P50", 6, |row| row.dial.p50.into()),
+    Field::figures("FAILED", 1, |row| failed(row).into()),
 ];
-
-fn cells(row: &DnsUpstreamRow) -> [Cell; COLUMNS.len()] {
-    [
-        Cell::new(&row.upstream),
-        Cell::new(format!("{}://{}", row.transport, row.address)),
-        Cell::new(format!("{}/{}", row.open, row.max)),
-        Cell::new(row.in_use),
-        Cell::new(row.in_flight),
-        Cell::new(row.reuse_ratio.map_or_else(|| NONE.to_owned(), |ratio| format!("{:.1} %", ratio * 100.0))),
-        Cell::new(row.latency_p50.map_or_else(|| NONE.to_owned(), short)),
-        Cell::new(row.latency_p95.map_or_else(|| NONE.to_owned(), short)),
-        Cell::new(row.breaker.as_str()),
-    ]
-}
-
-/// What most pools have nothing of, in one line; `None` where there is nothing to say.
-fn notes(row: &DnsUpstreamRow) -> Option<String> {
-    let mut notes = Vec::new();
-    if row.group != DEFAULT_GROUP && !row.group.is_empty() {
-        notes.push(format!("group {}", row.group));
-    }
-    for (name, count) in [("dialing", row.dialing), ("waiting", row.waiting)] {
-        if count > 0 {
-            notes.push(format!("{count} {name}"));
-        }
-    }
-    if row.handshakes_full + row.handshakes_resumed > 0 {
-        notes.push(format!("handshakes {} full, {} resumed", row.handshakes_full, row.handshakes_resumed));
-    }
-    if let Some(ech) = row.ech.as_deref().filter(|ech| *ech != "off" && *ech != "unavailable") {
-        notes.push(format!("ech {ech}"));
-    }
-    notes.extend(row.ddr.as_ref().map(ddr));
-    if let Some(limit) = row.idle_limit {
-        notes.push(format!("idle limit {}", short(limit)));
-    }
-    match row.cookies.as_deref() {
-        Some("yes") => notes.push("cookies".into()),
-        Some("no") => notes.push("no cookies".into()),
-        _ => {}
-    }
-    match row.keeps_case {
-        Some(true) => notes.push("0x20".into()),
-        Some(false) => notes.push("0x20 given up".into()),
-        None => {}
-    }
-    for (name, count) in [
-        ("failures", row.failures),
-        ("local errors", row.local_errors),
-        ("wrong answers", row.wrong_answers),
-        ("cookie errors", row.cookie_errors),
-    ] {
-        if count > 0 {
-            notes.push(format!("{name} {count}"));
-        }
-    }
-    if !row.dial_errors.is_empty() {
-        let errors: Vec<String> = row.dial_errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        notes.push(format!("dial errors: {}", errors.join(", ")));
-    }
-    (!notes.is_empty()).then(|| format!("{} ({}): {}", row.upstream, row.transport, notes.join("; ")))
-}
-
-fn ddr(ddr: &DdrRow) -> String {
-    match (&ddr.address, &ddr.reason) {
-        (Some(address), _) => format!("designates {address}"),
-        (None, Some(reason)) => format!("no encrypted face: {reason}"),
-        (None, None) => format!("encrypted face {}", ddr.state),
-    }
-}
 
 /// A measured duration with three digits: `412 us`, `20.4 ms`, `1.25 s`.
 pub fn short(duration: Duration) -> String {
@@ -185,55 +196,75 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
-const NONE: &str = "-";
+/// An age that may be days: `12 s`, `4 min`, `3 h 12 min`, `5 d 3 h`.
+pub(crate) fn age(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min"),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwarm_control::rows::BreakerState;
+    use keepwarm_control::rows::{CountersRow, GaugesRow, LimitsRow, TimesRow};
+
+    fn rows() -> Vec<PoolRow> {
+        let ms = Duration::from_millis;
+        let full = PoolRow {
+            name: "https".into(),
+            state: PoolState::Full,
+            hosts: 3,
+            gauges: GaugesRow { open: 100, in_use: 100, waiting: 17, oldest_wait: ms(1250), ..GaugesRow::default() },
+            counters: CountersRow {
+                acquires: 120_400,
+                opened: 412,
+                timeouts: [("queue".to_owned(), 3)].into(),
+                errors: [("queue_full".to_owned(), 2)].into(),
+                ..CountersRow::default()
+            },
+            reuse_ratio: Some(0.9966),
+            wait: TimesRow { count: 900, p99: Some(ms(812)), ..TimesRow::default() },
+            dial: TimesRow { count: 412, p50: Some(ms(48)), ..TimesRow::default() },
+            limits: LimitsRow { max_total: 100, max_per_host: 50, ..LimitsRow::default() },
+            ..PoolRow::default()
+        };
+        let per_host = PoolRow {
+            name: "dns".into(),
+            gauges: GaugesRow { open: 20, waiting: 1, ..full.gauges },
+            limits: LimitsRow { max_total: 512, max_per_host: 10, ..LimitsRow::default() },
+            ..full.clone()
+        };
+        let failing = PoolRow {
+            name: "tunnel.exit-a".into(),
+            state: PoolState::Failing,
+            counters: CountersRow {
+                dial_errors: [("refused".to_owned(), 7), ("timeout".to_owned(), 0)].into(),
+                ..CountersRow::default()
+            },
+            limits: full.limits,
+            ..PoolRow::default()
+        };
+        let paused =
+            PoolRow { name: "dns.udp".into(), state: PoolState::Paused, limits: full.limits, ..PoolRow::default() };
+        vec![full, per_host, failing, paused]
+    }
 
     #[test]
-    fn a_table_has_a_row_for_each_pool() {
-        let rows = [
-            DnsUpstreamRow {
-                upstream: "quad9".into(),
-                transport: "tls".into(),
-                address: "dns.quad9.net:853".into(),
-                open: 3,
-                max: 10,
-                idle: 2,
-                in_use: 1,
-                in_flight: 17,
-                hits: 990,
-                misses: 10,
-                reuse_ratio: Some(0.99),
-                handshakes_full: 1,
-                handshakes_resumed: 2,
-                latency_p50: Some(Duration::from_micros(20_400)),
-                latency_p95: Some(Duration::from_micros(31_000)),
-                ech: Some("accepted".into()),
-                idle_limit: Some(Duration::from_secs(9)),
-                ..DnsUpstreamRow::default()
-            },
-            DnsUpstreamRow {
-                upstream: "router".into(),
-                transport: "udp".into(),
-                address: "192.168.1.1:53".into(),
-                max: 10,
-                group: "home".into(),
-                waiting: 4,
-                failures: 3,
-                cookies: Some("yes".into()),
-                keeps_case: Some(false),
-                ddr: Some(DdrRow { state: "pending".into(), ..DdrRow::default() }),
-                breaker: BreakerState::HalfOpen,
-                dial_errors: [("refused".to_owned(), 3)].into(),
-                ..DnsUpstreamRow::default()
-            },
-        ];
-        let text = table(&rows);
-        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-        insta::assert_snapshot!(text);
+    fn a_pool_that_is_not_well_says_what_to_do() {
+        insta::assert_snapshot!(table(&rows(), None), @"");
+        assert!(table(&[], None).starts_with("no pools"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_what_matters_most() {
+        let text = table::fitted(&FIELDS, &rows(), Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text, @"");
     }
 
     #[test]
@@ -249,6 +280,9 @@ mod tests {
             (298_400_000, "298 s"),
         ] {
             assert_eq!(short(Duration::from_micros(micros)), words);
+        }
+        for (seconds, words) in [(59, "59 s"), (61, "1 min"), (11_600, "3 h 13 min"), (442_800, "5 d 3 h")] {
+            assert_eq!(age(Duration::from_secs(seconds)), words);
         }
     }
 }

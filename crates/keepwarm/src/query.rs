@@ -42,7 +42,10 @@ pub fn main(args: &QueryArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
                 config.dns.with_context(|| format!("{} has no [dns]: there is no upstream to ask", file.display()))?;
             runtime.block_on(ask_here(dns, request))?
         }
-        None => runtime.block_on(client::post(args.control, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?,
+        None => {
+            let daemon = args.ask.daemon()?;
+            runtime.block_on(client::post(&daemon, "/api/v1/query", &request, PATIENCE)).map_err(unreached)?
+        }
     };
     print(&match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&report).context("write json")?),
@@ -67,10 +70,9 @@ async fn ask_here(mut dns: DnsConfig, request: QueryRequest) -> anyhow::Result<Q
 
 fn unreached(error: ClientError) -> anyhow::Error {
     match error {
-        ClientError::NotRunning { .. } => {
-            pools::unavailable(error).context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead")
-        }
-        other => pools::unavailable(other),
+        ClientError::NotRunning { .. } => crate::ask::unavailable(error)
+            .context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead"),
+        other => crate::ask::unavailable(other),
     }
 }
 

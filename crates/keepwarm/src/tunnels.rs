@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    net::SocketAddr,
     time::Duration,
 };
 
@@ -12,7 +11,11 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use crate::{cli::Exit, config::ControlConfig, pools::unavailable, runtime::block_on};
+use crate::{
+    ask::{AskArgs, unavailable},
+    cli::Exit,
+    runtime::block_on,
+};
 use keepwarm_control::{
     client,
     tunnel::{DestinationRow, LiveRow, TunnelStatus},
@@ -26,9 +29,9 @@ pub(crate) use layout::spares;
 /// Arguments of `keepwarm tunnels`.
 #[derive(Debug, Clone, Args)]
 pub struct TunnelsArgs {
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Show each live tunnel too, the oldest first, up to 1,000.
     #[arg(long)]
     pub live: bool,
@@ -95,10 +98,11 @@ async fn once(args: &TunnelsArgs) -> anyhow::Result<bool> {
 }
 
 async fn ask(args: &TunnelsArgs) -> anyhow::Result<View> {
-    let tunnel = client::get(args.control, "/api/v1/tunnel").await.map_err(unavailable)?;
-    let destinations = client::get(args.control, "/api/v1/tunnel/destinations").await.map_err(unavailable)?;
+    let daemon = &args.ask.daemon()?;
+    let tunnel = client::get(daemon, "/api/v1/tunnel").await.map_err(unavailable)?;
+    let destinations = client::get(daemon, "/api/v1/tunnel/destinations").await.map_err(unavailable)?;
     let tunnels = match args.live {
-        true => Some(client::get(args.control, "/api/v1/tunnel/tunnels").await.map_err(unavailable)?),
+        true => Some(client::get(daemon, "/api/v1/tunnel/tunnels").await.map_err(unavailable)?),
         false => None,
     };
     Ok(View { tunnel, destinations, tunnels })

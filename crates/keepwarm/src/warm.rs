@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,11 +13,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    ask::{AskArgs, unavailable},
     cli::{Exit, complain, print},
-    config::ControlConfig,
     logging::LogFilter,
     origin::parse_origin,
-    pools::unavailable,
     run::{self, OwnClient, Validation},
 };
 use keepwarm_control::{
@@ -35,11 +33,11 @@ pub struct WarmArgs {
     /// Connections that are to be ready; not more than the config's https.pool.max_idle.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen, conflicts_with = "config")]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
     /// Connect from here as this config file says, and close everything again. Without it, the running daemon connects.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["control", "token_file"])]
     pub config: Option<PathBuf>,
 }
 
@@ -69,12 +67,13 @@ pub fn main(args: &WarmArgs, log: Option<LogFilter>) -> anyhow::Result<Exit> {
 
 async fn by_daemon(args: &WarmArgs, progress: &mut Progress) -> anyhow::Result<WarmRow> {
     let request = WarmRequest { origin: args.origin.clone(), connections: args.connections.into() };
+    let daemon = args.ask.daemon()?;
     let mut last = None;
     let each = |row: WarmRow| {
         progress.show(&row);
         last = Some(row);
     };
-    let asked = client::post_lines(args.control, "/api/v1/https/warm", &request, PATIENCE, each).await;
+    let asked = client::post_lines(&daemon, "/api/v1/https/warm", &request, PATIENCE, each).await;
     asked.map_err(unavailable)?;
     last.filter(|row| row.done).context("the daemon ended before the connections were ready")
 }

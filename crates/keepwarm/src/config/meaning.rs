@@ -11,13 +11,14 @@ use std::{
 };
 
 use keepwarm_dns::config::DnsConfig;
+use keepwarm_transport::tls::TlsRoots;
 
 use super::{
     Config, defaults,
     fault::{Fault, Faults},
     read::{At, List, Section as _},
     spec::{FileSpec, LogSpec},
-    value::Count,
+    value::{Count, Text},
     words::duration_words,
 };
 use crate::logging::LogConfig;
@@ -31,7 +32,6 @@ mod groups;
 mod https;
 mod listen;
 mod pool;
-mod roots;
 mod shares;
 mod tunnel;
 mod upstream;
@@ -58,13 +58,12 @@ pub(super) fn config(spec: FileSpec, faults: &mut Faults, base: &Path) -> Config
     let places = Places::of(&spec);
     let limits = spec.limits.map(|at| at.value).unwrap_or_default();
     let extra_roots = spec.tls.and_then(|at| at.value.extra_roots).map(|at| at.value).unwrap_or_default();
-    let trust = check.roots(&extra_roots, base);
-    let roots = trust.roots.clone();
+    let roots = check.roots(&extra_roots, base);
     let control = spec.control.map(|at| at.value).unwrap_or_default();
     let taken = Taken::by(&control, spec.dns.as_ref().map(|at| &at.value));
     let workers = count(limits.workers.as_ref(), defaults::WORKERS);
     let gateway = spec.https.as_ref().map(|at| at.value.clone());
-    let https = spec.https.map(|at| check.https(at, &taken, trust, base));
+    let https = spec.https.map(|at| check.https(at, &taken, roots.clone(), base));
     let taken = taken.and_gateway(gateway.as_ref());
     let tunnel = spec.tunnel.map(|at| check.tunnel(at, &taken, roots.clone(), base));
     let dns = spec.dns.map(|At { value: dns, span }| {
@@ -125,6 +124,21 @@ impl Check<'_> {
                     .help(format!("write `version = {VERSION}` at the top of the file")),
             ),
         }
+    }
+
+    fn roots(&mut self, files: &List<Text>, base: &Path) -> TlsRoots {
+        let mut roots = TlsRoots::system();
+        for file in files {
+            let path = base.join(&file.value.0);
+            match roots.clone().with_pem_file(&path) {
+                Ok(more) => roots = more,
+                Err(error) => self.faults.push(
+                    Fault::error(file.span.clone(), format!("`tls.extra_roots`: {error}"))
+                        .help("accepted: the path of a PEM file with at least one certificate; a relative path starts at this file's folder"),
+                ),
+            }
+        }
+        roots
     }
 
     fn duration(

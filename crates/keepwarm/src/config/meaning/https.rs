@@ -3,8 +3,9 @@
 use std::{ops::Range, path::Path, time::Duration};
 
 use keepwarm_https::config::{HttpsConfig, OriginConfig, PoolConfig};
+use keepwarm_transport::tls::TlsRoots;
 
-use super::{Check, DAY, HOUR, MILLISECOND, MINUTE, SECOND, count, roots::Roots};
+use super::{Check, DAY, HOUR, MILLISECOND, MINUTE, SECOND, count};
 use crate::config::{
     example::NOT_FOR_ANY_HOST,
     fault::Fault,
@@ -20,8 +21,7 @@ mod sources;
 pub(super) use gateway::Taken;
 
 impl Check<'_> {
-    pub(super) fn https(&mut self, spec: At<HttpsSpec>, taken: &Taken, roots: Roots, base: &Path) -> HttpsConfig {
-        let Roots { roots, id: roots_id } = roots;
+    pub(super) fn https(&mut self, spec: At<HttpsSpec>, taken: &Taken, roots: TlsRoots, base: &Path) -> HttpsConfig {
         let At { value: spec, span } = spec;
         let default = HttpsConfig::default();
         self.has_origins(&spec, span);
@@ -39,8 +39,8 @@ impl Check<'_> {
             any_host: spec.any_host.and_then(|at| self.any_host(at, base)),
             any_host_max: count(spec.any_host_max.as_ref(), default.any_host_max),
             origins: spec.origin.map(|list| self.origins(list, base)).unwrap_or_default(),
+            roots_id: Some(roots.digest()),
             roots,
-            roots_id,
         }
     }
 

@@ -2,8 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment};
 
-use super::{NONE, short};
-use crate::table;
+use crate::{pools::short, table};
 use keepwarm_control::https::HttpsPoolRow;
 
 pub(super) fn table(rows: &[HttpsPoolRow]) -> String {
@@ -59,6 +58,8 @@ fn notes(row: &HttpsPoolRow) -> Option<String> {
     }
     (!notes.is_empty()).then(|| format!("{} at {}: {}", row.origin, row.ip, notes.join("; ")))
 }
+
+const NONE: &str = "-";
 
 #[cfg(test)]
 mod tests {

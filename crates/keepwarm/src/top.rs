@@ -1,0 +1,8 @@
+//! x
+#[derive(Debug, Clone, clap::Args)]
+/// x
+pub struct TopArgs {}
+/// x
+pub fn main(_: &TopArgs) -> anyhow::Result<crate::cli::Exit> {
+    Ok(crate::cli::Exit::Ok)
+}
