@@ -535,7 +535,7 @@ impl Run<'_> {
 
     /// Whether the answer's body is a whole representation, so that its coding can be decoded.
     #[cfg(feature = "browser")]
-    fn has_whole_body(&self, status: http::StatusCode) -> bool {
+    fn has_whole_body(&self, status: StatusCode) -> bool {
         self.head.method != http::Method::HEAD && !matches!(status.as_u16(), 204 | 206 | 304)
     }
 

@@ -94,7 +94,7 @@ impl Snapshots for Daemon {
         let pools = self.server().map(|server| server.pools()).unwrap_or_default();
         let mut rows: Vec<UpstreamRow> = pools.into_iter().map(upstreams::dns).collect();
         if let Some(https) = &self.https {
-            rows.extend(https.status().origins.iter().map(upstreams::https));
+            rows.extend(https.upstreams().map(|(row, latency)| upstreams::https(&row, latency)));
         }
         if let Some(tunnels) = &self.tunnels {
             rows.extend(tunnels.upstreams().map(|(row, ready)| upstreams::tunnel(&row, ready)));

@@ -40,7 +40,6 @@ impl Check<'_> {
             any_host_max: count(spec.any_host_max.as_ref(), default.any_host_max),
             origins: spec.origin.map(|list| self.origins(list, base)).unwrap_or_default(),
             roots,
-            roots_id: Some(0),
         }
     }
 

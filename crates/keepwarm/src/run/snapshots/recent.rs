@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use keepwarm_control::rows::{Job, PhaseRow, RecentRow};
 use keepwarm_dns::{message, server::RecentQuery};
+use keepwarm_https::{Outcome, Phases, RecentRequest};
 use keepwarm_tunnel::RecentTunnel;
 
 use super::Daemon;
@@ -12,6 +13,7 @@ pub(super) fn rows(daemon: &Daemon) -> Vec<RecentRow> {
     let now = super::super::reload::wall();
     let queries = daemon.server().map(|server| server.recent()).unwrap_or_default();
     let mut rows: Vec<RecentRow> = queries.into_iter().map(|recent| dns(recent, now)).collect();
+    rows.extend(daemon.https.iter().flat_map(super::https::Hot::recent).map(|recent| https(&recent)));
     rows.extend(daemon.tunnels.iter().flat_map(super::tunnel::Tunnels::recent).map(|recent| tunnel(&recent)));
     rows.sort_by_key(|row| row.age);
     rows
@@ -42,6 +44,27 @@ fn dns(recent: RecentQuery, now: SystemTime) -> RecentRow {
         reused: exchange.map(|exchange| exchange.reused),
         tries: u32::try_from(recent.attempts.len()).unwrap_or(u32::MAX),
         why: recent.explanation,
+    }
+}
+
+fn https(recent: &RecentRequest) -> RecentRow {
+    let Phases { wait, connect, tls, head, total } = recent.phases;
+    RecentRow {
+        job: Job::Https,
+        age: recent.age,
+        failed: matches!(recent.outcome, Outcome::Failed { .. }),
+        what: format!("{} {}", recent.method, recent.origin),
+        upstream: Some(recent.origin.clone()),
+        total,
+        phases: phases([
+            ("wait", Some(wait.saturating_sub(connect.unwrap_or_default()).saturating_sub(tls.unwrap_or_default()))),
+            ("connect", connect),
+            ("tls", tls),
+            ("head", Some(head)),
+        ]),
+        reused: recent.reused,
+        tries: recent.tries,
+        why: recent.explanation(),
     }
 }
 

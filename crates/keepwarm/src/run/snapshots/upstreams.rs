@@ -54,7 +54,7 @@ fn of_dns(row: &DnsUpstreamRow) -> UpstreamRow {
 }
 
 /// An origin of hot HTTPS.
-pub(super) fn https(row: &OriginRow) -> UpstreamRow {
+pub(super) fn https(row: &OriginRow, latency: Histogram) -> UpstreamRow {
     let (addresses, requests) = (&row.addresses, &row.requests);
     let usable = addresses.validated + addresses.candidate + addresses.probing;
     let bad = addresses.quarantined + addresses.resting + addresses.banned;
@@ -83,6 +83,9 @@ pub(super) fn https(row: &OriginRow) -> UpstreamRow {
         in_use: row.in_use,
         requests: requests.came,
         failures: requests.failed,
+        latency_p50: (latency.count() > 0).then(|| latency.quantile(0.5)),
+        latency_p95: (latency.count() > 0).then(|| latency.quantile(0.95)),
+        latency: Some(latency),
         figures: figures([
             ("addresses_validated", addresses.validated),
             ("addresses_candidate", addresses.candidate),
