@@ -27,12 +27,11 @@ use tokio::time::Instant;
 
 pub use counters::{CounterMetric, unknown_counters};
 pub(crate) use daemon::Process;
-pub(crate) use family::{Family, Kind};
 #[cfg(feature = "otlp")]
-pub(crate) use {
-    buckets::merged,
-    family::{Point, Unit, Value},
-};
+pub(crate) use buckets::merged;
+#[cfg(feature = "otlp")]
+pub(crate) use family::Point;
+pub(crate) use family::{Family, Kind, Unit, Value};
 
 use crate::{
     routes::{Endpoint, Shared, page, refuse},
