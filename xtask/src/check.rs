@@ -96,8 +96,12 @@ const WITH_BROWSERS: &[&str] = &[
     "--features",
     "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser,keepwarm/ssh,keepwarm-transport/ssh,keepwarm/otlp,keepwarm-control/otlp",
 ];
-const WITHOUT_BROWSERS: &[&str] =
-    &["--exclude", "keepwarm-boring-ext", "--features", "keepwarm/ssh,keepwarm-transport/ssh,keepwarm/otlp,keepwarm-control/otlp"];
+const WITHOUT_BROWSERS: &[&str] = &[
+    "--exclude",
+    "keepwarm-boring-ext",
+    "--features",
+    "keepwarm/ssh,keepwarm-transport/ssh,keepwarm/otlp,keepwarm-control/otlp",
+];
 
 /// Programs that single tests need; without them these tests pass without a proof, which is said here.
 const PEERS: [(&str, &str); 6] = [

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod client;
+mod dashboard;
 pub mod events;
 pub mod explain;
 mod history;

@@ -12,7 +12,6 @@ mod reload;
 mod snapshots;
 mod tunnel;
 
-
 use std::{
     path::Path,
     sync::{Arc, Weak},
@@ -81,18 +80,18 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
 async fn run(
     source: Source,
     loaded: Loaded,
-    sockets: Vec<ListenSocket>,
+    mut sockets: Vec<ListenSocket>,
     service: Service,
     privileges: &Privileges,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let hangup = Hangup::new().context("listen for signals")?;
     let config = loaded.config.clone();
-    let control = listen_for_status(&config).await?;
-    let address = control.local_addr()?;
     if !sockets.is_empty() {
         tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
     }
+    let control = listen_for_status(&config, service::take_listener(&mut sockets, config.control.listen)).await?;
+    let address = control.local_addr()?;
     let (stop, stopped) = watch::channel(());
     let (mut views, mut parts) = (Views::default(), Parts { control: Some(address), ..Parts::default() });
     let dns = match config.dns {
@@ -266,7 +265,12 @@ fn alive(dns: Option<&Dns>) -> Alive {
     })
 }
 
-async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {
+/// The status endpoint's listener: the one that was passed, or a new one.
+async fn listen_for_status(config: &Config, passed: Option<std::net::TcpListener>) -> anyhow::Result<TcpListener> {
+    if let Some(passed) = passed {
+        passed.set_nonblocking(true)?;
+        return Ok(TcpListener::from_std(passed)?);
+    }
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
@@ -458,8 +462,8 @@ const FIRST_PASSED: usize = 3;
 /// Signals within this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// Sockets are passed for DNS listeners only.
-const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets, and the config has no [dns] that they could be for: take them out of the socket unit";
+/// Sockets are passed for the listeners of DNS and the status endpoint only.
+const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets that are not for control.listen, and the config has no [dns] that they could be for: take them out of the socket unit";
 
 /// For how long queries and requests in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);

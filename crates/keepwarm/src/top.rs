@@ -3,4 +3,6 @@
 /// x
 pub struct TopArgs {}
 /// x
-pub fn main(_: &TopArgs) -> anyhow::Result<crate::cli::Exit> { Ok(crate::cli::Exit::Ok) }
+pub fn main(_: &TopArgs) -> anyhow::Result<crate::cli::Exit> {
+    Ok(crate::cli::Exit::Ok)
+}

@@ -102,3 +102,21 @@ pub(super) async fn accept(listeners: &[Arc<Listener>], next: &mut usize) -> io:
 
 /// Connections that wait in the system to be accepted.
 const BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{GatewayConfig, User};
+
+    #[tokio::test]
+    async fn the_rules_of_a_door_that_closes_are_those_that_held_last() {
+        let user = User { name: "ann".to_owned(), password: "hunter2".to_owned() };
+        let rules =
+            |users: &[User]| Arc::new(Rules::new(&GatewayConfig { users: users.to_vec(), ..GatewayConfig::default() }));
+        let (strict, open) = (rules(&[user]), rules(&[]));
+        let listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        assert!(Arc::ptr_eq(&listener.door.rules(open.clone()), &open));
+        listener.door.leave_at(strict.clone());
+        assert!(Arc::ptr_eq(&listener.door.rules(open), &strict));
+    }
+}

@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use keepwarm_https::{
-    Client, Error, ErrorKind, Key, WarmUp,
+    Client, Error, ErrorKind, Key, RecentRequest, WarmUp,
     inventory::{self, Counts},
 };
-use keepwarm_pool::{CloseReason, Gauges, HostStats, NamedPool};
+use keepwarm_pool::{CloseReason, Gauges, Histogram, HostStats, NamedPool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
@@ -57,6 +57,21 @@ impl Hot {
 
     pub(super) fn pools(&self) -> Vec<NamedPool> {
         self.view.client.pools()
+    }
+
+    pub(super) fn recent(&self) -> Vec<RecentRequest> {
+        self.view.client.recent()
+    }
+
+    /// The origins, each with the durations to the head of the answer.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (OriginRow, Histogram)> {
+        let stats = self.view.client.stats().into_iter();
+        let mut latencies: HashMap<String, Histogram> =
+            stats.map(|origin| (origin.authority, origin.latency)).collect();
+        self.status().origins.into_iter().map(move |row| {
+            let latency = latencies.remove(&row.origin).unwrap_or_default();
+            (row, latency)
+        })
     }
 
     /// Where the gateway listens, as URLs.
