@@ -200,7 +200,8 @@ async fn ask<T: DeserializeOwned>(
     if status != 200 {
         return Err(refused(daemon, status, &body));
     }
-    let protocol = |error: serde_json::Error| ClientError::Protocol { address: daemon.address, cause: error.to_string() };
+    let protocol =
+        |error: serde_json::Error| ClientError::Protocol { address: daemon.address, cause: error.to_string() };
     serde_json::from_slice(&body).map_err(protocol)
 }
 

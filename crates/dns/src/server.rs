@@ -23,6 +23,7 @@ mod pools;
 pub(crate) mod proxy;
 mod query_log;
 mod quic;
+mod recent;
 mod reload;
 mod resolver;
 mod route;
@@ -39,6 +40,7 @@ pub use events::{PoolEvent, PoolEvents};
 pub use local::LocalError;
 pub(crate) use pools::Pools;
 pub use query_log::QueryLogError;
+pub use recent::RecentQuery;
 pub use reload::Prepared;
 pub use resolver::ServerResolver;
 pub use status::{DdrStatus, PoolStatus, ServerStatus};
@@ -58,6 +60,7 @@ use std::{
     time::Duration,
 };
 
+use keepwarm_pool::Tally;
 use keepwarm_transport::{
     error::{Error as TransportError, ErrorKind as TransportKind},
     tls::{CertificateError, RootsError},
@@ -81,6 +84,7 @@ use bind::{Binding, Bound, Sockets, bind};
 use inbox::{Address, Event};
 use local::Watch;
 use query_log::LogThread;
+use recent::Recent;
 use setup::Setup;
 use worker::Worker;
 
@@ -89,6 +93,9 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) pools: Pools,
     pub(crate) counters: Counters,
+    recent: Recent,
+    /// How long queries took, as each worker saw it.
+    durations: Vec<Tally>,
     /// The workers' runtimes.
     handles: Vec<Handle>,
     addresses: Vec<Address>,
@@ -277,6 +284,8 @@ impl Server {
             workers,
             pools,
             counters: Counters::default(),
+            recent: Recent::default(),
+            durations: (0..workers).map(|_| Tally::default()).collect(),
             handles,
             addresses,
             setup: RwLock::new(setup.clone()),

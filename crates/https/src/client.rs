@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 use http::{HeaderMap, Method, Request, Response, Uri, header, uri::Scheme};
 use http_body::Body as HttpBody;
 use ipnet::IpNet;
-use keepwarm_pool::{HostStats, LimitsError, NamedPool};
+use keepwarm_pool::{Histogram, HostStats, LimitsError, NamedPool};
 use keepwarm_transport::resolve::Resolve;
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -39,12 +39,15 @@ use crate::{
 mod entry;
 mod limits;
 mod past;
+mod recent;
 mod reload;
 mod requests;
 mod run;
 
 use entry::{Entry, Origins, Settings};
 use past::Past;
+pub(crate) use recent::Recent;
+pub use recent::{Outcome, RecentRequest};
 pub use reload::Prepared;
 pub(crate) use requests::Counters;
 pub use requests::Requests;
@@ -85,6 +88,9 @@ pub(crate) struct Inner {
     keepers: Mutex<JoinSet<()>>,
     /// What is left to count of origins that are gone.
     past: Past,
+    pub(crate) recent: Recent,
+    /// Times to the head of an answer, of all origins together.
+    latency: Mutex<Histogram>,
     /// Has a permit for the one reload at a time.
     reload: Arc<Semaphore>,
     /// Numbers configs whose roots are not named.
@@ -156,6 +162,8 @@ pub struct OriginStats {
     pub addresses: crate::inventory::Counts,
     /// What happened to its requests.
     pub requests: Requests,
+    /// Times of its requests to the head of their answer, tries and waits included.
+    pub latency: Histogram,
 }
 
 impl Client {
@@ -187,6 +195,8 @@ impl Client {
                 turn: AtomicU64::new(1),
                 keepers: Mutex::default(),
                 past: Past::default(),
+                recent: Recent::new(config.slow),
+                latency: Mutex::default(),
                 reload: Arc::new(Semaphore::new(1)),
                 configs,
             }),
@@ -351,6 +361,17 @@ impl Client {
             sum.add(entry.origin.requests.read());
         }
         sum
+    }
+
+    /// Times of requests to the head of their answer, tries and waits included; of all origins, those included that are gone.
+    pub fn latency(&self) -> Histogram {
+        self.inner.latency.lock().clone()
+    }
+
+    /// The last 128 requests that took longer than [`slow`](HttpsConfig::slow) to the head of their answer, or got none; the last one first.
+    /// Callers who gave up sooner are not among them.
+    pub fn recent(&self) -> Vec<RecentRequest> {
+        self.inner.recent.read(tokio::time::Instant::now().into_std())
     }
 
     /// The pool of all connections, as operators see and steer it: `https`.

@@ -10,11 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::{
-    cli::NoDaemon,
-    config::ControlConfig,
-    table::csv,
-};
+use crate::{cli::NoDaemon, config::ControlConfig, table::csv};
 use keepwarm_control::{
     Token,
     client::{ClientError, Daemon},

@@ -7,8 +7,8 @@ use comfy_table::CellAlignment;
 use serde::Serialize;
 
 use crate::{
-    cli::{CacheArgs, CacheCommand, Exit, FlushArgs, print},
     ask::unavailable,
+    cli::{CacheArgs, CacheCommand, Exit, FlushArgs, print},
     table,
 };
 use keepwarm_control::{
@@ -25,8 +25,7 @@ pub fn main(args: &CacheArgs) -> anyhow::Result<Exit> {
     let daemon = args.ask.daemon()?;
     match &args.what {
         None => {
-            let status: CacheStatus =
-                runtime.block_on(client::get(&daemon, "/api/v1/cache")).map_err(unavailable)?;
+            let status: CacheStatus = runtime.block_on(client::get(&daemon, "/api/v1/cache")).map_err(unavailable)?;
             show(args, &status, text(&status))
         }
         Some(CacheCommand::Flush(FlushArgs { name, all: _ })) => {

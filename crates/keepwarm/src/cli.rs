@@ -87,6 +87,8 @@ pub enum Command {
     Lab(crate::lab::LabArgs),
     /// Show on this machine what pooling saves: 1,000 clients, 3 upstreams, with and without reuse.
     Demo(DemoArgs),
+    /// Gather what somebody who helps needs to know, without secrets, in a text that can be read before it is sent.
+    Diag(crate::diag::DiagArgs),
     /// Print what a shell needs to complete keepwarm's command line.
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands to a folder.
@@ -99,6 +101,10 @@ pub struct RunArgs {
     /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, a built-in default: DNS on 127.0.0.1:5300 over public DoH and DoT resolvers.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Become this user once every listener is bound, for a start as root: NAME with all groups of NAME, or NAME:GROUP with this one alone.
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
     /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -312,7 +318,11 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { log, command } = cli;
     match command {
-        Command::Run(args) => crate::run::main(load(&args.source(log.as_ref()))?.config),
+        Command::Run(args) => {
+            let source = args.source(log.as_ref());
+            let loaded = load(&source)?;
+            crate::run::main(source, loaded, &args)
+        }
         Command::Check(args) => crate::check::main(&args),
         Command::Import(args) => crate::import::main(&args),
         Command::Query(args) => crate::query::main(&args, log),
@@ -333,6 +343,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { what } => crate::config_command::main(&what, log.as_ref()),
         Command::Lab(args) => crate::lab::main(&args),
         Command::Demo(args) => crate::demo::main(&args),
+        Command::Diag(args) => crate::diag::main(&args),
         Command::Completions(args) => crate::completions::main(&args),
         Command::Man(args) => crate::man::main(&args),
     }

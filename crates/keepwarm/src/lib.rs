@@ -14,6 +14,7 @@ pub mod completions;
 pub mod config;
 pub mod config_command;
 pub mod demo;
+pub mod diag;
 pub mod import;
 pub mod lab;
 pub mod log_level;

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_level_for_a_while_says_when_it_ends() {
-        let row = LogRow { level: "debug".into(), configured: "info".into(), reverts_in: Some(Duration::from_secs(600)) };
+        let row =
+            LogRow { level: "debug".into(), configured: "info".into(), reverts_in: Some(Duration::from_secs(600)) };
         assert_eq!(text(&row), "debug, for 10 min more; then info\n");
         assert_eq!(text(&LogRow { reverts_in: None, ..row }), "debug\n");
     }

@@ -249,7 +249,8 @@ mod tests {
             limits: full.limits,
             ..PoolRow::default()
         };
-        let paused = PoolRow { name: "dns.udp".into(), state: PoolState::Paused, limits: full.limits, ..PoolRow::default() };
+        let paused =
+            PoolRow { name: "dns.udp".into(), state: PoolState::Paused, limits: full.limits, ..PoolRow::default() };
         vec![full, per_host, failing, paused]
     }
 

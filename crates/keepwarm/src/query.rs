@@ -70,9 +70,8 @@ async fn ask_here(mut dns: DnsConfig, request: QueryRequest) -> anyhow::Result<Q
 
 fn unreached(error: ClientError) -> anyhow::Error {
     match error {
-        ClientError::NotRunning { .. } => {
-            crate::ask::unavailable(error).context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead")
-        }
+        ClientError::NotRunning { .. } => crate::ask::unavailable(error)
+            .context("cannot ask the daemon; `-c FILE` asks the upstreams of a config instead"),
         other => crate::ask::unavailable(other),
     }
 }

@@ -3,4 +3,6 @@
 /// x
 pub struct ReportArgs {}
 /// x
-pub fn main(_: &ReportArgs) -> anyhow::Result<crate::cli::Exit> { Ok(crate::cli::Exit::Ok) }
+pub fn main(_: &ReportArgs) -> anyhow::Result<crate::cli::Exit> {
+    Ok(crate::cli::Exit::Ok)
+}

@@ -5,11 +5,18 @@
 //! them: one core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without
 //! them the runtime has one thread, for the status endpoint alone.
 
+mod file;
 mod https;
+mod log;
+mod reload;
 mod snapshots;
 mod tunnel;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use keepwarm_dns::{
@@ -26,13 +33,16 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Unavailable},
-    config::{Config, words::io_words},
-    service::{self, Alive, Service, StatusLine},
+    cli::{Exit, RunArgs, Unavailable},
+    config::{Config, Loaded, Source, words::io_words},
+    service::{self, Alive, Privileges, Service, StatusLine},
 };
-use keepwarm_control::{Control, ControlOptions, Snapshots as _};
+use keepwarm_control::{Control, Snapshots};
 
 use https::Https;
+use log::LogLevel;
+use reload::{Parts, Reloader};
+use snapshots::Views;
 use tunnel::Tunnels;
 
 pub use https::{HttpsView, OwnClient, Validation};
@@ -43,13 +53,14 @@ pub use tunnel::TunnelView;
 /// Runs the daemon until SIGTERM or SIGINT (Ctrl-C), then lets queries and requests in flight end. A second signal ends it at once.
 ///
 /// # Errors
-/// [`Unavailable`] when an address cannot be listened on.
-pub fn main(config: Config) -> anyhow::Result<Exit> {
+/// [`Unavailable`] when an address cannot be listened on; when it cannot become the user that it should.
+pub fn main(source: Source, loaded: Loaded, args: &RunArgs) -> anyhow::Result<Exit> {
     raise_file_limit();
+    let privileges = Privileges::look_up(args)?;
     // Before any thread starts: what is taken over is taken out of the environment.
     let sockets = passed_sockets()?;
-    let runtime = runtime(&config).context("start a runtime")?;
-    let exit = runtime.block_on(Box::pin(run(config, sockets, &Service::from_environment())));
+    let runtime = runtime(&loaded.config).context("start a runtime")?;
+    let exit = runtime.block_on(Box::pin(run(source, loaded, sockets, Service::from_environment(), &privileges)));
     // The system's look-ups cannot be interrupted, and nobody waits for them any more.
     runtime.shutdown_background();
     exit
@@ -66,21 +77,30 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
     builder.thread_name("gateway").enable_all().build()
 }
 
-async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> anyhow::Result<Exit> {
+async fn run(
+    source: Source,
+    loaded: Loaded,
+    mut sockets: Vec<ListenSocket>,
+    service: Service,
+    privileges: &Privileges,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
-    let control = listen_for_status(&config).await?;
+    let hangup = Hangup::new().context("listen for signals")?;
+    let config = loaded.config.clone();
     if !sockets.is_empty() {
         tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
     }
+    let control = listen_for_status(&config, service::take_listener(&mut sockets, config.control.listen)).await?;
+    let address = control.local_addr()?;
     let (stop, stopped) = watch::channel(());
-    let mut daemon = Daemon::new();
+    let (mut views, mut parts) = (Views::default(), Parts { control: Some(address), ..Parts::default() });
     let dns = match config.dns {
         None if !sockets.is_empty() => return Err(Unavailable(NO_DNS_FOR_SOCKETS.into()).into()),
         None => None,
         Some(config) => {
-            let cache_size = config.cache.size;
             let dns = Dns::start(config, sockets)?;
-            daemon = daemon.with_dns(&dns.server, cache_size);
+            views.dns = Some(Arc::downgrade(&dns.server));
+            parts.dns.clone_from(&views.dns);
             Some(dns)
         }
     };
@@ -92,28 +112,42 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
         None => None,
         Some(config) => {
             let https = Https::start(config, Arc::clone(&resolver), &stopped)?;
-            daemon = daemon.with_https(https.view(stopped.clone()));
+            let view = https.view(stopped.clone());
+            parts.https = Some((view.client.clone(), view.gateway.clone()));
+            views.https = Some(view);
             Some(https)
         }
     };
-    let mut own = vec![control.local_addr()?];
+    let mut own = vec![address];
     own.extend(dns.iter().flat_map(|dns| dns.server.listening()).map(|listen| listen.address));
     own.extend(https.iter().flat_map(Https::addresses));
     let tunnels = match config.tunnel {
         None => None,
         Some(config) => {
             let tunnels = Tunnels::start(config, Arc::clone(&resolver), &own, &stopped)?;
-            daemon = daemon.with_tunnels(tunnels.view());
+            let view = tunnels.view();
+            parts.tunnels = Some((view.connector.clone(), view.server.clone()));
+            views.tunnels = Some(view);
             Some(tunnels)
         }
     };
     // It keeps the server alive, which is taken apart at the end.
     drop(resolver);
-    tracing::info!(address = %control.local_addr()?, "status endpoint listens");
-    let address = control.local_addr()?;
-    let daemon = Arc::new(daemon);
+    // All listeners are bound.
+    privileges.give_up()?;
+    let options = config.control.options();
+    let log = LogLevel::new(config.log.filter.clone());
+    let watched = source.path().map(Path::to_owned).filter(|_| config.control.watch);
+    let reloader = Arc::new(Reloader::new(source, loaded, parts, Arc::clone(&log), service.clone()));
+    let daemon = Arc::new(Daemon::new(views, log, Arc::clone(&reloader)));
     let reports = service.report(status_line(&daemon), alive(dns.as_ref()));
-    let plane = Control::new(daemon, address, ControlOptions::default(), stopped);
+    let plane = Control::new(Arc::clone(&daemon) as Arc<dyn Snapshots>, address, options, stopped);
+    reloader.steers(&plane);
+    let steer = tokio::spawn(reload_on_hangup(hangup, Arc::downgrade(&plane)));
+    let watch = watched.map(|path| tokio::spawn(file::watch(path, Arc::downgrade(&plane))));
+    tracing::info!(%address, "status endpoint listens");
+    #[cfg(feature = "otlp")]
+    export(&plane)?;
     let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.
     service.ready().await;
@@ -124,6 +158,9 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
     let signal = signals.next().await;
     let told = Instant::now();
     tracing::info!(signal, "stopping: what is in flight may end");
+    // No other config from here on.
+    [Some(steer), watch].into_iter().flatten().for_each(|task| task.abort());
+    daemon.stopping();
     service.stopping().await;
     drop(stop);
     let ended = async {
@@ -166,6 +203,54 @@ async fn run(config: Config, sockets: Vec<ListenSocket>, service: &Service) -> a
     exit
 }
 
+/// Reads the config again each time that SIGHUP comes.
+async fn reload_on_hangup(mut hangup: Hangup, control: Weak<Control>) {
+    loop {
+        hangup.next().await;
+        let Some(control) = control.upgrade() else { return };
+        tracing::info!("SIGHUP: the config is read again");
+        // What became of it is in the log.
+        let _ = control.reload().await;
+    }
+}
+
+/// SIGHUP, which ends nobody from the moment that this is made.
+struct Hangup {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangup {
+    fn new() -> std::io::Result<Hangup> {
+        Ok(Hangup {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Tells a collector, where the environment names one; it ends with the control plane.
+///
+/// # Errors
+/// When a variable is not what it has to be.
+#[cfg(feature = "otlp")]
+fn export(plane: &Arc<Control>) -> anyhow::Result<()> {
+    let options = keepwarm_control::otlp::OtlpOptions::from_environment(|name| std::env::var(name).ok());
+    if let Some(options) = options.map_err(anyhow::Error::msg)? {
+        tracing::info!(collector = options.endpoint(), "exports metrics and slow requests");
+        tokio::spawn(Control::export(Arc::downgrade(plane), options));
+    }
+    Ok(())
+}
+
 fn status_line(daemon: &Arc<Daemon>) -> StatusLine {
     let daemon = Arc::clone(daemon);
     Arc::new(move || service::summary(&daemon.upstreams()))
@@ -180,7 +265,12 @@ fn alive(dns: Option<&Dns>) -> Alive {
     })
 }
 
-async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {
+/// The status endpoint's listener: the one that was passed, or a new one.
+async fn listen_for_status(config: &Config, passed: Option<std::net::TcpListener>) -> anyhow::Result<TcpListener> {
+    if let Some(passed) = passed {
+        passed.set_nonblocking(true)?;
+        return Ok(TcpListener::from_std(passed)?);
+    }
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
@@ -372,8 +462,8 @@ const FIRST_PASSED: usize = 3;
 /// Signals within this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// Sockets are passed for DNS listeners only.
-const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets, and the config has no [dns] that they could be for: take them out of the socket unit";
+/// Sockets are passed for the listeners of DNS and the status endpoint only.
+const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets that are not for control.listen, and the config has no [dns] that they could be for: take them out of the socket unit";
 
 /// For how long queries and requests in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);

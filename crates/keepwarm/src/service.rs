@@ -2,12 +2,16 @@
 //!
 //! [`Service`] speaks to systemd, or to whatever set `NOTIFY_SOCKET`: ready, reloading, stopping, a line of status, and the watchdog, which
 //! is fed only while the data path answers. Without that variable nothing happens. [`ready`] judges readiness for probes over HTTP,
-//! [`user`] gives up root where no service manager did. What is deliberately not here: the reload itself, and the pages of the status
+//! [`Privileges`] gives up root where no service manager did. What is deliberately not here: the reload itself, and the pages of the status
 //! endpoint.
 
 mod notify;
+mod privileges;
 pub mod ready;
+mod sockets;
 mod summary;
+#[cfg(unix)]
+pub mod user;
 mod watchdog;
 
 use std::{
@@ -21,6 +25,8 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use notify::Notifier;
+pub use privileges::Privileges;
+pub use sockets::take_listener;
 pub use summary::summary;
 pub use watchdog::{Alive, Watchdog};
 

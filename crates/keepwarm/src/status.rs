@@ -39,7 +39,8 @@ pub fn main(args: &StatusArgs) -> anyhow::Result<Exit> {
 
 /// The status for people.
 pub(crate) fn text(status: &StatusRow) -> String {
-    let mut text = format!("keepwarm {}: {}, up {}\n", visible(&status.version), status.health.as_str(), age(status.uptime));
+    let mut text =
+        format!("keepwarm {}: {}, up {}\n", visible(&status.version), status.health.as_str(), age(status.uptime));
     for trouble in &status.troubles {
         let _ = writeln!(text, "  ! {}", visible(trouble));
     }
@@ -51,20 +52,27 @@ pub(crate) fn text(status: &StatusRow) -> String {
     line("upstreams", format!("{} of {} up", status.upstreams_up, status.upstreams));
     line("connections", format!("{} open, {} in use, {} waiting", status.connections, status.in_use, status.waiting));
     line("reuse", share(status.reuse_ratio).text());
-    let requests: Vec<String> = status.requests.iter().map(|(name, count)| format!("{} {count}", visible(name))).collect();
+    let requests: Vec<String> =
+        status.requests.iter().map(|(name, count)| format!("{} {count}", visible(name))).collect();
     line("asked for", if requests.is_empty() { "nothing yet".into() } else { requests.join(", ") });
     let config = &status.config;
     let file = config.file.as_deref().map_or_else(|| "the built-in default".into(), visible);
     let read = std::time::Duration::from_secs(status.now.saturating_sub(config.loaded));
-    line("config", match config.loaded {
-        0 => file,
-        _ => format!("{file}, generation {}, read {} ago", config.generation, age(read)),
-    });
+    line(
+        "config",
+        match config.loaded {
+            0 => file,
+            _ => format!("{file}, generation {}, read {} ago", config.generation, age(read)),
+        },
+    );
     if !config.needs_restart.is_empty() {
         line("needs restart", format!(" {}", visible(&config.needs_restart.join(", "))));
     }
     if !config.changed_at_run_time.is_empty() {
-        line("at run time", format!("{} changed, until the next reload", visible(&config.changed_at_run_time.join(", "))));
+        line(
+            "at run time",
+            format!("{} changed, until the next reload", visible(&config.changed_at_run_time.join(", "))),
+        );
     }
     text
 }
@@ -92,7 +100,10 @@ mod tests {
             uptime: Duration::from_secs(11_600),
             now: 1_000_000_060,
             health: DaemonHealth::Degraded,
-            troubles: vec!["pool dns is full: 3 wait,\nthe oldest for 1.2s".into(), "dns upstream quad9 is down".into()],
+            troubles: vec![
+                "pool dns is full: 3 wait,\nthe oldest for 1.2s".into(),
+                "dns upstream quad9 is down".into(),
+            ],
             jobs: vec![Job::Dns, Job::Https],
             upstreams_up: 2,
             upstreams: 3,

@@ -59,7 +59,8 @@ pub(crate) fn fitted<R>(fields: &[Field<R>], rows: &[R], width: Option<usize>) -
     let widths = widths(fields, &cells);
     let kept = kept(fields, &widths, width.unwrap_or(usize::MAX));
     let columns: Vec<Column> = kept.iter().map(|&index| (fields[index].heading, fields[index].alignment)).collect();
-    let text = render(&columns, cells.iter().map(|row| kept.iter().map(|&index| row[index].as_str()).collect::<Vec<_>>()));
+    let text =
+        render(&columns, cells.iter().map(|row| kept.iter().map(|&index| row[index].as_str()).collect::<Vec<_>>()));
     match width {
         Some(width) => text.lines().map(|line| format!("{}\n", shortened(line, width))).collect(),
         None => text,
@@ -134,7 +135,10 @@ mod tests {
             shown(None),
             "NAME  ADDRESS       LIVE  WHY\nexit  exit.example     3  a reason that is longer than all the rest\n"
         );
-        assert_eq!(shown(Some(50)), "NAME  ADDRESS       LIVE  WHY\nexit  exit.example     3  a reason that is longe…\n");
+        assert_eq!(
+            shown(Some(50)),
+            "NAME  ADDRESS       LIVE  WHY\nexit  exit.example     3  a reason that is longe…\n"
+        );
         assert_eq!(shown(Some(45)), "NAME  LIVE  WHY\nexit     3  a reason that is longer than all…\n");
         assert_eq!(shown(Some(26)), "NAME  WHY\nexit  a reason that is lon…\n");
         assert_eq!(shown(Some(1)), "…\n…\n");

@@ -67,7 +67,9 @@ async fn shown(args: &UpstreamsArgs, daemon: &Daemon) -> anyhow::Result<String> 
         OfJob { tunnel: true, .. } => tunnel_rows(daemon, output).await,
         OfJob { .. } => {
             let rows: Vec<UpstreamRow> = client::get(daemon, "/api/v1/upstreams").await.map_err(unavailable)?;
-            output.rows(&rows, &["job", "name", "transport", "health", "reason"], || table(&rows, table::terminal_width()))
+            output.rows(&rows, &["job", "name", "transport", "health", "reason"], || {
+                table(&rows, table::terminal_width())
+            })
         }
     }
 }

@@ -95,11 +95,13 @@ impl Server {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn bind_with(connector: Connector, own: &[SocketAddr]) -> io::Result<Server> {
-        Server::open(&connector, &connector.config(), own, |target| connector.is_direct(target))
+        let config = connector.config();
+        let of = connector.clone();
+        Server::open(connector, &config, own, |target| of.is_direct(target))
     }
 
     fn open(
-        connector: &Connector,
+        connector: Connector,
         config: &TunnelConfig,
         own: &[SocketAddr],
         is_direct: impl Fn(&Target) -> bool,
@@ -110,7 +112,7 @@ impl Server {
         let addresses: Vec<_> = doors.iter().map(|door| door.address()).collect();
         let own = Own::new(addresses.clone(), own);
         check::check_forwards(config, &addresses, &own, is_direct)?;
-        let shared = Arc::new(Shared::with(connector.clone(), config, own));
+        let shared = Arc::new(Shared::with(connector, config, own));
         shared.set_doors(doors);
         Ok(Server { addresses, open: Open(shared) })
     }

@@ -10,8 +10,12 @@ mod crossed;
 mod failover;
 #[path = "connector/limits.rs"]
 mod limits;
+#[path = "connector/reload.rs"]
+mod reload;
 #[path = "connector/spares.rs"]
 mod spares;
+#[path = "connector/steer.rs"]
+mod steer;
 #[path = "connector/ways.rs"]
 mod ways;
 

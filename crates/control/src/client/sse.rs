@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn events_come_whole_however_they_are_cut() {
-        let stream = b": hello\r\n\r\nevent: sample\r\ndata: {\"a\":1}\r\nid: 7\r\n\r\ndata:x\rdata\rdata:  y\r\rdata: lost";
+        let stream =
+            b": hello\r\n\r\nevent: sample\r\ndata: {\"a\":1}\r\nid: 7\r\n\r\ndata:x\rdata\rdata:  y\r\rdata: lost";
         let expected = [("sample".to_owned(), "{\"a\":1}".to_owned()), ("message".to_owned(), "x\n\n y".to_owned())];
         assert_eq!(read(&[stream]), expected);
         for cut in 0..stream.len() {

@@ -99,7 +99,7 @@ mod tests {
         let server = Server::start(config).unwrap();
         let patience = Duration::from_secs(30);
         assert!(server.is_alive(patience).await, "also when its upstream is not");
-        let inboxes: Vec<_> = server.addresses.iter().map(|address| address.inbox.clone()).collect();
+        let inboxes: Vec<_> = server.shared.addresses.iter().map(|address| address.inbox.clone()).collect();
         server.stop(Duration::ZERO).await;
         for inbox in inboxes {
             assert!(!inbox.is_read(Duration::from_millis(1)).await);

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use keepwarm_pool::{CloseReason, Steer as _};
+use keepwarm_pool::{CloseReason, Histogram, Steer as _};
 use tokio::time::Instant as Clock;
 
 use super::{Server, Shared, query_log::QueryLog};
@@ -64,6 +64,8 @@ pub struct PoolStatus {
     pub breaker: &'static str,
     /// Smoothed latency of answers.
     pub latency: Option<Duration>,
+    /// Latency of all answers since the start.
+    pub latencies: Histogram,
     /// Median of recent answers, as the worker that asked last sees it; `None` while there are few.
     pub p50: Option<Duration>,
     /// 95th percentile of recent answers, likewise.
@@ -279,6 +281,7 @@ fn row(endpoint: &Endpoint) -> PoolStatus {
         ech: endpoint.tls.as_ref().map(|_| endpoint.ech.status()),
         breaker: endpoint.breaker(),
         latency: time(&counters.latency),
+        latencies: endpoint.latencies.read(),
         p50: time(&counters.p50),
         p95: time(&counters.p95),
         queries: read(&counters.queries),

@@ -41,6 +41,7 @@ use super::{
     inbox::Address,
     local::{self, Here},
     query_log::Source,
+    recent::Allowance,
     route::Way,
     trace::Trace,
     udp::Outbox,
@@ -61,7 +62,9 @@ pub(crate) struct Worker {
     /// The settings in force.
     pub(crate) era: RefCell<Rc<Era>>,
     /// Its place among the workers.
-    number: usize,
+    pub(super) number: usize,
+    /// How much of slow and failed queries it may write down now.
+    pub(super) recently: Allowance,
     pub(crate) address: Address,
     /// Receives and sends the datagrams of all sockets in turn.
     pub(super) batch: RefCell<DatagramBatch>,
@@ -104,6 +107,7 @@ impl Worker {
             shared,
             era: RefCell::new(era),
             number,
+            recently: Allowance::default(),
             address,
             batch: RefCell::default(),
             outbox: Rc::default(),
@@ -397,6 +401,7 @@ impl Worker {
         if !sound && flight.stale_at.is_some() {
             self.serve_stale(state, index, now);
         }
+        self.over(&state.flights[index], answer, now);
         let mut clamped = false;
         if let Some((_, answer)) = answer {
             clamped = Self::keep(&state.flights[index], answer, now);

@@ -194,7 +194,8 @@ async fn answers_are_padded_on_encrypted_transports_when_the_query_was() {
         config.cache = keepwarm_dns::config::CacheSettings::default();
     })
     .await;
-    let [dot, doh, plain] = bench.server.listening() else { panic!("three listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh, plain] = &listening[..] else { panic!("three listeners") };
     let (padded, bare) = (query_with_option("pad.example", &PADDING), query("pad.example", 1));
     let connection = http(&certificate, doh.address, HttpVersion::Http2).await;
     let (mut tls, mut tcp) = (certificate.dot(dot.address).await, Messages(connect(plain.address).await));
@@ -221,7 +222,8 @@ async fn clients_over_tcp_and_tls_are_told_how_long_they_may_idle() {
         config.clients.tcp_idle_timeout = Duration::from_millis(4500);
     })
     .await;
-    let [dot, plain, doh] = bench.server.listening() else { panic!("three listeners") };
+    let listening = bench.server.listening();
+    let [dot, plain, doh] = &listening[..] else { panic!("three listeners") };
     let option = [0, 11, 0, 2, 0, 45];
     let tells = |answer: &[u8]| answer.windows(option.len()).any(|window| window == option);
     let query = query_with_option("idle.example", &[0, 11, 0, 0]);
@@ -285,7 +287,8 @@ async fn who_is_not_on_the_list_is_refused_over_tls_and_https() {
         config.allow = vec!["192.0.2.0/24".parse().unwrap()];
     })
     .await;
-    let [dot, doh] = bench.server.listening() else { panic!("two listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh] = &listening[..] else { panic!("two listeners") };
     let query = query("refused.example", 1);
     assert_eq!(rcode(&certificate.dot(dot.address).await.ask(&query).await), 5);
     let connection = http(&certificate, doh.address, HttpVersion::Http2).await;
@@ -302,7 +305,8 @@ async fn connections_over_tcp_tls_and_https_count_together() {
         config.clients.tcp_max_per_client = 3;
     })
     .await;
-    let [dot, doh, tcp] = bench.server.listening() else { panic!("three listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh, tcp] = &listening[..] else { panic!("three listeners") };
     let mut tls = certificate.dot(dot.address).await;
     let https = http(&certificate, doh.address, HttpVersion::Http2).await;
     let mut plain = Messages(connect(tcp.address).await);
@@ -327,7 +331,8 @@ async fn clients_that_do_not_finish_what_they_begin_are_closed_and_others_are_se
         config.clients.tcp_idle_timeout = Duration::from_millis(400);
     })
     .await;
-    let [dot, doh] = bench.server.listening() else { panic!("two listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh] = &listening[..] else { panic!("two listeners") };
     let mut waiting: Vec<Box<dyn tokio::io::AsyncRead + Unpin>> = Vec::new();
     for address in [dot.address, doh.address] {
         // Nothing at all, half of a TLS record, and something that is no TLS.
@@ -411,7 +416,8 @@ async fn queries_in_flight_over_tls_and_https_are_answered_before_the_server_sto
     let certificate = Certificate::new();
     let faults = Faults { delay: Duration::from_millis(400), ..Faults::default() };
     let bench = Bench::with(Transport::Udp, [faults], |config| certificate.serve(config, &[DOT, DOH])).await;
-    let [dot, doh] = bench.server.listening() else { panic!("two listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh] = &listening[..] else { panic!("two listeners") };
     let mut tls = certificate.dot(dot.address).await;
     let versions = VERSIONS.map(|version| http(&certificate, doh.address, version));
     let [h1, h2] = versions;

@@ -71,7 +71,8 @@ async fn beyond_the_rate_streams_are_refused_with_the_reason_and_the_connection_
         config.clients.rate_limit = 1;
     })
     .await;
-    let [tcp, dot] = bench.server.listening() else { panic!("two listeners") };
+    let listening = bench.server.listening();
+    let [tcp, dot] = &listening[..] else { panic!("two listeners") };
     let (mut tcp, mut tls) = (connect_from("127.0.0.1", tcp.address).await, certificate.dot(dot.address).await);
     let mut refused = 0;
     for number in 0..20 {

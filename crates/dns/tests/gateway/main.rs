@@ -29,6 +29,8 @@ mod proxied;
 mod query_log;
 mod quic;
 mod quic_listeners;
+mod recent;
+mod reload;
 mod resolver;
 mod routes;
 mod shortage;

@@ -70,7 +70,8 @@ async fn the_client_that_the_header_names_is_the_one_that_the_access_list_judges
 #[tokio::test]
 async fn the_header_comes_before_tls() {
     let (bench, certificate) = start(&[ListenTransport::Tls, ListenTransport::Https], |_| {}).await;
-    let [dot, doh] = bench.server.listening() else { panic!("two listeners") };
+    let listening = bench.server.listening();
+    let [dot, doh] = &listening[..] else { panic!("two listeners") };
     let query = query("proxied.example", 1);
     for (source, expected) in [(LISTED, 0), (OTHER, 5)] {
         let stream = proxied(dot.address, &from(source)).await;

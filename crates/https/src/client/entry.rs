@@ -176,6 +176,7 @@ impl Entry {
             is_configured: self.is_configured,
             addresses: self.origin.counts(),
             requests: self.origin.requests.read(),
+            latency: self.origin.requests.latency.lock().clone(),
         }
     }
 }

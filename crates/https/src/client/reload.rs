@@ -206,6 +206,7 @@ impl Prepared {
         let now = tokio::time::Instant::now().into_std();
         next.values().for_each(|next| next.take_over(settings.focus, now));
         let limits = settings.limits();
+        inner.recent.set_slow(settings.slow);
         let (next, gone) = inner.swap(settings, next, keeps_passing);
         let is_other = inner.pool.limits() != limits;
         if is_other {

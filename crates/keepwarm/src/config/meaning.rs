@@ -159,6 +159,11 @@ impl Check<'_> {
         }
     }
 
+    /// From when on something is kept in mind as slow.
+    fn slow(&mut self, key: &str, at: Option<&At<Duration>>, default: Duration) -> Duration {
+        self.duration(key, at, MILLISECOND..=HOUR, default)
+    }
+
     fn out_of_range(&mut self, key: &str, span: Range<usize>, accepted: &str) {
         self.faults.push(Fault::error(span, format!("`{key}` is out of range")).help(format!("accepted: {accepted}")));
     }

@@ -44,7 +44,7 @@ fn places(faults: &Faults) -> Vec<String> {
 
 #[test]
 fn a_minimal_file_gets_every_default() {
-    let Loaded { config, warnings } = parse(MINIMAL).unwrap();
+    let Loaded { config, warnings, .. } = parse(MINIMAL).unwrap();
     assert_eq!(warnings.iter().count(), 0);
     let dns = config.dns.as_ref().unwrap();
     assert_eq!(dns.cache, CacheSettings::default());
@@ -176,7 +176,7 @@ fn every_key_reaches_the_typed_config() {
 
 #[test]
 fn the_built_in_default_is_accepted_and_needs_no_resolver() {
-    let Loaded { config, warnings } = Config::parse("built-in default", DEFAULT, Path::new("")).unwrap();
+    let Loaded { config, warnings, .. } = Config::parse("built-in default", DEFAULT, Path::new("")).unwrap();
     assert_eq!(warnings.iter().count(), 0);
     let dns = config.dns.unwrap();
     assert_eq!(dns.listen[0].address.to_string(), "127.0.0.1:5300");
@@ -192,7 +192,7 @@ fn the_built_in_default_is_accepted_and_needs_no_resolver() {
 /// The example is the documentation of the defaults: it must say what the program does.
 #[test]
 fn the_example_shows_the_typed_defaults() {
-    let Loaded { config: example, warnings } = Config::parse("example", EXAMPLE, Path::new("")).unwrap();
+    let Loaded { config: example, warnings, .. } = Config::parse("example", EXAMPLE, Path::new("")).unwrap();
     assert_eq!(warnings.iter().count(), 0);
     let gateway = "[https]\ngateway = \"127.0.0.1:8180\"\n[[https.origin]]\nhost = \"tiles.example.com\"\n";
     let tunnel = "[[tunnel.upstream]]\nname = \"exit-a\"\naddress = \"socks5://proxy.example.com:1080\"\n";
@@ -300,7 +300,7 @@ fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
 
 #[test]
 fn all_faults_come_at_once_in_the_order_of_the_file() {
-    let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[control]\nwatch = true\n";
+    let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[control]\nwatch = 1\n";
     assert_eq!(
         refused(text),
         [
@@ -312,7 +312,7 @@ fn all_faults_come_at_once_in_the_order_of_the_file() {
             "10:11: `dns.upstream.address` does not say which protocol to speak",
             "11:1: `dns.upstream.address` is missing",
             "12:8: two upstreams are named \"a\"",
-            "14:1: `control.watch` is known, but not part of this version",
+            "14:9: `control.watch` must be true or false",
         ]
     );
 }
@@ -401,15 +401,100 @@ fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
     assert_eq!(more("[dns.pool]\nmax_per_host = 0\nmin_idle = 11"), ["6:16: `dns.pool.max_per_host` is out of range"]);
 }
 
+/// What is said about a file with these keys in [control], in a folder with a token of each kind; and the settings where it is accepted.
+fn with_control(keys: &str) -> Result<(ControlConfig, Vec<String>), Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, text) in
+        [("good", "0123456789abcdef\n"), ("short", "0123456789\n"), ("two", "0123456789abcdef\n0123456789abcdef\n")]
+    {
+        std::fs::write(folder.path().join(file), text).unwrap();
+        only_for_us(&folder.path().join(file), file != "two");
+    }
+    std::fs::write(folder.path().join("open"), "0123456789abcdef").unwrap();
+    only_for_us(&folder.path().join("open"), false);
+    let text = format!("{MINIMAL}[control]\n{keys}\n");
+    let tidy = |faults: &Faults| -> Vec<String> {
+        let start = format!("{}/", folder.path().display());
+        places(faults).iter().map(|fault| fault.replace(&start, "")).collect()
+    };
+    match Config::parse("test.toml", &text, folder.path()) {
+        Ok(loaded) => Ok((loaded.config.control, tidy(&loaded.warnings))),
+        Err(ConfigError::Faults(faults)) => {
+            assert!(!faults.render(false).contains("0123456789"), "a token is shown");
+            Err(tidy(&faults))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn only_for_us(file: &Path, is_private: bool) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = if is_private { 0o600 } else { 0o644 };
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    #[cfg(not(unix))]
+    let _ = (file, is_private);
+}
+
 #[test]
-fn the_control_listener_stays_on_loopback() {
-    let with = |address: &str| format!("{MINIMAL}[control]\nlisten = \"{address}\"\n");
+fn the_control_listener_leaves_loopback_with_a_token_only() {
     for accepted in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
-        assert!(parse(&with(accepted)).is_ok(), "{accepted}");
+        assert!(with_control(&format!("listen = \"{accepted}\"")).is_ok(), "{accepted}");
     }
     for outside in ["0.0.0.0:1", "[::]:1", "192.168.1.1:1"] {
-        assert!(refused(&with(outside))[0].contains("other machines can reach"), "{outside}");
+        let without = with_control(&format!("listen = \"{outside}\"\ntoken_file = \"\"")).unwrap_err();
+        assert_eq!(without.len(), 1);
+        assert!(without[0].contains("other machines can reach, and there is no token"), "{without:?}");
+        let (with, warnings) = with_control(&format!("listen = \"{outside}\"\ntoken_file = \"good\"")).unwrap();
+        assert_eq!((with.listen.to_string(), with.token.is_some(), warnings.len()), (outside.to_owned(), true, 0));
+        assert!(with.token_file.unwrap().is_absolute());
+        // One fault is told once: the token was meant.
+        assert_eq!(with_control(&format!("listen = \"{outside}\"\ntoken_file = \"none\"")).unwrap_err().len(), 1);
+        assert_eq!(with_control(&format!("listen = \"{outside}\"\ntoken_file = 1")).unwrap_err().len(), 1);
     }
+}
+
+#[test]
+fn a_token_is_long_enough_and_in_a_file_of_its_own() {
+    for (file, problem) in [
+        ("none", "none cannot be read: no such file"),
+        ("short", "the token in short has fewer than 16 characters"),
+        ("two", "the token in two has a character that is not visible ASCII"),
+    ] {
+        let faults = with_control(&format!("token_file = \"{file}\"")).unwrap_err();
+        assert!(
+            faults.iter().any(|fault| fault.starts_with("6:14: `control.token_file`: ") && fault.contains(problem)),
+            "{faults:?}"
+        );
+    }
+    #[cfg(unix)]
+    assert_eq!(
+        with_control("token_file = \"open\"").unwrap().1,
+        ["6:14: `control.token_file`: everybody on this machine may read open"]
+    );
+}
+
+#[test]
+fn history_is_kept_for_a_minute_to_a_day() {
+    for (text, seconds) in [("1m", 60), ("1h30m", 5400), ("1d", 86_400)] {
+        let (control, _) = with_control(&format!("history = \"{text}\"\nwatch = true")).unwrap();
+        assert_eq!((control.history, control.watch), (Duration::from_secs(seconds), true), "{text}");
+    }
+    for text in ["59s", "2d", "0s"] {
+        let faults = with_control(&format!("history = \"{text}\"")).unwrap_err();
+        assert_eq!(faults, ["6:11: `control.history` is out of range"], "{text}");
+    }
+}
+
+/// The schema is kept in the repository, for editors and for whoever reads along.
+#[test]
+fn the_schema_in_the_repository_is_the_one_of_the_types() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/keepwarm.schema.json");
+    let kept = std::fs::read_to_string(kept).unwrap();
+    assert!(kept == format!("{:#}\n", schema()), "write it anew: cargo xtask schema");
+    assert_eq!(EXAMPLE.lines().next(), Some("#:schema ./keepwarm.schema.json"));
 }
 
 #[test]
@@ -437,15 +522,6 @@ fn files_that_cannot_be_read_are_named() {
     let binary = folder.path().join("binary.toml");
     std::fs::write(&binary, [0xff, 0xfe]).unwrap();
     assert!(Config::load(&binary).unwrap_err().to_string().contains("UTF-8"));
-}
-
-#[test]
-fn keys_of_later_versions_are_refused_as_such() {
-    for text in ["[control]\ntoken_file = \"\"", "[control]\nwatch = false"] {
-        let faults = refused(&format!("{MINIMAL}{text}\n"));
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].ends_with("is known, but not part of this version"), "{faults:?}");
-    }
 }
 
 #[test]

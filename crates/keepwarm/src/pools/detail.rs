@@ -76,19 +76,32 @@ fn head(pool: &PoolRow) -> String {
         "acquires",
         format!(
             "{}: {} hits, {} shared hits, {} waited, {} cancelled; {} reused ({reuse})",
-            counters.acquires, counters.hits, counters.shared_hits, counters.waited, counters.cancelled, counters.reused
+            counters.acquires,
+            counters.hits,
+            counters.shared_hits,
+            counters.waited,
+            counters.cancelled,
+            counters.reused
         ),
     );
-    for (name, times) in [("wait", &pool.wait), ("dial", &pool.dial), ("lease", &pool.lease), ("idle age", &pool.idle_age)] {
+    for (name, times) in
+        [("wait", &pool.wait), ("dial", &pool.dial), ("lease", &pool.lease), ("idle age", &pool.idle_age)]
+    {
         if let (Some(p50), Some(p99), Some(max)) = (times.p50, times.p99, times.max) {
             line(name, format!("p50 {}, p99 {}, max {} of {}", short(p50), short(p99), short(max), times.count));
         }
     }
-    line("opened", format!("{} by {} dials; dial errors: {}", counters.opened, counters.dials, counts(&counters.dial_errors)));
+    line(
+        "opened",
+        format!("{} by {} dials; dial errors: {}", counters.opened, counters.dials, counts(&counters.dial_errors)),
+    );
     line("closed", counts(&counters.closed));
     line("failed", format!("timeouts: {}; errors: {}", counts(&counters.timeouts), counts(&counters.errors)));
     if counters.reuse_failures + counters.leaks > 0 {
-        line("suspect", format!("{} reuse failures, {} leases held for too long", counters.reuse_failures, counters.leaks));
+        line(
+            "suspect",
+            format!("{} reuse failures, {} leases held for too long", counters.reuse_failures, counters.leaks),
+        );
     }
     text
 }
@@ -147,7 +160,8 @@ mod tests {
             age: Duration::from_secs(75),
             idle_for: (id > 1).then_some(ms(3100)),
         };
-        let gauges = GaugesRow { open: connections, idle: connections - 1, in_use: 1, in_flight: 1, ..GaugesRow::default() };
+        let gauges =
+            GaugesRow { open: connections, idle: connections - 1, in_use: 1, in_flight: 1, ..GaugesRow::default() };
         let counters = CountersRow {
             acquires: 80,
             hits: 70,

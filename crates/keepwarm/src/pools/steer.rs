@@ -57,9 +57,10 @@ impl FromStr for Setting {
     fn from_str(text: &str) -> Result<Setting, String> {
         let (name, value) = text.split_once('=').ok_or("accepted: LIMIT=N, such as max_per_host=4")?;
         let Some(known) = LIMITS.iter().find(|(known, ..)| *known == name) else {
-            let nearest = LIMITS.iter().map(|(known, ..)| *known).max_by(|left, right| {
-                strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name))
-            });
+            let nearest = LIMITS
+                .iter()
+                .map(|(known, ..)| *known)
+                .max_by(|left, right| strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name)));
             let all: Vec<&str> = LIMITS.iter().map(|(known, ..)| *known).collect();
             let nearest = nearest.filter(|nearest| strsim::jaro_winkler(nearest, name) > 0.8);
             let hint = nearest.map_or_else(|| ";".to_owned(), |nearest| format!("; did you mean `{nearest}`?"));
@@ -85,8 +86,7 @@ pub(super) async fn done(daemon: &Daemon, what: &PoolsCommand, output: &OutputAr
 async fn set(daemon: &Daemon, args: &SetArgs, output: &OutputArgs) -> anyhow::Result<String> {
     let before = all(daemon).await?.into_iter().find(|pool| pool.name == args.name);
     let path = path(&args.name, "");
-    let done: PoolDone =
-        client::patch(daemon, &path, &patch(&args.limits)).await.map_err(unavailable)?;
+    let done: PoolDone = client::patch(daemon, &path, &patch(&args.limits)).await.map_err(unavailable)?;
     let before = before.map_or(done.pool.limits, |pool| pool.limits);
     print(output, &done, || format!("{}: {}\n", args.name, changes(&before, &done.pool.limits)))
 }
@@ -124,7 +124,8 @@ fn acted(name: &str, action: PoolAction, done: &PoolDone) -> String {
         PoolAction::Flush => format!("connections of {count} {hosts} close as they become idle"),
         PoolAction::Warm => format!("{count} connections are open"),
     };
-    let oldest = if gauges.waiting > 0 { format!(", the oldest for {}", short(gauges.oldest_wait)) } else { String::new() };
+    let oldest =
+        if gauges.waiting > 0 { format!(", the oldest for {}", short(gauges.oldest_wait)) } else { String::new() };
     let state = state(done.pool.state).text();
     let (open, in_use, waiting) = (gauges.open, gauges.in_use, gauges.waiting);
     format!("{name}: {deed}; it is {state} now: {open} open, {in_use} in use, {waiting} waiting{oldest}\n")

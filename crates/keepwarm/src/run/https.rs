@@ -36,14 +36,13 @@ pub(super) struct Https {
     client: Client,
     pool: PoolConfig,
     has_any_host: bool,
-    gateway: Option<Served>,
+    gateway: Served,
     /// The log of events and the watch on the network.
     beside: [JoinHandle<()>; 2],
 }
 
 /// A gateway that serves until told to stop.
 struct Served {
-    addresses: Vec<SocketAddr>,
     watch: GatewayWatch,
     /// Ends with the number of clients that were cut off.
     task: JoinHandle<usize>,
@@ -56,7 +55,7 @@ pub struct HttpsView {
     pub(super) pool: PoolConfig,
     /// Whether hosts are served that no origin names.
     pub(super) has_any_host: bool,
-    pub(super) gateway: Option<(Vec<SocketAddr>, GatewayWatch)>,
+    pub(super) gateway: GatewayWatch,
     /// Changes, or is gone, when the daemon stops.
     pub(super) stopped: watch::Receiver<()>,
 }
@@ -76,32 +75,32 @@ impl Https {
         let client = Client::new(config, resolver)?;
         // Before the first connection can be there, so that the log has it.
         let events = client.events();
-        let gateway = gateway.map(|config| Gateway::bind(&config, client.clone()).map_err(|error| cannot_bind(&error)));
-        let gateway = gateway.transpose()?.map(|gateway| {
-            let (addresses, watch) = (gateway.addresses().to_vec(), gateway.watch());
-            for address in &addresses {
-                tracing::info!(%address, "https gateway listens");
-            }
-            let mut stopped = stopped.clone();
-            let stop = async move { drop(stopped.changed().await) };
-            Served { addresses, watch, task: tokio::spawn(gateway.run(stop, super::DRAIN)) }
-        });
+        // Without a listener too, since a reload may bring one.
+        let gateway = match gateway {
+            Some(config) => Gateway::bind(&config, client.clone()).map_err(|error| cannot_bind(&error))?,
+            None => Gateway::closed(client.clone()),
+        };
+        for address in gateway.addresses() {
+            tracing::info!(%address, "https gateway listens");
+        }
+        let mut stopped = stopped.clone();
+        let stop = async move { drop(stopped.changed().await) };
+        let gateway = Served { watch: gateway.watch(), task: tokio::spawn(gateway.run(stop, super::DRAIN)) };
         let network = tokio::spawn(network::watch(client.clone(), proxies));
         Ok(Https { client, pool, has_any_host, gateway, beside: [tokio::spawn(log_events(events)), network] })
     }
 
     /// Where the gateway listens, with the ports that it really has.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.gateway.as_ref().map(|served| served.addresses.clone()).unwrap_or_default()
+        self.gateway.watch.addresses()
     }
 
     pub(super) fn view(&self, stopped: watch::Receiver<()>) -> HttpsView {
-        let gateway = self.gateway.as_ref().map(|served| (served.addresses.clone(), served.watch.clone()));
         HttpsView {
             client: self.client.clone(),
             pool: self.pool.clone(),
             has_any_host: self.has_any_host,
-            gateway,
+            gateway: self.gateway.watch.clone(),
             stopped,
         }
     }
@@ -110,10 +109,7 @@ impl Https {
     /// requests were cut off.
     pub(super) async fn stop(self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
-        let mut cut = 0;
-        if let Some(gateway) = self.gateway {
-            cut += gateway.task.await.unwrap_or_default();
-        }
+        let mut cut = self.gateway.task.await.unwrap_or_default();
         // The gateway's own have ended; what is left has little to wait for.
         cut += self.client.close(deadline.saturating_duration_since(Instant::now()).max(LINGER)).await;
         let [events, network] = self.beside;

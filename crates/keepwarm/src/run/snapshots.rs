@@ -1,12 +1,17 @@
 //! What the status endpoint shows of what runs: the DNS server here, hot HTTPS in `https`, tunnels in `tunnel`.
 
+mod dns;
 mod explain;
 mod https;
+mod recent;
 mod tunnel;
 mod upstreams;
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,9 +27,8 @@ use keepwarm_control::{
     Answer, Checks, QueryFuture, Refusal, Snapshots,
     https::HttpsSnapshots,
     rows::{
-        Attempt, BreakerState, CacheStatus, CertificateRow, ConfigRow, ConfigState, DdrRow, DnsUpstreamRow,
-        ListenerRow, LogPatch, LogRow, Phases, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats,
-        UpstreamRow,
+        Attempt, CacheStatus, CertificateRow, ConfigRow, ConfigState, DnsUpstreamRow, ListenerRow, LogPatch, LogRow,
+        Phases, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, UpstreamRow,
     },
     tunnel::TunnelSnapshots,
 };
@@ -32,172 +36,139 @@ use tunnel::Tunnels;
 
 pub(crate) use https::{WARM_UP_MAX, address, late, step, warmable};
 
-use super::{HttpsView, TunnelView};
+use super::{HttpsView, TunnelView, log::LogLevel, reload::Reloader};
+use crate::service::ready::{self, Facts};
 
-/// The running daemon, as the status endpoint sees it. It does not keep the server alive.
-#[derive(Debug)]
+/// What of the daemon can be looked at.
+#[derive(Default)]
+pub(super) struct Views {
+    pub(super) dns: Option<Weak<Server>>,
+    pub(super) https: Option<HttpsView>,
+    pub(super) tunnels: Option<TunnelView>,
+}
+
+/// The running daemon, as the status endpoint sees it. It does not keep the DNS server alive.
 pub struct Daemon {
-    dns: Option<Dns>,
+    dns: Option<Weak<Server>>,
     https: Option<Hot>,
     tunnels: Option<Tunnels>,
     started: Instant,
-}
-
-#[derive(Debug)]
-struct Dns {
-    server: Weak<Server>,
-    cache_size: u64,
+    stopping: AtomicBool,
+    log: Arc<LogLevel>,
+    reloader: Arc<Reloader>,
 }
 
 impl Daemon {
-    /// Shows nothing yet but itself.
-    #[expect(clippy::new_without_default, reason = "its age is counted from here on, so it is no value like another")]
-    pub fn new() -> Daemon {
-        Daemon { dns: None, https: None, tunnels: None, started: tokio::time::Instant::now().into_std() }
+    /// Shows what runs.
+    pub(super) fn new(views: Views, log: Arc<LogLevel>, reloader: Arc<Reloader>) -> Daemon {
+        Daemon {
+            dns: views.dns,
+            https: views.https.map(Hot::new),
+            tunnels: views.tunnels.map(Tunnels),
+            started: tokio::time::Instant::now().into_std(),
+            stopping: AtomicBool::new(false),
+            log,
+            reloader,
+        }
     }
 
-    /// Shows this server too, whose cache may take `cache_size` bytes.
-    #[must_use]
-    pub fn with_dns(self, server: &Arc<Server>, cache_size: usize) -> Daemon {
-        Daemon { dns: Some(Dns { server: Arc::downgrade(server), cache_size: cache_size as u64 }), ..self }
-    }
-
-    /// Shows this client too.
-    #[must_use]
-    pub fn with_https(self, view: HttpsView) -> Daemon {
-        Daemon { https: Some(Hot::new(view)), ..self }
-    }
-
-    /// Shows these tunnels too.
-    #[must_use]
-    pub fn with_tunnels(self, view: TunnelView) -> Daemon {
-        Daemon { tunnels: Some(Tunnels(view)), ..self }
+    /// It was told to stop, and is not ready any more.
+    pub(super) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     fn server(&self) -> Option<Arc<Server>> {
-        self.dns.as_ref()?.server.upgrade()
+        self.dns.as_ref()?.upgrade()
     }
 }
 
 impl Snapshots for Daemon {
     fn pools(&self) -> Vec<NamedPool> {
-        Vec::new()
+        let mut pools = self.server().map(|server| server.named_pools()).unwrap_or_default();
+        pools.extend(self.https.iter().flat_map(Hot::pools));
+        pools.extend(self.tunnels.iter().flat_map(Tunnels::pools));
+        pools
     }
 
     fn upstreams(&self) -> Vec<UpstreamRow> {
-        let mut rows: Vec<UpstreamRow> = self.dns().iter().map(upstreams::dns).collect();
+        let pools = self.server().map(|server| server.pools()).unwrap_or_default();
+        let mut rows: Vec<UpstreamRow> = pools.into_iter().map(upstreams::dns).collect();
         if let Some(https) = &self.https {
             rows.extend(https.status().origins.iter().map(upstreams::https));
         }
         if let Some(tunnels) = &self.tunnels {
-            rows.extend(tunnels.status().upstreams.iter().map(upstreams::tunnel));
+            rows.extend(tunnels.upstreams().map(|(row, ready)| upstreams::tunnel(&row, ready)));
         }
         rows
     }
 
     fn listeners(&self) -> Vec<ListenerRow> {
-        let listen = self.stats().listen;
-        let row = |(job, url): (&str, String)| {
-            let (transport, address) = url.split_once("://").unwrap_or(("", &url));
+        let dns = self.server().map(|server| dns_listeners(&server)).unwrap_or_default();
+        let row = |job: &str, url: &str| {
+            let (transport, address) = url.split_once("://").unwrap_or(("", url));
             ListenerRow { job: job.to_owned(), transport: transport.to_owned(), address: address.to_owned() }
         };
-        listen.into_iter().map(|url| row(("dns", url))).collect()
+        let mut rows: Vec<_> = dns.iter().map(|url| row("dns", url)).collect();
+        rows.extend(self.https.iter().flat_map(Hot::listeners).map(|url| row("https", &url)));
+        rows.extend(self.tunnels.iter().flat_map(Tunnels::listeners).map(|url| row("tunnel", &url)));
+        rows
     }
 
     fn recent(&self) -> Vec<RecentRow> {
-        Vec::new()
+        recent::rows(self)
     }
 
     fn checks(&self) -> Checks {
-        Box::pin(std::future::ready(Vec::new()))
+        let (server, upstreams, is_stopping) = (self.server(), self.upstreams(), self.is_stopping());
+        let has_dns = self.dns.is_some();
+        Box::pin(async move {
+            let workers_answer = match server {
+                Some(server) => Some(server.is_alive(ALIVE_WITHIN).await),
+                None => has_dns.then_some(false),
+            };
+            // Listeners are bound before there is anybody to ask.
+            ready::checks(&Facts { is_loaded: true, unbound: Vec::new(), workers_answer, upstreams, is_stopping })
+        })
     }
 
     fn is_stopping(&self) -> bool {
-        false
+        self.stopping.load(Ordering::Relaxed)
     }
 
     fn config_state(&self) -> ConfigState {
-        ConfigState::default()
+        self.reloader.state()
     }
 
     fn config(&self) -> ConfigRow {
-        ConfigRow::default()
+        self.reloader.row()
     }
 
     fn reload(&self) -> Answer<ReloadRow> {
-        Box::pin(std::future::ready(Err(Refusal::Failed("not wired yet".into()))))
+        Arc::clone(&self.reloader).reload()
     }
 
     fn log(&self) -> LogRow {
-        LogRow::default()
+        self.log.row()
     }
 
-    fn set_log(&self, _: LogPatch) -> Result<LogRow, Refusal> {
-        Err(Refusal::Failed("not wired yet".into()))
+    fn set_log(&self, patch: LogPatch) -> Result<LogRow, Refusal> {
+        self.log.set(patch)
     }
 
-    fn limits_changed(&self, _: Vec<String>) {}
+    fn limits_changed(&self, names: Vec<String>) {
+        self.reloader.limits_changed(names);
+    }
 
     fn dns(&self) -> Vec<DnsUpstreamRow> {
         let Some(server) = self.server() else { return Vec::new() };
-        let rows = server.pools().into_iter();
-        let counts =
-            |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        rows.map(|pool| DnsUpstreamRow {
-            upstream: pool.name,
-            group: pool.group,
-            weight: pool.weight,
-            transport: pool.transport.into(),
-            address: pool.address.split_once("://").map_or(pool.address.clone(), |(_, rest)| rest.to_owned()),
-            open: pool.open as u64,
-            max: pool.max as u64,
-            idle: pool.idle as u64,
-            in_use: pool.in_use as u64,
-            in_flight: pool.in_flight as u64,
-            dialing: pool.dialing as u64,
-            waiting: pool.waiting as u64,
-            hits: pool.hits,
-            misses: pool.misses,
-            reuse_ratio: pool.reuse_ratio,
-            handshakes_full: pool.handshakes_full,
-            handshakes_resumed: pool.handshakes_resumed,
-            ech: pool.ech.map(str::to_owned),
-            ddr: pool.ddr.map(|ddr| DdrRow {
-                state: ddr.state.into(),
-                address: ddr.address,
-                transport: ddr.transport.map(str::to_owned),
-                age: ddr.age,
-                reason: ddr.reason,
-            }),
-            cookies: pool.cookies.map(str::to_owned),
-            cookie_errors: pool.cookie_errors,
-            keeps_case: pool.keeps_case,
-            queries: pool.queries,
-            answers: pool.answers,
-            failures: pool.failures,
-            local_errors: pool.local_errors,
-            wrong_answers: pool.wrong_answers,
-            resends: pool.resends,
-            opened: pool.opened,
-            reuse_failures: pool.reuse_failures,
-            closed: counts(pool.closed),
-            dial_errors: counts(pool.dial_errors),
-            breaker: match pool.breaker {
-                "open" => BreakerState::Open,
-                "half-open" => BreakerState::HalfOpen,
-                _ => BreakerState::Closed,
-            },
-            latency_p50: pool.p50.or(pool.latency),
-            latency_p95: pool.p95,
-            idle_limit: pool.idle_limit,
-        })
-        .collect()
+        server.pools().into_iter().map(dns::row).collect()
     }
 
     fn stats(&self) -> Stats {
         let mut stats = Stats {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime: tokio::time::Instant::now().into_std().saturating_duration_since(self.started),
+            now: super::reload::now(),
             ..Stats::default()
         };
         if let Some(https) = &self.https {
@@ -210,13 +181,7 @@ impl Snapshots for Daemon {
             stats.counters.insert("cpu_micros".into(), u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));
         }
         let Some(server) = self.server() else { return stats };
-        for listen in server.listening() {
-            let schemes: &[&str] = match listen.transport {
-                ListenTransport::Plain => &["udp", "tcp"],
-                other => &[other.as_str()],
-            };
-            stats.listen.extend(schemes.iter().map(|scheme| format!("{scheme}://{}{}", listen.address, listen.path)));
-        }
+        stats.listen.extend(dns_listeners(&server));
         stats.certificate = server.certificate().map(|certificate| CertificateRow {
             names: certificate.names(),
             not_before: unix(certificate.not_before),
@@ -259,7 +224,7 @@ impl Snapshots for Daemon {
     }
 
     fn cache(&self) -> Option<CacheStatus> {
-        let cache_size = self.dns.as_ref()?.cache_size;
+        let cache_size = self.reloader.config().dns.as_ref()?.cache.size as u64;
         let totals = self.server().map(|server| server.status()).unwrap_or_default();
         let lookups = totals.cache_hits + totals.cache_misses;
         Some(CacheStatus {
@@ -301,8 +266,24 @@ impl Snapshots for Daemon {
     }
 }
 
+/// Where the DNS server listens, as URLs.
+fn dns_listeners(server: &Server) -> Vec<String> {
+    let mut urls = Vec::new();
+    for listen in server.listening() {
+        let schemes: &[&str] = match listen.transport {
+            ListenTransport::Plain => &["udp", "tcp"],
+            other => &[other.as_str()],
+        };
+        urls.extend(schemes.iter().map(|scheme| format!("{scheme}://{}{}", listen.address, listen.path)));
+    }
+    urls
+}
+
+/// For how long a worker may take to answer before it counts as stuck.
+const ALIVE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Whole seconds since 1970; 0 for times before.
-fn unix(time: SystemTime) -> u64 {
+pub(super) fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -409,6 +390,7 @@ mod tests {
     use keepwarm_lab::Ca;
 
     use super::*;
+    use crate::{config::Source, run::reload::Parts, service::Service};
 
     fn trace(cached: bool, stale: bool, exchange: bool) -> Trace {
         let failed = AttemptTrace {
@@ -467,12 +449,17 @@ mod tests {
             ..DnsConfig::default()
         };
         let server = Arc::new(Server::start(config).unwrap());
-        let daemon = Daemon::new().with_dns(&server, 0);
+        let loaded = Source::built_in().load().unwrap();
+        let log = LogLevel::new("info".parse().unwrap());
+        let service = Service::from_environment();
+        let reloader = Reloader::new(Source::built_in(), loaded, Parts::default(), Arc::clone(&log), service);
+        let views = Views { dns: Some(Arc::downgrade(&server)), ..Views::default() };
+        let daemon = Daemon::new(views, log, Arc::new(reloader));
         let certificate = daemon.stats().certificate.expect("a listener is encrypted");
         assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
         assert_eq!(certificate.subject, "CN=keepwarm lab upstream");
         assert!(certificate.not_before <= certificate.loaded && certificate.loaded < certificate.not_after);
-        let row = &daemon.dns()[0];
+        let row = &Snapshots::dns(&daemon)[0];
         assert_eq!((&*row.group, row.weight, row.cookies.as_deref()), ("home", 7, Some("unknown")));
         Arc::into_inner(server).expect("the daemon does not hold it").stop(Duration::ZERO).await;
     }

@@ -29,8 +29,8 @@ pub(super) struct Tunnels {
 #[derive(Debug, Clone)]
 pub struct TunnelView {
     pub(super) connector: Connector,
-    /// Where clients come in, with the ports that they really have, and what is known of them; none where there is no listener.
-    pub(super) server: Option<(Vec<Listen>, ServerWatch)>,
+    /// What is known of its clients; none where there was no listener at the start.
+    pub(super) server: Option<ServerWatch>,
 }
 
 impl Tunnels {
@@ -51,11 +51,11 @@ impl Tunnels {
         let mut task = None;
         if !listen.is_empty() {
             let server = Server::bind_with(connector.clone(), own).map_err(|error| cannot_bind(&error))?;
-            let listening = listening(&listen, server.addresses());
-            for Listen { address, kind } in &listening {
+            let watch = server.watch();
+            for Listen { address, kind } in watch.listening() {
                 tracing::info!(%address, kind = kind.as_str(), "tunnel listens");
             }
-            view.server = Some((listening, server.watch()));
+            view.server = Some(watch);
             let mut stopped = stopped.clone();
             let stop = async move { drop(stopped.changed().await) };
             task = Some(tokio::spawn(server.run(stop, super::DRAIN)));
@@ -79,12 +79,6 @@ impl Tunnels {
         drop(tokio::time::timeout(LINGER, self.view.connector.close()).await);
         cut
     }
-}
-
-/// The listeners with the ports that the system chose.
-fn listening(listen: &[Listen], addresses: &[SocketAddr]) -> Vec<Listen> {
-    let pairs = listen.iter().zip(addresses);
-    pairs.map(|(listen, address)| Listen { address: *address, kind: listen.kind.clone() }).collect()
 }
 
 fn cannot_bind(error: &io::Error) -> Unavailable {

@@ -157,7 +157,8 @@ mod tests {
             Value::OutOf(3, 10),
         ];
         assert!(sorted.is_sorted_by(|left, right| left.order(right).is_lt()));
-        let words = [Value::Word("unknown", Tone::Quiet), Value::Word("up", Tone::Good), Value::Word("down", Tone::Bad)];
+        let words =
+            [Value::Word("unknown", Tone::Quiet), Value::Word("up", Tone::Good), Value::Word("down", Tone::Bad)];
         assert!(words.is_sorted_by(|left, right| left.order(right).is_lt()));
     }
 }

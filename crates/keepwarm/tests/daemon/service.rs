@@ -60,3 +60,49 @@ async fn a_service_manager_hears_of_start_status_watchdog_and_end() {
     let output = daemon.wait();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
+
+#[cfg(target_os = "linux")]
+/// The values after the name in a thread's status, as /proc has them.
+fn status_of(thread: &std::path::Path, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(thread.join("status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_is_given_up_in_every_thread_and_queries_are_answered() {
+    if !keepwarm::service::user::is_root() {
+        println!("SKIPPED: only root can become another user");
+        return;
+    }
+    // The arguments of the daemon come behind those of the shell.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" --user nobody:nogroup", env!("CARGO_BIN_EXE_keepwarm")]);
+    let daemon = Daemon::start_as("tls", "size = \"0\"", free_address(), command).await;
+    let nobody =
+        String::from_utf8(std::process::Command::new("id").args(["-u", "nobody"]).output().unwrap().stdout).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
+    let mut seen = 0;
+    for thread in threads.map(|thread| thread.unwrap().path()) {
+        seen += 1;
+        assert_eq!(status_of(&thread, "Uid:"), [nobody.trim(); 4], "{}", thread.display());
+        assert_eq!(status_of(&thread, "Groups:").len(), 1);
+        for set in ["CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(status_of(&thread, set), ["0000000000000000"], "{set}");
+        }
+    }
+    assert!(seen > 1, "{seen} threads");
+    daemon.signal("TERM");
+    let output = daemon.wait();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("root given up"), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stays_root_is_warned() {
+    let daemon = Daemon::start("udp").await;
+    daemon.signal("TERM");
+    let log = text(&daemon.wait());
+    assert_eq!(log.contains("running as root"), keepwarm::service::user::is_root(), "{log}");
+}

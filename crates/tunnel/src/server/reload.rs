@@ -58,7 +58,7 @@ impl Prepared {
     /// # Errors
     /// As those of [`Server::bind_with`].
     pub fn bind(&self, own: &[SocketAddr]) -> io::Result<Server> {
-        Server::open(self.connector(), self.config(), own, |target| self.is_direct(target))
+        Server::open(self.connector().clone(), self.config(), own, |target| self.is_direct(target))
     }
 }
 

@@ -49,6 +49,7 @@ impl Worker {
             // Upstreams failed a moment ago.
             Lookup::Stale { hold: true } if cache.stale(&key, view, now, answer) => {
                 count(&counters.cache_stale);
+                self.duration(Duration::ZERO);
                 Kept::Answer { refresh: false, stale: true }
             }
             found => {
@@ -137,6 +138,7 @@ impl Worker {
         let given = cache.stale(&key.with_question(question), &waiter.view, now, answer);
         if given {
             count(&self.shared.counters.cache_stale);
+            self.duration(now.saturating_duration_since(flight.started));
         }
         given
     }

@@ -26,7 +26,7 @@ impl Worker {
         Source::Upstream(flight.era.routes[exchange.upstream].path(exchange.face).endpoint.name.clone())
     }
 
-    pub(super) fn trace(flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
+    pub(in crate::server) fn trace(flight: &Flight, best: Option<&Best>, answer: &[u8], now: Instant) -> Trace {
         let exchange = best.map(|Best { number, lease, at, .. }| {
             let exchange = &flight.exchanges[*number];
             let endpoint = &flight.era.routes[exchange.upstream].path(exchange.face).endpoint;

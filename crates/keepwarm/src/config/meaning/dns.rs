@@ -33,6 +33,7 @@ impl Check<'_> {
             fallback: spec.fallback.map(|at| at.value.0),
             strategy: spec.strategy.map(|at| at.value).unwrap_or_default(),
             timeout,
+            slow: self.slow("dns.slow", spec.slow.as_ref(), DnsConfig::default().slow),
             allow: self.allow(spec.allow.as_ref()),
             clients: self.clients(&spec.clients.map(|at| at.value).unwrap_or_default(), spec.rate_limit.as_ref()),
             client_subnet: self.client_subnet(&spec.client_subnet.map(|at| at.value).unwrap_or_default()),

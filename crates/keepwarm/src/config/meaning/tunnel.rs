@@ -66,7 +66,7 @@ impl Check<'_> {
             default: otherwise.unwrap_or(default.default),
             roots,
             udp: self.udp(&spec.udp.clone().map(|at| at.value).unwrap_or_default()),
-            slow: default.slow,
+            slow: self.slow("tunnel.slow", spec.slow.as_ref(), default.slow),
         }
     }
 

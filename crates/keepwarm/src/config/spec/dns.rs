@@ -28,6 +28,8 @@ section! {
         strategy: Strategy,
         /// One deadline for the whole query, retries included. 1ms to 5m.
         timeout: Duration,
+        /// A query that takes longer than this is kept in mind as a slow one, with its phases. 1ms to 1h.
+        slow: Duration,
         /// Racing: when the next upstream joins; adapts to the measured latency below this. 0s to `timeout`.
         racing_delay: Duration,
         /// The group of upstreams that is asked when every upstream of a query's own group has failed. None without it.

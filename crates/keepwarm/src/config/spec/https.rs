@@ -29,6 +29,8 @@ section! {
         /// Hosts kept at a time that no origin names; the one not asked for longest is forgotten with its connections.
         /// 1 to 10,000.
         any_host_max: Count<1, 10_000>,
+        /// A request that takes longer than this to the head of its answer is kept in mind as a slow one. 1ms to 1h.
+        slow: Duration,
         /// The connections of all origins.
         pool: HttpsPoolSpec,
         /// The origins: each a host and port, with the way to reach it. Up to 1,000.

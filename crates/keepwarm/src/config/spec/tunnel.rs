@@ -37,6 +37,8 @@ section! {
         timeout: Duration,
         /// Longest time for a client to say who it is and where to. 100ms to 5m.
         handshake_timeout: Duration,
+        /// A tunnel that takes longer than this until it is ready, waits included, is kept in mind as a slow one. 1ms to 1h.
+        slow: Duration,
         /// A tunnel without a byte in either direction ends after this. 1s to 7d.
         idle_timeout: Duration,
         /// The same for a tunnel one side of which has ended. 1s to `idle_timeout`; the default gives way to a shorter one.

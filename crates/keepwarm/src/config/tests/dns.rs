@@ -121,7 +121,7 @@ fn every_key_of_upstreams_and_routes_reaches_the_typed_config() {
         match = ["Corp.Example.", "10.in-addr.arpa"]
         via = "corp"
     "#;
-    let Loaded { config: Config { dns: Some(dns), .. }, warnings } = parse(text).unwrap() else { panic!("no dns") };
+    let Loaded { config: Config { dns: Some(dns), .. }, warnings, .. } = parse(text).unwrap() else { panic!("no dns") };
     assert_eq!(places(&warnings), [""; 0]);
     let [a, b, c] = &dns.upstreams[..] else { panic!("{:?}", dns.upstreams) };
     assert_eq!((a.transport, &*a.path, a.weight, a.ech), (Transport::H3, "/q", 5, Ech::Off));

@@ -11,7 +11,7 @@ fn file(https: &str, origin: &str) -> String {
 }
 
 fn accepted(text: &str) -> HttpsConfig {
-    let Loaded { config, warnings } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let Loaded { config, warnings, .. } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(places(&warnings), [""; 0], "{text}");
     config.https.unwrap()
 }

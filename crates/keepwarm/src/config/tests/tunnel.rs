@@ -26,7 +26,7 @@ fn rule(lines: &str) -> String {
 }
 
 fn accepted(text: &str) -> TunnelConfig {
-    let Loaded { config, warnings } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let Loaded { config, warnings, .. } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(places(&warnings), [""; 0], "{text}");
     config.tunnel.unwrap()
 }
@@ -577,7 +577,7 @@ fn the_daemons_limit_is_shared_with_tunnels() {
         file(tunnel, &format!("{EXIT}{more}[limits]\nmax_connections = {limit}\n"))
     };
     let shares = |text: &str| {
-        let Loaded { config, warnings } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let Loaded { config, warnings, .. } = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(places(&warnings), [""; 0], "{text}");
         let tunnel = config.tunnel.unwrap();
         (config.dns.map_or(0, |dns| dns.max_connections), tunnel.max_tunnels, tunnel.pool.spares_max)

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keepwarm_pool::{CloseReason, Histogram, HostStats, health};
+use keepwarm_pool::{CloseReason, Histogram, HostStats, NamedPool, health};
 use keepwarm_tunnel::{
-    DestinationStats, HandshakeFailure, ServerWatch, SpareStats, TunnelRow, UdpDropped, UpstreamStats,
+    DestinationStats, HandshakeFailure, RecentTunnel, ServerWatch, SpareStats, TunnelRow, UdpDropped, UpstreamStats,
     config::{Listen, ListenKind},
 };
 
@@ -51,21 +51,44 @@ impl Tunnels {
             counts.push(("tunnel_handshakes_failed", clients.handshakes_failed.values().sum()));
         }
         stats.counters.extend(counts.into_iter().map(|(name, count)| (name.to_owned(), count)));
-        for TunnelListenRow { address, kind, .. } in &status.listen {
-            let schemes: &[&str] = match kind.as_str() {
-                "mixed" => &["socks5", "http"],
-                other => &[other],
+        stats.listen.extend(self.listeners());
+    }
+
+    pub(super) fn pools(&self) -> Vec<NamedPool> {
+        self.0.connector.pools()
+    }
+
+    /// The upstreams, each with the durations from the request to the destination's word.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (TunnelUpstreamRow, Histogram)> {
+        self.0.connector.stats().upstreams.into_iter().map(|mut stats| {
+            let row = upstream(&stats);
+            (row, std::mem::take(&mut stats.ready))
+        })
+    }
+
+    pub(super) fn recent(&self) -> Vec<RecentTunnel> {
+        self.0.connector.recent()
+    }
+
+    /// Where clients come in, as URLs.
+    pub(super) fn listeners(&self) -> Vec<String> {
+        let mut urls = Vec::new();
+        for Listen { address, kind } in self.listen() {
+            let schemes: &[&str] = match kind {
+                ListenKind::Mixed => &["socks5", "http"],
+                other => &[other.as_str()],
             };
-            stats.listen.extend(schemes.iter().map(|scheme| format!("{scheme}://{address}")));
+            urls.extend(schemes.iter().map(|scheme| format!("{scheme}://{address}")));
         }
+        urls
     }
 
     fn watch(&self) -> Option<&ServerWatch> {
-        self.0.server.as_ref().map(|(_, watch)| watch)
+        self.0.server.as_ref()
     }
 
-    fn listen(&self) -> &[Listen] {
-        self.0.server.as_ref().map_or(&[], |(listen, _)| listen)
+    fn listen(&self) -> Vec<Listen> {
+        self.watch().map(ServerWatch::listening).unwrap_or_default()
     }
 }
 
@@ -118,7 +141,7 @@ impl TunnelSnapshots for Tunnels {
     }
 
     fn pac(&self) -> Option<String> {
-        pac(self.listen(), !self.0.connector.config().users.is_empty(), REACHED)
+        pac(&self.listen(), !self.0.connector.config().users.is_empty(), REACHED)
     }
 }
 

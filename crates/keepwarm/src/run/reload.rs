@@ -1,0 +1,286 @@
+//! Another config for the running daemon: read, built whole, then put in force; or refused, and nothing has changed.
+//!
+//! Each part (DNS, hot HTTPS and its gateway, tunnels and their listeners) first prepares what is new, which may fail, and only when all
+//! of them are ready each one applies it, which cannot. What the parts keep, drain or cannot change before the next start is theirs to
+//! say; which keys differ, and from what to what, is said here. Not here: what a new config does within a part.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock, Weak},
+    time::SystemTime,
+};
+
+use keepwarm_control::{
+    Answer, Control, Refusal,
+    rows::{ConfigRow, ConfigState, DrainedRow, ReloadRow},
+};
+use keepwarm_dns::server::{self, Server};
+use keepwarm_https::{Client, GatewayWatch};
+use keepwarm_transport::reload::Changes;
+use keepwarm_tunnel::{Connector, ServerWatch};
+use parking_lot::Mutex;
+
+use crate::{
+    config::{Config, ConfigError, Effective, Loaded, Source, words::io_words},
+    run::log::LogLevel,
+    service::Service,
+};
+
+/// Reads the config again, and knows the one in force.
+pub(super) struct Reloader {
+    source: Source,
+    parts: Parts,
+    log: Arc<LogLevel>,
+    service: Service,
+    control: OnceLock<Weak<Control>>,
+    state: Mutex<State>,
+}
+
+/// What runs and takes another config. DNS is not kept alive.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) dns: Option<Weak<Server>>,
+    pub(super) https: Option<(Client, GatewayWatch)>,
+    pub(super) tunnels: Option<(Connector, Option<ServerWatch>)>,
+    /// Where the status endpoint listens.
+    pub(super) control: Option<SocketAddr>,
+}
+
+/// The config in force.
+struct State {
+    config: Arc<Config>,
+    effective: Arc<Effective>,
+    generation: u64,
+    loaded: u64,
+    needs_restart: Vec<String>,
+    last_error: Option<String>,
+    changed_at_run_time: Vec<String>,
+}
+
+/// The parts of a config that are ready.
+struct Prepared {
+    dns: Option<server::Prepared>,
+    https: Option<(keepwarm_https::Prepared, keepwarm_https::PreparedGateway)>,
+    tunnels: Option<keepwarm_tunnel::Prepared>,
+    /// What the daemon itself cannot change before its next start.
+    needs_restart: Vec<String>,
+}
+
+impl Reloader {
+    pub(super) fn new(source: Source, loaded: Loaded, parts: Parts, log: Arc<LogLevel>, service: Service) -> Reloader {
+        let state = State {
+            config: Arc::new(loaded.config),
+            effective: Arc::new(loaded.effective),
+            generation: 1,
+            loaded: now(),
+            needs_restart: Vec::new(),
+            last_error: None,
+            changed_at_run_time: Vec::new(),
+        };
+        Reloader { source, parts, log, service, control: OnceLock::new(), state: Mutex::new(state) }
+    }
+
+    /// The endpoint whose token follows the config.
+    pub(super) fn steers(&self, control: &Arc<Control>) {
+        let _ = self.control.set(Arc::downgrade(control));
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.state.lock().config)
+    }
+
+    pub(super) fn state(&self) -> ConfigState {
+        let state = self.state.lock();
+        ConfigState {
+            file: self.source.path().map(|path| path.display().to_string()),
+            generation: state.generation,
+            loaded: state.loaded,
+            needs_restart: state.needs_restart.clone(),
+            last_error: state.last_error.clone(),
+            changed_at_run_time: state.changed_at_run_time.clone(),
+        }
+    }
+
+    pub(super) fn row(&self) -> ConfigRow {
+        let effective = Arc::clone(&self.state.lock().effective);
+        ConfigRow { state: self.state(), values: effective.entries().into_iter().map(Into::into).collect() }
+    }
+
+    pub(super) fn limits_changed(&self, names: Vec<String>) {
+        let mut state = self.state.lock();
+        for name in names {
+            // As many as there are limits and pools, which are bounded.
+            if !state.changed_at_run_time.contains(&name) {
+                state.changed_at_run_time.push(name);
+            }
+        }
+    }
+
+    /// Reads the config again and puts it in force. The caller sees to it that only one does so at a time.
+    pub(super) fn reload(self: Arc<Self>) -> Answer<ReloadRow> {
+        Box::pin(async move {
+            self.service.reloading().await;
+            let done = self.try_reload().await;
+            let why = done.as_ref().err().map(words);
+            match (&done, &why) {
+                (Ok(row), _) => told(row),
+                (Err(_), why) => tracing::error!(why, "reload refused: nothing has changed"),
+            }
+            self.state.lock().last_error.clone_from(&why);
+            self.service.reloaded(why.as_deref()).await;
+            done
+        })
+    }
+
+    async fn try_reload(&self) -> Result<ReloadRow, Refusal> {
+        let source = self.source.clone();
+        // It reads files, and some file systems take their time.
+        let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+        let Loaded { config, warnings, effective } =
+            loaded.map_err(|error| Refusal::Failed(format!("read the config: {error}")))?.map_err(refused)?;
+        let old = self.config();
+        let mut prepared = self.prepare(&old, &config).await?;
+        let mut changes = Changes { needs_restart: std::mem::take(&mut prepared.needs_restart), ..Changes::default() };
+        changes.extend(prepared.apply().await);
+        self.log.configure(config.log.filter.clone());
+        if let Some(control) = self.control.get().and_then(Weak::upgrade) {
+            control.set_token(config.control.token.clone());
+        }
+        let mut state = self.state.lock();
+        let differences = Effective::difference(&state.effective, &effective);
+        state.generation += 1;
+        state.loaded = now();
+        state.config = Arc::new(config);
+        state.effective = Arc::new(effective);
+        state.needs_restart.clone_from(&changes.needs_restart);
+        state.changed_at_run_time.clear();
+        Ok(ReloadRow {
+            generation: state.generation,
+            differences: differences.into_iter().map(Into::into).collect(),
+            kept: changes.kept,
+            added: changes.added,
+            changed: changes.changed,
+            drained: changes.drained.into_iter().map(drained).collect(),
+            needs_restart: changes.needs_restart,
+            warnings: warnings.iter().map(|warning| warning.title.clone()).collect(),
+        })
+    }
+
+    /// Builds all that is new. Dropping what is built leaves everything as it is.
+    async fn prepare(&self, old: &Config, config: &Config) -> Result<Prepared, Refusal> {
+        let mut prepared =
+            Prepared { dns: None, https: None, tunnels: None, needs_restart: needs_restart(old, config, &self.parts) };
+        let mut own: Vec<SocketAddr> = self.parts.control.into_iter().collect();
+        if let Some((server, config)) = self.parts.dns.as_ref().zip(config.dns.as_ref()) {
+            let server = server.upgrade().ok_or_else(|| Refusal::Failed("the daemon is stopping".to_owned()))?;
+            prepared.dns = Some(server.prepare(config.clone()).await.map_err(|error| failed("dns", &error))?);
+            own.extend(server.listening().iter().map(|listen| listen.address));
+            own.extend(config.listen.iter().map(|listen| listen.address));
+        }
+        if let Some(((client, watch), config)) = self.parts.https.as_ref().zip(config.https.as_ref()) {
+            let gateway =
+                watch.prepare(config.gateway.as_ref()).map_err(|error| cannot_bind("https.gateway", &error))?;
+            own.extend(gateway.addresses());
+            let origins = client.prepare(config.clone()).map_err(|error| failed("https", &error))?;
+            prepared.https = Some((origins, gateway));
+        }
+        if let Some(((connector, watch), config)) = self.parts.tunnels.as_ref().zip(config.tunnel.as_ref()) {
+            let tunnels = connector.prepare(config.clone()).map_err(|error| failed("tunnel", &error))?;
+            prepared.tunnels = Some(match watch {
+                Some(watch) => tunnels.listen(watch, &own).map_err(|error| cannot_bind("tunnel.listen", &error))?,
+                None => tunnels,
+            });
+            if watch.is_none() && !config.listen.is_empty() {
+                prepared.needs_restart.push("tunnel.listen".to_owned());
+            }
+        }
+        Ok(prepared)
+    }
+}
+
+impl Prepared {
+    async fn apply(self) -> Changes {
+        let mut changes = Changes::default();
+        if let Some(dns) = self.dns {
+            changes.extend(dns.apply().await);
+        }
+        if let Some((origins, gateway)) = self.https {
+            changes.extend(origins.apply());
+            changes.extend(gateway.apply());
+        }
+        if let Some(tunnels) = self.tunnels {
+            changes.extend(tunnels.apply());
+        }
+        changes
+    }
+}
+
+/// What no part can change: whether it is there, and what the process began with.
+fn needs_restart(old: &Config, new: &Config, parts: &Parts) -> Vec<String> {
+    let differs = [
+        ("dns", parts.dns.is_some() != new.dns.is_some()),
+        ("https", parts.https.is_some() != new.https.is_some()),
+        ("tunnel", parts.tunnels.is_some() != new.tunnel.is_some()),
+        ("log.format", old.log.format != new.log.format),
+        ("limits.workers", old.workers != new.workers),
+        ("control.listen", old.control.listen != new.control.listen),
+        ("control.history", old.control.history != new.control.history),
+        ("control.watch", old.control.watch != new.control.watch),
+    ];
+    differs.into_iter().filter_map(|(key, differs)| differs.then(|| key.to_owned())).collect()
+}
+
+fn drained(drained: keepwarm_transport::reload::Drained) -> DrainedRow {
+    DrainedRow { name: drained.name, connections: drained.connections as u64 }
+}
+
+fn refused(error: ConfigError) -> Refusal {
+    Refusal::Invalid(match error {
+        ConfigError::Faults(faults) => faults.render(false),
+        other => other.to_string(),
+    })
+}
+
+fn failed(part: &str, error: &dyn std::error::Error) -> Refusal {
+    Refusal::Invalid(format!("{part}: {error}"))
+}
+
+fn cannot_bind(key: &str, error: &io::Error) -> Refusal {
+    Refusal::Invalid(format!("{key}: {}", io_words(error)))
+}
+
+fn words(refusal: &Refusal) -> String {
+    let (Refusal::Invalid(text) | Refusal::Unknown(text) | Refusal::Failed(text)) = refusal;
+    text.clone()
+}
+
+fn told(row: &ReloadRow) {
+    let list = |names: &[String]| names.join(", ");
+    let drained: Vec<_> = row.drained.iter().map(|drained| drained.name.clone()).collect();
+    tracing::info!(
+        generation = row.generation,
+        changed = list(&row.changed),
+        added = list(&row.added),
+        drained = list(&drained),
+        kept = row.kept.len(),
+        "config reloaded"
+    );
+    if !row.needs_restart.is_empty() {
+        tracing::warn!(keys = list(&row.needs_restart), "these take effect with the next start only");
+    }
+    for warning in &row.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Whole seconds since 1970.
+pub(super) fn now() -> u64 {
+    super::snapshots::unix(wall())
+}
+
+/// The clock on the wall.
+#[expect(clippy::disallowed_methods, reason = "shown to people, who have calendars; nothing is decided by it")]
+pub(super) fn wall() -> SystemTime {
+    SystemTime::now()
+}
