@@ -91,21 +91,26 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Profiles of browsers everywhere, or nowhere. SSH upstreams, which need no tool, always.
+/// Profiles of browsers everywhere, or nowhere. SSH upstreams and OTLP, which need no tool, always.
 const WITH_BROWSERS: &[&str] = &[
     "--features",
-    "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser,keepwarm/ssh,keepwarm-transport/ssh",
+    "keepwarm/browser,keepwarm-https/browser,keepwarm-bench/browser,keepwarm/ssh,keepwarm-transport/ssh,keepwarm/otlp,keepwarm-control/otlp",
 ];
-const WITHOUT_BROWSERS: &[&str] =
-    &["--exclude", "keepwarm-boring-ext", "--features", "keepwarm/ssh,keepwarm-transport/ssh"];
+const WITHOUT_BROWSERS: &[&str] = &[
+    "--exclude",
+    "keepwarm-boring-ext",
+    "--features",
+    "keepwarm/ssh,keepwarm-transport/ssh,keepwarm/otlp,keepwarm-control/otlp",
+];
 
 /// Programs that single tests need; without them these tests pass without a proof, which is said here.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 6] = [
     ("kdig", "interoperability with kdig"),
     ("dig", "interoperability with dig"),
     ("dnsperf", "interoperability with dnsperf"),
     ("unshare", "the run with 200 ephemeral ports"),
     ("ip", "the run with 200 ephemeral ports"),
+    ("promtool", "the metrics, the alerts and the queries of the dashboard, by promtool"),
 ];
 
 /// Whether a cargo subcommand is there.

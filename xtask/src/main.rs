@@ -3,6 +3,7 @@
 
 mod browser;
 mod check;
+mod dist;
 mod instructions;
 
 use std::{env, process::ExitCode};
@@ -13,12 +14,13 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["check"] => check::main(),
         ["build"] => browser::build(),
+        ["dist", program, folder] => dist::main(program, folder),
         ["instructions", rest @ ..] if let Some(options) = instructions::Options::parse(rest) => {
             if instructions::pass(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         _ => {
             println!(
-                "usage: cargo xtask check                              format, lint, tests, documentation, licences, instructions\n       cargo xtask build                              the daemon as it is released, with profiles of browsers\n       cargo xtask instructions [--accept] [PATH]...  instructions per query of the DNS paths: {}",
+                "usage: cargo xtask check                              format, lint, tests, documentation, licences, instructions\n       cargo xtask build                              the daemon as it is released, with profiles of browsers\n       cargo xtask dist PROGRAM DIR                   what a package installs: program, manual, completions, units\n       cargo xtask instructions [--accept] [PATH]...  instructions per query of the DNS paths: {}",
                 instructions::names(),
             );
             ExitCode::from(2)

@@ -122,7 +122,7 @@ pub async fn post<T: DeserializeOwned>(
     ask(&daemon.into(), Method::POST, path, json(body), Wait::Whole(timeout)).await
 }
 
-/// Changes something of `daemon` by PATCH; `timeout` limits the wait for the answer.
+/// Changes something of `daemon` by PATCH.
 ///
 /// # Errors
 /// As [`post`] has them.
@@ -133,25 +133,8 @@ pub async fn patch<T: DeserializeOwned>(
     daemon: impl Into<Daemon>,
     path: &str,
     body: &impl Serialize,
-    timeout: Duration,
 ) -> Result<T, ClientError> {
-    ask(&daemon.into(), Method::PATCH, path, json(body), Wait::Whole(timeout)).await
-}
-
-/// Sends `body` as JSON to change something of the endpoint at `address`.
-///
-/// # Errors
-/// As [`get`].
-///
-/// # Cancel safety
-/// As [`post`].
-pub async fn patch<T: DeserializeOwned>(
-    address: SocketAddr,
-    path: &str,
-    body: &impl Serialize,
-) -> Result<T, ClientError> {
-    let body = serde_json::to_vec(body).expect("the status types have no map with keys that are not texts");
-    ask(address, Method::PATCH, path, body.into(), TIMEOUT).await
+    ask(&daemon.into(), Method::PATCH, path, json(body), Wait::Whole(TIMEOUT)).await
 }
 
 /// Posts `body` as JSON and hands each line of the answer to `each`; `timeout` limits the wait for the whole of it.

@@ -9,12 +9,15 @@
 
 pub mod access;
 pub mod client;
+mod dashboard;
 pub mod events;
 pub mod explain;
 mod history;
 pub mod https;
 pub mod metrics;
 mod openapi;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod pools;
 mod routes;
 pub mod rows;

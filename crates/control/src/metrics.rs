@@ -28,6 +28,8 @@ use tokio::time::Instant;
 pub use counters::{CounterMetric, unknown_counters};
 pub(crate) use daemon::Process;
 pub(crate) use family::{Family, Kind, Unit, Value};
+#[cfg(feature = "otlp")]
+pub(crate) use {buckets::merged, family::Point};
 
 use crate::{
     routes::{Endpoint, Shared, page, refuse},

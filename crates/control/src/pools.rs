@@ -134,7 +134,7 @@ async fn warm(shared: &Shared, named: &NamedPool, request: PoolRequest) -> Resul
     named.pool.warm_up(request.host.as_deref(), wanted).await.map_err(Refusal::Failed)
 }
 
-fn find(shared: &Shared, name: &str) -> Option<NamedPool> {
+pub(crate) fn find(shared: &Shared, name: &str) -> Option<NamedPool> {
     shared.snapshots.pools().into_iter().find(|named| named.name == name)
 }
 

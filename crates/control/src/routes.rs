@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, events, history, https, metrics, openapi, pools,
+    access, dashboard, events, history, https, metrics, openapi, pools,
     rows::{
         CacheStatus, CheckRow, ConfigRow, DnsUpstreamRow, ErrorBody, FlushRequest, Flushed, ListenerRow, LogPatch,
         LogRow, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, StatusRow, UpstreamRow,
@@ -145,6 +145,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(history::endpoints());
     all.extend(events::endpoints());
     all.extend(metrics::endpoints());
+    all.extend(dashboard::endpoints());
     all.extend([
         page("/livez", TEXT, "Whether the process answers.", get(async || "ok\n")),
         page("/readyz", TEXT, "Whether clients can be served; `?verbose` lists the checks.", get(ready)),
@@ -155,8 +156,9 @@ pub fn endpoints() -> Vec<Endpoint> {
 
 /// The router over `control`, with the checks that every request passes.
 pub(crate) fn router(control: Shared) -> Router {
-    let routed =
-        endpoints().into_iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
+    let routed = endpoints()
+        .into_iter()
+        .fold(dashboard::forms_and_assets(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
     routed
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page; GET /api/v1/openapi.json lists what there is"))
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))

@@ -130,4 +130,4 @@ const FRESH: Duration = Duration::from_millis(100);
 
 /// What counts what clients asked for, by its name in the status.
 const REQUESTS: [(&str, &str); 3] =
-    [("queries", "queries"), ("requests", "https_requests"), ("tunnels", "tunnels_asked")];
+    [("queries", "queries"), ("requests", "https_requests"), ("tunnels", "tunnel_asked")];

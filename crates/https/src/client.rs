@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 use http::{HeaderMap, Method, Request, Response, Uri, header, uri::Scheme};
 use http_body::Body as HttpBody;
 use ipnet::IpNet;
-use keepwarm_pool::{HostStats, LimitsError, NamedPool};
+use keepwarm_pool::{Histogram, HostStats, LimitsError, NamedPool};
 use keepwarm_transport::resolve::Resolve;
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -28,7 +28,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use crate::{
     body::{Body, BoxError, RequestBody},
     config::{HttpVersions, HttpsConfig},
-    connection::{Dialer, Key},
+    connection::{DialTimes, Dialer, Key},
     error::Error,
     inventory::AddressRow,
     keeper::{self, WarmUp},
@@ -39,12 +39,15 @@ use crate::{
 mod entry;
 mod limits;
 mod past;
+mod recent;
 mod reload;
 mod requests;
 mod run;
 
 use entry::{Entry, Origins, Settings};
 use past::Past;
+pub(crate) use recent::Recent;
+pub use recent::{Outcome, RecentRequest};
 pub use reload::Prepared;
 pub(crate) use requests::Counters;
 pub use requests::Requests;
@@ -77,6 +80,8 @@ pub struct Client {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
+    /// Of its dials.
+    times: Arc<RwLock<DialTimes>>,
     resolver: Arc<dyn Resolve>,
     origins: RwLock<Origins>,
     /// Counts requests, for the order in which origins were used.
@@ -85,10 +90,11 @@ pub(crate) struct Inner {
     keepers: Mutex<JoinSet<()>>,
     /// What is left to count of origins that are gone.
     past: Past,
+    pub(crate) recent: Recent,
+    /// Times to the head of an answer, of all origins together.
+    latency: Mutex<Histogram>,
     /// Has a permit for the one reload at a time.
     reload: Arc<Semaphore>,
-    /// Numbers configs whose roots are not named.
-    configs: AtomicU64,
 }
 
 /// What one request asks for beside its head and body.
@@ -156,6 +162,8 @@ pub struct OriginStats {
     pub addresses: crate::inventory::Counts,
     /// What happened to its requests.
     pub requests: Requests,
+    /// Times of its requests to the head of their answer, tries and waits included.
+    pub latency: Histogram,
 }
 
 impl Client {
@@ -165,9 +173,8 @@ impl Client {
     /// # Errors
     /// When the config contradicts itself, or TLS cannot be set up.
     pub fn new(config: HttpsConfig, resolver: Arc<dyn Resolve>) -> Result<Client, StartError> {
-        let pool = limits::pool(&config.pool)?;
-        let configs = AtomicU64::new(0);
-        let settings = Settings::new(&config, Settings::trust(&config, &configs))?;
+        let (pool, times) = limits::pool(&config.pool)?;
+        let settings = Settings::new(&config)?;
         let ground = settings.ground(&resolver);
         let mut by_authority = HashMap::new();
         for origin in config.origins {
@@ -182,13 +189,15 @@ impl Client {
         let client = Client {
             inner: Arc::new(Inner {
                 pool,
+                times,
                 resolver,
                 origins,
                 turn: AtomicU64::new(1),
                 keepers: Mutex::default(),
                 past: Past::default(),
+                recent: Recent::new(config.slow),
+                latency: Mutex::default(),
                 reload: Arc::new(Semaphore::new(1)),
-                configs,
             }),
         };
         eager.iter().for_each(|entry| client.keep(entry));
@@ -351,6 +360,17 @@ impl Client {
             sum.add(entry.origin.requests.read());
         }
         sum
+    }
+
+    /// Times of requests to the head of their answer, tries and waits included; of all origins, those included that are gone.
+    pub fn latency(&self) -> Histogram {
+        self.inner.latency.lock().clone()
+    }
+
+    /// The last 128 requests that took longer than [`slow`](HttpsConfig::slow) to the head of their answer, or got none; the last one first.
+    /// Callers who gave up sooner are not among them.
+    pub fn recent(&self) -> Vec<RecentRequest> {
+        self.inner.recent.read(tokio::time::Instant::now().into_std())
     }
 
     /// The pool of all connections, as operators see and steer it: `https`.

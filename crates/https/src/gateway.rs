@@ -1,12 +1,12 @@
 //! The local HTTP gateway: any program that speaks HTTP/1.1 uses the hot connections, as a prefix of its URLs or as a forward proxy.
 //!
-//! What a request means is in `route`, who may ask in `guard`, one request in `serve`, one client's connection in `connection`. What is
-//! deliberately not here: tunnels (CONNECT), since what goes through them could not use a connection that is open already; upgrades;
-//! caching.
+//! What a request means is in `route`, who may ask in `guard`, one request in `serve`, one client's connection in `connection`, another
+//! config in `reload`. What is deliberately not here: tunnels (CONNECT), since what goes through them could not use a connection that is
+//! open already; upgrades; caching.
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     io,
     net::SocketAddr,
     pin::pin,
@@ -14,27 +14,29 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use parking_lot::RwLock;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore},
     task::{JoinError, JoinSet},
 };
 
 use crate::{Client, config::GatewayConfig};
 use guard::Guard;
+use listener::Listener;
+pub use reload::PreparedGateway;
 
 mod answer;
 mod connection;
 mod guard;
 mod io_limits;
+mod listener;
 mod location;
 mod options;
 mod refusal;
+mod reload;
 mod route;
 mod serve;
 
@@ -52,18 +54,75 @@ mod serve;
 /// # drop(cut_off); Ok(()) }
 /// ```
 pub struct Gateway {
-    listeners: Vec<TcpListener>,
+    /// Where it listened at first.
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    max_clients: usize,
 }
 
 /// What all clients' connections have in common.
 struct Shared {
     client: Client,
+    rules: RwLock<Arc<Rules>>,
+    listeners: RwLock<Listeners>,
+    /// Told when listeners come or go.
+    changed: Notify,
+    counters: Counters,
+    /// Connections of clients that are served, or about to be.
+    taken: AtomicUsize,
+    /// Has a permit for the one reload at a time.
+    reload: Arc<Semaphore>,
+}
+
+/// What requests and clients are let in by.
+struct Rules {
     guard: Guard,
     upgrade: bool,
-    counters: Counters,
+    max_clients: usize,
+}
+
+#[derive(Default)]
+struct Listeners {
+    open: Vec<Arc<Listener>>,
+    is_stopped: bool,
+}
+
+/// Room for one client, until it is dropped.
+struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Has clients accepted by these listeners and no others.
+    fn open(&self, listeners: Vec<Arc<Listener>>) {
+        let mut all = self.listeners.write();
+        if !all.is_stopped {
+            all.open = listeners;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Lets all listeners and their clients go.
+    fn stop(&self) {
+        let all = std::mem::replace(&mut *self.listeners.write(), Listeners { open: Vec::new(), is_stopped: true });
+        all.open.iter().for_each(|listener| listener.door.close());
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().clone()
+    }
+
+    /// Whoever accepts asks for it, and nobody else: between the look and the count nobody takes a place.
+    fn place(self: &Arc<Shared>) -> Option<Place> {
+        let is_free = self.taken.load(Ordering::Relaxed) < self.rules.read().max_clients;
+        is_free.then(|| {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            Place(self.clone())
+        })
+    }
 }
 
 #[derive(Default)]
@@ -104,11 +163,16 @@ pub struct GatewayStats {
     pub broken: u64,
 }
 
-/// Reads the figures of a gateway while it runs.
+/// Reads the figures of a gateway while it runs, and gives it [another config](Self::prepare).
 #[derive(Clone)]
 pub struct GatewayWatch(Arc<Shared>);
 
 impl GatewayWatch {
+    /// Where it listens now, in the order of the config; ports that the system chose are filled in.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.listeners.read().open.iter().map(|listener| listener.address).collect()
+    }
+
     /// The figures now.
     pub fn stats(&self) -> GatewayStats {
         let counters = &self.0.counters;
@@ -132,15 +196,29 @@ impl Gateway {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) when the config has no address, an address beyond loopback without users, a user
     /// whose name has a colon (RFC 7617 section 2), or no room for clients; and what the system reports, with the address.
     pub fn bind(config: &GatewayConfig, client: Client) -> io::Result<Gateway> {
-        check(config)?;
-        let listeners: Vec<_> = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<_>>()?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let guard = Guard::new(&config.users);
-        let shared = Shared { client, guard, upgrade: config.upgrade, counters: Counters::default() };
-        Ok(Gateway { listeners, addresses, shared: Arc::new(shared), max_clients: config.max_clients })
+        let gateway = Gateway::closed(client);
+        let prepared = gateway.watch().prepare(Some(config))?;
+        let addresses = prepared.addresses();
+        prepared.apply();
+        Ok(Gateway { addresses, ..gateway })
     }
 
-    /// Where it listens, in the order of the config; ports that the system chose are filled in.
+    /// One that listens nowhere until a config is [put in force](GatewayWatch::prepare).
+    pub fn closed(client: Client) -> Gateway {
+        let shared = Shared {
+            client,
+            rules: RwLock::new(Arc::new(Rules::new(&GatewayConfig::default()))),
+            listeners: RwLock::default(),
+            changed: Notify::new(),
+            counters: Counters::default(),
+            taken: AtomicUsize::new(0),
+            reload: Arc::new(Semaphore::new(1)),
+        };
+        Gateway { addresses: Vec::new(), shared: Arc::new(shared) }
+    }
+
+    /// Where it was [bound](Self::bind), in the order of the config; ports that the system chose are filled in. Where it listens after
+    /// another config has come is known to [`GatewayWatch::addresses`].
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -156,10 +234,9 @@ impl Gateway {
     /// # Cancel safety
     /// Dropping the future closes the listeners and every connection at once.
     pub async fn run(self, stop: impl Future, patience: Duration) -> usize {
-        let Gateway { listeners, shared, max_clients, .. } = self;
-        let places = Arc::new(Semaphore::new(max_clients));
+        let Gateway { shared, .. } = self;
         let waiting_room = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-        let closing = watch::Sender::new(false);
+        let mut listeners = shared.listeners.read().open.clone();
         let (mut clients, mut next) = (JoinSet::new(), 0);
         let mut stop = pin!(stop);
         loop {
@@ -170,12 +247,16 @@ impl Gateway {
                     note(ended);
                     continue;
                 }
-                accepted = accept(&listeners, &mut next) => accepted,
+                () = shared.changed.notified() => {
+                    listeners.clone_from(&shared.listeners.read().open);
+                    continue;
+                }
+                accepted = listener::accept(&listeners, &mut next) => accepted,
             };
             match accepted {
-                Ok(stream) => {
-                    if let Ok(place) = places.clone().try_acquire_owned() {
-                        clients.spawn(connection::serve(stream, shared.clone(), closing.subscribe(), place));
+                Ok((stream, door)) => {
+                    if let Some(place) = shared.place() {
+                        clients.spawn(connection::serve(stream, shared.clone(), door, place));
                     } else {
                         Counters::count(&shared.counters.turned_away);
                         // Beyond these a connection is closed without a word.
@@ -193,7 +274,7 @@ impl Gateway {
             }
         }
         drop(listeners);
-        closing.send_replace(true);
+        shared.stop();
         finish(clients, &shared.counters, patience).await
     }
 }
@@ -232,66 +313,6 @@ fn note(ended: Result<(), JoinError>) {
         tracing::error!(%error, "a connection of the gateway ended by a panic");
     }
 }
-
-fn check(config: &GatewayConfig) -> io::Result<()> {
-    let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    if config.listen.is_empty() {
-        return wrong("the gateway has no address to listen on".to_owned());
-    }
-    if config.max_clients == 0 || config.max_clients > Semaphore::MAX_PERMITS {
-        return wrong(format!("the gateway cannot serve {} clients", config.max_clients));
-    }
-    let is_open = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
-    if let Some(address) = config.listen.iter().find(is_open).filter(|_| config.users.is_empty()) {
-        return wrong(format!(
-            "the gateway on {address} could be used by everyone who reaches it: set users, or listen on a loopback address \
-             such as 127.0.0.1:{}",
-            address.port()
-        ));
-    }
-    if let Some(user) = config.users.iter().find(|user| user.name.contains(':')) {
-        return wrong(format!(
-            "user {:?} of the gateway has a colon in the name, which Basic cannot express",
-            user.name
-        ));
-    }
-    Ok(())
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Without it a restart would wait for connections of the last run to leave TIME_WAIT. On Windows it would share the port.
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))
-}
-
-/// The next client of any listener; each is looked at first in turn.
-async fn accept(listeners: &[TcpListener], next: &mut usize) -> io::Result<TcpStream> {
-    poll_fn(|cx| {
-        for offset in 0..listeners.len() {
-            let index = (*next + offset) % listeners.len();
-            if let Poll::Ready(accepted) = listeners[index].poll_accept(cx) {
-                *next = index + 1;
-                return Poll::Ready(accepted.map(|(stream, _)| stream));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Connections that wait in the system to be accepted.
-const BACKLOG: i32 = 1024;
 
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -37,6 +37,7 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 
+pub(crate) use self::address::bounded;
 use self::{
     access::Access,
     address::{Address, State, later},

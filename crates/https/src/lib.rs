@@ -24,9 +24,9 @@ mod served;
 mod site;
 
 pub use body::{Body, BoxError, RequestBody};
-pub use client::{Client, OriginStats, Prepared, RequestOptions, Requests, StartError};
+pub use client::{Client, OriginStats, Outcome, Prepared, RecentRequest, RequestOptions, Requests, StartError};
 pub use connection::Key;
 pub use error::{Error, ErrorKind, Side};
-pub use gateway::{Gateway, GatewayStats, GatewayWatch};
+pub use gateway::{Gateway, GatewayStats, GatewayWatch, PreparedGateway};
 pub use keeper::WarmUp;
 pub use served::{Phases, Protocol, Served};

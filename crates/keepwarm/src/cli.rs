@@ -5,6 +5,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };

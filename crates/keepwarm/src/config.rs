@@ -167,7 +167,6 @@ mod defaults {
     pub(super) const RACING_DELAY: Duration = Duration::from_millis(100);
     pub(super) const MAX_CONNECTIONS: usize = 512;
     pub(super) const WORKERS: usize = 0;
-    pub(super) const HTTPS_SLOW: Duration = Duration::from_secs(5);
     /// Bits of a client's address that upstreams are told, where they are told any: RFC 7871 section 11.1.
     pub(super) const SUBNET_V4: u8 = 24;
     pub(super) const SUBNET_V6: u8 = 56;

@@ -46,7 +46,7 @@ pub fn main(args: &LogArgs) -> anyhow::Result<Exit> {
             None => client::get(&daemon, "/api/v1/log").await,
             Some(level) => {
                 let patch = LogPatch { level: level.clone(), seconds: args.duration.as_secs() };
-                client::patch(&daemon, "/api/v1/log", &patch, client::TIMEOUT).await
+                client::patch(&daemon, "/api/v1/log", &patch).await
             }
         }
     })?

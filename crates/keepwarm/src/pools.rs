@@ -167,20 +167,20 @@ pub(crate) fn failed(row: &PoolRow) -> u64 {
 const FIRST: [&str; 3] = ["name", "state", "hosts"];
 
 const FIELDS: [Field<PoolRow>; 14] = [
-    Field::words("NAME", |row| (&row.name).into()),
-    Field::words("STATE", |row| state(row.state)),
-    Field::figures("HOSTS", |row| row.hosts.into()).expendable(7),
-    Field::figures("OPEN", |row| Value::OutOf(row.gauges.open, row.limits.max_total)),
-    Field::figures("IDLE", |row| row.gauges.idle.into()).expendable(8),
-    Field::figures("IN USE", |row| row.gauges.in_use.into()),
-    Field::figures("WAITING", |row| row.gauges.waiting.into()),
-    Field::figures("OLDEST", |row| oldest(row.gauges.waiting, row.gauges.oldest_wait)).expendable(3),
-    Field::figures("ACQUIRES", |row| row.counters.acquires.into()).expendable(5),
-    Field::figures("REUSE", |row| share(row.reuse_ratio)),
-    Field::figures("OPENED", |row| row.counters.opened.into()).expendable(4),
-    Field::figures("WAIT P99", |row| row.wait.p99.into()).expendable(2),
-    Field::figures("DIAL P50", |row| row.dial.p50.into()).expendable(6),
-    Field::figures("FAILED", |row| failed(row).into()).expendable(1),
+    Field::words("NAME", 0, |row| (&row.name).into()),
+    Field::words("STATE", 0, |row| state(row.state)),
+    Field::figures("HOSTS", 7, |row| row.hosts.into()),
+    Field::figures("OPEN", 0, |row| Value::OutOf(row.gauges.open, row.limits.max_total)),
+    Field::figures("IDLE", 8, |row| row.gauges.idle.into()),
+    Field::figures("IN USE", 0, |row| row.gauges.in_use.into()),
+    Field::figures("WAITING", 0, |row| row.gauges.waiting.into()),
+    Field::figures("OLDEST", 3, |row| oldest(row.gauges.waiting, row.gauges.oldest_wait)),
+    Field::figures("ACQUIRES", 5, |row| row.counters.acquires.into()),
+    Field::figures("REUSE", 0, |row| share(row.reuse_ratio)),
+    Field::figures("OPENED", 4, |row| row.counters.opened.into()),
+    Field::figures("WAIT P99", 2, |row| row.wait.p99.into()),
+    Field::figures("DIAL P50", 6, |row| row.dial.p50.into()),
+    Field::figures("FAILED", 1, |row| failed(row).into()),
 ];
 
 /// A measured duration with three digits: `412 us`, `20.4 ms`, `1.25 s`.

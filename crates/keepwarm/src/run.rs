@@ -5,12 +5,12 @@
 //! them: one core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without
 //! them the runtime has one thread, for the status endpoint alone.
 
+mod file;
 mod https;
 mod log;
 mod reload;
 mod snapshots;
 mod tunnel;
-mod watch;
 
 use std::{
     path::Path,
@@ -80,18 +80,18 @@ fn runtime(config: &Config) -> std::io::Result<Runtime> {
 async fn run(
     source: Source,
     loaded: Loaded,
-    sockets: Vec<ListenSocket>,
+    mut sockets: Vec<ListenSocket>,
     service: Service,
     privileges: &Privileges,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("listen for signals")?;
     let hangup = Hangup::new().context("listen for signals")?;
     let config = loaded.config.clone();
-    let control = listen_for_status(&config).await?;
-    let address = control.local_addr()?;
     if !sockets.is_empty() {
         tracing::info!(sockets = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), "taken over");
     }
+    let control = listen_for_status(&config, service::take_listener(&mut sockets, config.control.listen)).await?;
+    let address = control.local_addr()?;
     let (stop, stopped) = watch::channel(());
     let (mut views, mut parts) = (Views::default(), Parts { control: Some(address), ..Parts::default() });
     let dns = match config.dns {
@@ -144,8 +144,10 @@ async fn run(
     let plane = Control::new(Arc::clone(&daemon) as Arc<dyn Snapshots>, address, options, stopped);
     reloader.steers(&plane);
     let steer = tokio::spawn(reload_on_hangup(hangup, Arc::downgrade(&plane)));
-    let watch = watched.map(|path| tokio::spawn(watch::watch(path, Arc::downgrade(&plane))));
+    let watch = watched.map(|path| tokio::spawn(file::watch(path, Arc::downgrade(&plane))));
     tracing::info!(%address, "status endpoint listens");
+    #[cfg(feature = "otlp")]
+    export(&plane)?;
     let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.
     service.ready().await;
@@ -235,6 +237,20 @@ impl Hangup {
     }
 }
 
+/// Tells a collector, where the environment names one; it ends with the control plane.
+///
+/// # Errors
+/// When a variable is not what it has to be.
+#[cfg(feature = "otlp")]
+fn export(plane: &Arc<Control>) -> anyhow::Result<()> {
+    let options = keepwarm_control::otlp::OtlpOptions::from_environment(|name| std::env::var(name).ok());
+    if let Some(options) = options.map_err(anyhow::Error::msg)? {
+        tracing::info!(collector = options.endpoint(), "exports metrics and slow requests");
+        tokio::spawn(Control::export(Arc::downgrade(plane), options));
+    }
+    Ok(())
+}
+
 fn status_line(daemon: &Arc<Daemon>) -> StatusLine {
     let daemon = Arc::clone(daemon);
     Arc::new(move || service::summary(&daemon.upstreams()))
@@ -249,7 +265,12 @@ fn alive(dns: Option<&Dns>) -> Alive {
     })
 }
 
-async fn listen_for_status(config: &Config) -> anyhow::Result<TcpListener> {
+/// The status endpoint's listener: the one that was passed, or a new one.
+async fn listen_for_status(config: &Config, passed: Option<std::net::TcpListener>) -> anyhow::Result<TcpListener> {
+    if let Some(passed) = passed {
+        passed.set_nonblocking(true)?;
+        return Ok(TcpListener::from_std(passed)?);
+    }
     let control = TcpListener::bind(config.control.listen).await.map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another keepwarm may be running: stop it, or change control.listen",
@@ -441,8 +462,8 @@ const FIRST_PASSED: usize = 3;
 /// Signals within this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// Sockets are passed for DNS listeners only.
-const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets, and the config has no [dns] that they could be for: take them out of the socket unit";
+/// Sockets are passed for the listeners of DNS and the status endpoint only.
+const NO_DNS_FOR_SOCKETS: &str = "socket activation passed sockets that are not for control.listen, and the config has no [dns] that they could be for: take them out of the socket unit";
 
 /// For how long queries and requests in flight may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@
 mod notify;
 mod privileges;
 pub mod ready;
+mod sockets;
 mod summary;
 #[cfg(unix)]
 pub mod user;
@@ -25,6 +26,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use notify::Notifier;
 pub use privileges::Privileges;
+pub use sockets::take_listener;
 pub use summary::summary;
 pub use watchdog::{Alive, Watchdog};
 

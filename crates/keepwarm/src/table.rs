@@ -33,26 +33,21 @@ pub(crate) struct Field<R> {
     pub(crate) heading: &'static str,
     /// Left for words, right for figures.
     pub(crate) alignment: CellAlignment,
-    /// `None`: never left out. Else the one with the highest number goes first.
-    pub(crate) expendable: Option<u8>,
+    /// 0: never left out. Else the one with the highest number goes first.
+    pub(crate) expendable: u8,
     /// What a row has there.
     pub(crate) value: fn(&R) -> Value,
 }
 
 impl<R> Field<R> {
-    /// A column of words.
-    pub(crate) const fn words(heading: &'static str, value: fn(&R) -> Value) -> Field<R> {
-        Field { heading, alignment: CellAlignment::Left, expendable: None, value }
+    /// A column of words; `expendable` is 0 for one that is never left out.
+    pub(crate) const fn words(heading: &'static str, expendable: u8, value: fn(&R) -> Value) -> Field<R> {
+        Field { heading, alignment: CellAlignment::Left, expendable, value }
     }
 
     /// A column of figures.
-    pub(crate) const fn figures(heading: &'static str, value: fn(&R) -> Value) -> Field<R> {
-        Field { heading, alignment: CellAlignment::Right, expendable: None, value }
-    }
-
-    /// The same, left out before those with a lower number.
-    pub(crate) const fn expendable(self, expendable: u8) -> Field<R> {
-        Field { expendable: Some(expendable), ..self }
+    pub(crate) const fn figures(heading: &'static str, expendable: u8, value: fn(&R) -> Value) -> Field<R> {
+        Field { heading, alignment: CellAlignment::Right, expendable, value }
     }
 }
 
@@ -87,7 +82,7 @@ pub(crate) fn kept<R>(fields: &[Field<R>], widths: &[usize], width: usize) -> Ve
             _ => widths[index],
         };
         let total = kept.iter().map(|&index| needed(index)).sum::<usize>() + GAP * kept.len().saturating_sub(1);
-        let least = kept.iter().copied().filter(|&index| fields[index].expendable.is_some());
+        let least = kept.iter().copied().filter(|&index| fields[index].expendable > 0);
         match least.max_by_key(|&index| fields[index].expendable) {
             Some(least) if total > width => kept.retain(|&index| index != least),
             _ => return kept,
@@ -126,10 +121,10 @@ mod tests {
     struct Exit(&'static str, &'static str, u64);
 
     const FIELDS: [Field<Exit>; 4] = [
-        Field::words("NAME", |row| row.0.into()),
-        Field::words("ADDRESS", |row| row.1.into()).expendable(2),
-        Field::figures("LIVE", |row| row.2.into()).expendable(1),
-        Field::words("WHY", |_| "a reason that is longer than all the rest".into()),
+        Field::words("NAME", 0, |row| row.0.into()),
+        Field::words("ADDRESS", 2, |row| row.1.into()),
+        Field::figures("LIVE", 1, |row| row.2.into()),
+        Field::words("WHY", 0, |_| "a reason that is longer than all the rest".into()),
     ];
 
     #[test]

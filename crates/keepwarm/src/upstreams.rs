@@ -116,19 +116,19 @@ pub(crate) fn health(health: Health) -> Value {
 }
 
 const FIELDS: [Field<UpstreamRow>; 13] = [
-    Field::words("NAME", |row| (&row.name).into()),
-    Field::words("JOB", |row| row.job.as_str().into()).expendable(4),
-    Field::words("TRANSPORT", |row| (&row.transport).into()).expendable(3),
-    Field::words("HEALTH", |row| health(row.health)),
-    Field::figures("P50", |row| row.latency_p50.into()),
-    Field::figures("P95", |row| row.latency_p95.into()).expendable(2),
-    Field::figures("REQUESTS", |row| row.requests.into()),
-    Field::figures("FAILURES", |row| row.failures.into()),
-    Field::figures("HANDSHAKES", |row| row.handshakes.into()).expendable(5),
-    Field::figures("RESUMED", |row| row.handshakes_resumed.into()).expendable(8),
-    Field::figures("OPEN", |row| row.open.into()).expendable(6),
-    Field::words("ADDRESS", |row| (&row.address).into()).expendable(7),
-    Field::words("REASON", |row| row.reason.as_ref().into()),
+    Field::words("NAME", 0, |row| (&row.name).into()),
+    Field::words("JOB", 4, |row| row.job.as_str().into()),
+    Field::words("TRANSPORT", 3, |row| (&row.transport).into()),
+    Field::words("HEALTH", 0, |row| health(row.health)),
+    Field::figures("P50", 0, |row| row.latency_p50.into()),
+    Field::figures("P95", 2, |row| row.latency_p95.into()),
+    Field::figures("REQUESTS", 0, |row| row.requests.into()),
+    Field::figures("FAILURES", 0, |row| row.failures.into()),
+    Field::figures("HANDSHAKES", 5, |row| row.handshakes.into()),
+    Field::figures("RESUMED", 8, |row| row.handshakes_resumed.into()),
+    Field::figures("OPEN", 6, |row| row.open.into()),
+    Field::words("ADDRESS", 7, |row| (&row.address).into()),
+    Field::words("REASON", 0, |row| row.reason.as_ref().into()),
 ];
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub enum ErrorKind {
     Busy,
     /// The upstream cannot do it: UDP over an HTTP proxy.
     Unsupported,
-    /// A shortage of this machine.
+    /// A shortage of this machine, or no upstream but those that an operator has paused.
     Local,
     /// The connector was closed.
     Closed,

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use keepwarm_pool::Histogram;
+use parking_lot::Mutex;
+
 /// What happened to the requests of an origin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -40,6 +43,8 @@ pub(crate) struct Counters {
     pub(super) retried: AtomicU64,
     pub(super) reused: AtomicU64,
     pub(super) under_way: AtomicU64,
+    /// Times to the head of an answer.
+    pub(super) latency: Mutex<Histogram>,
 }
 
 impl Counters {

@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use keepwarm_pool::{AcquireError, AcquireOptions, Lease};
 use keepwarm_transport::error::{Error as TransportError, ErrorKind as TransportKind};
 use smallvec::SmallVec;
 
-use super::{Inner, RequestOptions, requests::UnderWay, retry_after};
+use super::{Inner, Outcome, RecentRequest, RequestOptions, requests::UnderWay, retry_after};
 use crate::{
     body::{Body, RequestBody},
     connection::{Dialer, Target},
@@ -68,17 +68,28 @@ pub(crate) async fn run(
         newer_than: None,
         last: None,
         kept: None,
+        sent: None,
+        is_over: false,
     };
     let result = run.go().await;
+    run.is_over = true;
     match &result {
         Ok(answer) => {
             origin.requests.answered.fetch_add(1, Ordering::Relaxed);
-            if answer.body().served().reused {
+            let served = answer.body().served();
+            if served.reused {
                 origin.requests.reused.fetch_add(1, Ordering::Relaxed);
             }
+            let total = served.phases.total;
+            origin.requests.latency.lock().record(total);
+            inner.latency.lock().record(total);
+            if inner.recent.is_slow(total) {
+                run.note_answer(answer.status(), served);
+            }
         }
-        Err(_) => {
+        Err(error) => {
             origin.requests.failed.fetch_add(1, Ordering::Relaxed);
+            run.note(Outcome::from(error), error.address());
         }
     }
     origin.requests.retried.fetch_add(u64::from(run.tries.saturating_sub(1)), Ordering::Relaxed);
@@ -119,6 +130,17 @@ struct Run<'a> {
     last: Option<Error>,
     /// The answer; or one that another address might better, while that is asked.
     kept: Option<Response<Body>>,
+    /// The last try that was sent.
+    sent: Option<Sent>,
+    is_over: bool,
+}
+
+/// A try that was sent.
+struct Sent {
+    ip: IpAddr,
+    reused: bool,
+    phases: Phases,
+    at: Instant,
 }
 
 /// What comes after a try.
@@ -292,6 +314,7 @@ impl Run<'_> {
         let is_repeatable = again.is_some() && self.head.method.is_idempotent();
         let until = self.try_deadline(is_repeatable, sent_at);
         let mut served = self.served(&lease, sent_at);
+        self.sent = Some(Sent { ip: choice.ip, reused: served.reused, phases: served.phases, at: sent_at });
         let settings = if served.reused { None } else { lease.settings.clone() };
         self.tries += 1;
         served.tries = self.tries;
@@ -512,7 +535,7 @@ impl Run<'_> {
 
     /// Whether the answer's body is a whole representation, so that its coding can be decoded.
     #[cfg(feature = "browser")]
-    fn has_whole_body(&self, status: http::StatusCode) -> bool {
+    fn has_whole_body(&self, status: StatusCode) -> bool {
         self.head.method != http::Method::HEAD && !matches!(status.as_u16(), 204 | 206 | 304)
     }
 
@@ -522,6 +545,55 @@ impl Run<'_> {
 
     fn timed_out(&self, what: &str) -> Error {
         Error::timed_out(now().saturating_duration_since(self.start), what)
+    }
+}
+
+/// For those who look at what was slow.
+impl Run<'_> {
+    fn note_answer(&self, status: StatusCode, served: &Served) {
+        self.note_as(RecentRequest {
+            address: Some(served.address.ip()),
+            phases: served.phases,
+            reused: Some(served.reused),
+            ..self.unanswered(Outcome::Answered(status), None)
+        });
+    }
+
+    fn note(&self, outcome: Outcome, ip: Option<IpAddr>) {
+        self.note_as(self.unanswered(outcome, ip));
+    }
+
+    fn note_as(&self, request: RecentRequest) {
+        self.inner.recent.add(request, now());
+    }
+
+    /// `ip`: where there was no connection to.
+    fn unanswered(&self, outcome: Outcome, ip: Option<IpAddr>) -> RecentRequest {
+        let now = now();
+        let total = now.saturating_duration_since(self.start);
+        let last = self.sent.as_ref().filter(|sent| ip.is_none_or(|ip| ip == sent.ip));
+        let phases = match last {
+            Some(sent) => Phases { head: now.saturating_duration_since(sent.at), total, ..sent.phases },
+            None => Phases { wait: total, total, ..Phases::default() },
+        };
+        RecentRequest {
+            age: Duration::ZERO,
+            origin: self.origin.authority().to_string(),
+            address: ip.or(last.map(|sent| sent.ip)),
+            method: self.head.method.as_str().chars().take(METHOD_MAX).collect(),
+            outcome,
+            phases,
+            reused: last.map(|sent| sent.reused),
+            tries: self.tries,
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.inner.recent.is_slow(now().saturating_duration_since(self.start)) {
+            self.note(Outcome::GivenUp, None);
+        }
     }
 }
 
@@ -563,6 +635,9 @@ const STALE_MAX: u8 = 2;
 
 /// Instead of times that no clock can show.
 const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// Letters of a method that are noted.
+const METHOD_MAX: usize = 16;
 
 /// For how long a connection to one address is waited for while others might be quicker.
 const IMPATIENCE: Duration = Duration::from_secs(1);

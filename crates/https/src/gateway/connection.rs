@@ -19,8 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Counters, Shared,
+    Counters, Place, Shared,
     io_limits::{ClientIo, Stage, linger},
+    listener::Door,
 };
 
 /// Counts a connection as open until it is dropped.
@@ -52,13 +53,9 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Serves a client until it goes, until a limit ends it, or until `closing` is true and its answer has ended.
-pub(super) async fn serve(
-    stream: TcpStream,
-    shared: Arc<Shared>,
-    mut closing: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
-) {
+/// Serves a client until it goes, until a limit ends it, or until its door closes and its answer has ended.
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, door: Arc<Door>, _place: Place) {
+    let mut closing = door.closing();
     let mut open = Open::new(&shared.counters);
     // Without it the end of an answer may wait for the client's acknowledgement; when this fails the connection has ended.
     let _ = stream.set_nodelay(true);
@@ -66,7 +63,7 @@ pub(super) async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         // Not in the future, which hyper may poll only after it has read on.
         stage.began(request.version() < Version::HTTP_11);
-        let answer = shared.clone().answer(request, stage.clone());
+        let answer = shared.clone().answer(door.clone(), request, stage.clone());
         // Boxed, since hyper moves it.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });

@@ -18,6 +18,12 @@ pub(super) struct Guard {
     users: Vec<digest::Digest>,
 }
 
+impl PartialEq for Guard {
+    fn eq(&self, other: &Guard) -> bool {
+        self.users.iter().map(AsRef::as_ref).eq(other.users.iter().map(<digest::Digest as AsRef<[u8]>>::as_ref))
+    }
+}
+
 impl Guard {
     pub(super) fn new(users: &[User]) -> Guard {
         let digest = |user: &User| hash(STANDARD.encode(format!("{}:{}", user.name, user.password)).as_bytes());

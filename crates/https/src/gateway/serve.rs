@@ -10,6 +10,7 @@ use super::{
     answer::{self, Out},
     guard,
     io_limits::Stage,
+    listener::Door,
     options,
     refusal::Refusal,
     route::{self, Form, Route},
@@ -21,11 +22,16 @@ impl Shared {
     ///
     /// # Cancel safety
     /// Dropping the future gives the request up, at the origin as well.
-    pub(super) async fn answer(self: Arc<Shared>, request: Request<Incoming>, stage: Stage) -> Response<Out> {
+    pub(super) async fn answer(
+        self: Arc<Shared>,
+        door: Arc<Door>,
+        request: Request<Incoming>,
+        stage: Stage,
+    ) -> Response<Out> {
         Counters::count(&self.counters.requests);
         let (mut head, body) = request.into_parts();
         let is_browser = guard::is_browser(&head.headers);
-        let (route, options) = match self.read(&mut head, is_browser) {
+        let (route, options) = match self.read(&door, &mut head, is_browser) {
             Ok(read) => read,
             Err(refusal) => {
                 Counters::count(&self.counters.refused);
@@ -43,9 +49,10 @@ impl Shared {
     }
 
     /// What is asked for; leaves in the head only what is for the origin.
-    fn read(&self, head: &mut Parts, is_browser: bool) -> Result<(Route, RequestOptions), Refusal> {
-        self.guard.check(head, route::is_prefixed(&head.method, &head.uri))?;
-        let route = route::route(&head.method, &head.uri, self.upgrade)?;
+    fn read(&self, door: &Door, head: &mut Parts, is_browser: bool) -> Result<(Route, RequestOptions), Refusal> {
+        let rules = door.rules(self.rules());
+        rules.guard.check(head, route::is_prefixed(&head.method, &head.uri))?;
+        let route = route::route(&head.method, &head.uri, rules.upgrade)?;
         let options = options::take(&mut head.headers, tokio::time::Instant::now().into_std())?;
         if is_browser && route.form == Form::Prefixed {
             // They are of whatever else was served on this machine, as cookies know no ports, and of the other origins, to whose

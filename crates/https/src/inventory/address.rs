@@ -187,7 +187,7 @@ impl Address {
 }
 
 /// An error's text, cut and without control characters.
-pub(super) fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     text.chars().take(TEXT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -1,6 +1,7 @@
 //! What the inventory promises, a sentence a test. Against a model: `model`; a day in the life of fifty addresses: `simulation`.
 
 mod model;
+mod renew;
 mod simulation;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};

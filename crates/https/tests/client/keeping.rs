@@ -61,7 +61,7 @@ async fn origins_with_warm_and_min_idle_are_connected_before_the_first_request()
     let lab = lab(3).await;
     let config = OriginConfig { warm: 3, min_idle: 2, validate: Some(Validate::default()), ..origin(&lab) };
     let client = client_of(&lab, config, PoolConfig::default());
-    eventually("three are open", || lab.total().open == 3).await;
+    eventually("three are open and good", || lab.total().open == 3 && client.stats()[0].addresses.validated == 3).await;
     assert_eq!(lab.total().paths["HEAD /"], 3, "each address was validated once");
     // Those that the server closes are replaced.
     lab.addresses().iter().for_each(|ip| lab.update_faults(*ip, |faults| faults.close_kind = CloseKind::Fin));

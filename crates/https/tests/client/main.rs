@@ -7,6 +7,7 @@ mod faults;
 mod fifty;
 mod keeping;
 mod raw;
+mod recent;
 mod reload;
 mod requests;
 mod setup;

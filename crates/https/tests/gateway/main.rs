@@ -5,5 +5,6 @@ mod forms;
 mod limits;
 mod passed;
 mod peers;
+mod reload;
 mod setup;
 mod users;

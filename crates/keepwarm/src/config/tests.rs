@@ -493,7 +493,7 @@ fn history_is_kept_for_a_minute_to_a_day() {
 fn the_schema_in_the_repository_is_the_one_of_the_types() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/keepwarm.schema.json");
     let kept = std::fs::read_to_string(kept).unwrap();
-    assert!(kept == format!("{:#}\n", schema()), "write it anew: cargo xtask schema");
+    assert!(kept == format!("{:#}\n", schema()), "write it anew: keepwarm config schema > schema/keepwarm.schema.json");
     assert_eq!(EXAMPLE.lines().next(), Some("#:schema ./keepwarm.schema.json"));
 }
 
@@ -509,6 +509,25 @@ fn extra_roots_are_read_when_the_file_is_checked() {
     assert_eq!(titles.len(), 2, "{titles:?}");
     assert!(titles[0].contains("none.pem") && titles[0].contains("no such file"), "{titles:?}");
     assert!(titles[1].contains("empty.pem") && titles[1].contains("certificate"), "{titles:?}");
+}
+
+#[test]
+fn roots_have_the_same_number_as_long_as_their_files_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (keepwarm_lab::Ca::new().pem(), keepwarm_lab::Ca::new().pem());
+    let number = |files: &[(&str, &str)]| {
+        files.iter().for_each(|(name, pem)| std::fs::write(folder.path().join(name), pem).unwrap());
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let text = format!("version = 1\n[https]\nany_host = true\n[tls]\nextra_roots = {names:?}\n");
+        let loaded = Config::parse("test.toml", &text, folder.path()).unwrap_or_else(|error| panic!("{error}"));
+        loaded.config.https.unwrap().roots_id.unwrap()
+    };
+    let none = number(&[]);
+    assert_eq!(none, number(&[]));
+    let first = number(&[("a", &one)]);
+    assert_eq!(first, number(&[("b", &one)]));
+    let others = [none, number(&[("a", &other)]), number(&[("a", &one), ("b", &other)])];
+    assert!(!others.contains(&first));
 }
 
 #[test]

@@ -107,16 +107,16 @@ fn head(pool: &PoolRow) -> String {
 }
 
 const HOSTS: [Field<HostRow>; 10] = [
-    Field::words("HOST", |row| (&row.name).into()),
-    Field::words("STATE", |row| state(row.state)),
-    Field::figures("OPEN", |row| row.gauges.open.into()),
-    Field::figures("IN USE", |row| row.gauges.in_use.into()),
-    Field::figures("WAITING", |row| row.gauges.waiting.into()).expendable(2),
-    Field::figures("OLDEST", |row| oldest(row.gauges.waiting, row.gauges.oldest_wait)).expendable(3),
-    Field::figures("REUSE", |row| share(row.reuse_ratio)).expendable(1),
-    Field::figures("OPENED", |row| row.counters.opened.into()).expendable(4),
-    Field::figures("DIAL P50", |row| row.dial.p50.into()).expendable(5),
-    Field::figures("IDLE LIMIT", |row| row.idle_limit.into()).expendable(6),
+    Field::words("HOST", 0, |row| (&row.name).into()),
+    Field::words("STATE", 0, |row| state(row.state)),
+    Field::figures("OPEN", 0, |row| row.gauges.open.into()),
+    Field::figures("IN USE", 0, |row| row.gauges.in_use.into()),
+    Field::figures("WAITING", 2, |row| row.gauges.waiting.into()),
+    Field::figures("OLDEST", 3, |row| oldest(row.gauges.waiting, row.gauges.oldest_wait)),
+    Field::figures("REUSE", 1, |row| share(row.reuse_ratio)),
+    Field::figures("OPENED", 4, |row| row.counters.opened.into()),
+    Field::figures("DIAL P50", 5, |row| row.dial.p50.into()),
+    Field::figures("IDLE LIMIT", 6, |row| row.idle_limit.into()),
 ];
 
 /// A connection and whose it is.
@@ -127,15 +127,15 @@ struct Line<'a> {
 
 fn connection_fields<'a>() -> [Field<Line<'a>>; 7] {
     [
-        Field::figures("CONNECTION", |line| line.connection.id.into()),
-        Field::words("HOST", |line| line.host.into()),
-        Field::words("STATE", |line| (&line.connection.state).into()),
-        Field::figures("IN FLIGHT", |line| {
+        Field::figures("CONNECTION", 0, |line| line.connection.id.into()),
+        Field::words("HOST", 0, |line| line.host.into()),
+        Field::words("STATE", 0, |line| (&line.connection.state).into()),
+        Field::figures("IN FLIGHT", 0, |line| {
             Value::OutOf(line.connection.in_flight.into(), line.connection.capacity.into())
         }),
-        Field::figures("USES", |line| u64::from(line.connection.uses).into()),
-        Field::figures("AGE", |line| line.connection.age.into()),
-        Field::figures("IDLE FOR", |line| line.connection.idle_for.into()),
+        Field::figures("USES", 0, |line| u64::from(line.connection.uses).into()),
+        Field::figures("AGE", 0, |line| line.connection.age.into()),
+        Field::figures("IDLE FOR", 0, |line| line.connection.idle_for.into()),
     ]
 }
 

@@ -86,8 +86,7 @@ pub(super) async fn done(daemon: &Daemon, what: &PoolsCommand, output: &OutputAr
 async fn set(daemon: &Daemon, args: &SetArgs, output: &OutputArgs) -> anyhow::Result<String> {
     let before = all(daemon).await?.into_iter().find(|pool| pool.name == args.name);
     let path = path(&args.name, "");
-    let done: PoolDone =
-        client::patch(daemon, &path, &patch(&args.limits), client::TIMEOUT).await.map_err(unavailable)?;
+    let done: PoolDone = client::patch(daemon, &path, &patch(&args.limits)).await.map_err(unavailable)?;
     let before = before.map_or(done.pool.limits, |pool| pool.limits);
     print(output, &done, || format!("{}: {}\n", args.name, changes(&before, &done.pool.limits)))
 }

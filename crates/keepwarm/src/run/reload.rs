@@ -275,7 +275,12 @@ fn told(row: &ReloadRow) {
 }
 
 /// Whole seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "shown to people, who have calendars; nothing is decided by it")]
 pub(super) fn now() -> u64 {
-    super::snapshots::unix(SystemTime::now())
+    super::snapshots::unix(wall())
+}
+
+/// The clock on the wall.
+#[expect(clippy::disallowed_methods, reason = "shown to people, who have calendars; nothing is decided by it")]
+pub(super) fn wall() -> SystemTime {
+    SystemTime::now()
 }

@@ -1,5 +1,6 @@
 //! What the status endpoint shows of what runs: the DNS server here, hot HTTPS in `https`, tunnels in `tunnel`.
 
+mod dns;
 mod explain;
 mod https;
 mod recent;
@@ -26,9 +27,8 @@ use keepwarm_control::{
     Answer, Checks, QueryFuture, Refusal, Snapshots,
     https::HttpsSnapshots,
     rows::{
-        Attempt, BreakerState, CacheStatus, CertificateRow, ConfigRow, ConfigState, DdrRow, DnsUpstreamRow,
-        ListenerRow, LogPatch, LogRow, Phases, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats,
-        UpstreamRow,
+        Attempt, CacheStatus, CertificateRow, ConfigRow, ConfigState, DnsUpstreamRow, ListenerRow, LogPatch, LogRow,
+        Phases, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, UpstreamRow,
     },
     tunnel::TunnelSnapshots,
 };
@@ -91,12 +91,13 @@ impl Snapshots for Daemon {
     }
 
     fn upstreams(&self) -> Vec<UpstreamRow> {
-        let mut rows: Vec<UpstreamRow> = self.dns().iter().map(upstreams::dns).collect();
+        let pools = self.server().map(|server| server.pools()).unwrap_or_default();
+        let mut rows: Vec<UpstreamRow> = pools.into_iter().map(upstreams::dns).collect();
         if let Some(https) = &self.https {
-            rows.extend(https.status().origins.iter().map(upstreams::https));
+            rows.extend(https.upstreams().map(|(row, latency)| upstreams::https(&row, latency)));
         }
         if let Some(tunnels) = &self.tunnels {
-            rows.extend(tunnels.status().upstreams.iter().map(upstreams::tunnel));
+            rows.extend(tunnels.upstreams().map(|(row, ready)| upstreams::tunnel(&row, ready)));
         }
         rows
     }
@@ -160,58 +161,7 @@ impl Snapshots for Daemon {
 
     fn dns(&self) -> Vec<DnsUpstreamRow> {
         let Some(server) = self.server() else { return Vec::new() };
-        let rows = server.pools().into_iter();
-        let counts =
-            |counts: Vec<(&str, u64)>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        rows.map(|pool| DnsUpstreamRow {
-            upstream: pool.name,
-            group: pool.group,
-            weight: pool.weight,
-            transport: pool.transport.into(),
-            address: pool.address.split_once("://").map_or(pool.address.clone(), |(_, rest)| rest.to_owned()),
-            open: pool.open as u64,
-            max: pool.max as u64,
-            idle: pool.idle as u64,
-            in_use: pool.in_use as u64,
-            in_flight: pool.in_flight as u64,
-            dialing: pool.dialing as u64,
-            waiting: pool.waiting as u64,
-            hits: pool.hits,
-            misses: pool.misses,
-            reuse_ratio: pool.reuse_ratio,
-            handshakes_full: pool.handshakes_full,
-            handshakes_resumed: pool.handshakes_resumed,
-            ech: pool.ech.map(str::to_owned),
-            ddr: pool.ddr.map(|ddr| DdrRow {
-                state: ddr.state.into(),
-                address: ddr.address,
-                transport: ddr.transport.map(str::to_owned),
-                age: ddr.age,
-                reason: ddr.reason,
-            }),
-            cookies: pool.cookies.map(str::to_owned),
-            cookie_errors: pool.cookie_errors,
-            keeps_case: pool.keeps_case,
-            queries: pool.queries,
-            answers: pool.answers,
-            failures: pool.failures,
-            local_errors: pool.local_errors,
-            wrong_answers: pool.wrong_answers,
-            resends: pool.resends,
-            opened: pool.opened,
-            reuse_failures: pool.reuse_failures,
-            closed: counts(pool.closed),
-            dial_errors: counts(pool.dial_errors),
-            breaker: match pool.breaker {
-                "open" => BreakerState::Open,
-                "half-open" => BreakerState::HalfOpen,
-                _ => BreakerState::Closed,
-            },
-            latency_p50: pool.p50.or(pool.latency),
-            latency_p95: pool.p95,
-            idle_limit: pool.idle_limit,
-        })
-        .collect()
+        server.pools().into_iter().map(dns::row).collect()
     }
 
     fn stats(&self) -> Stats {

@@ -104,6 +104,35 @@ async fn systemd_socket_activate_starts_the_daemon_with_the_first_datagram() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passed_socket_of_the_status_endpoint_is_served_in_place_of_a_new_one() {
+    let (control, dns) = (free_address(), free_address());
+    let Some(mut command) = passed("tcp", control) else { return };
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("keepwarm.toml");
+    let config = format!(
+        "version = 1\n[dns]\nlisten = [\"{dns}\"]\n[[dns.upstream]]\nname = \"none\"\naddress = \"tcp://127.0.0.1:9\"\n\
+         [control]\nlisten = \"{control}\"\n"
+    );
+    std::fs::write(&path, config).unwrap();
+    let child = command.args(["run", "-c"]).arg(&path).stderr(Stdio::piped()).spawn().unwrap();
+    // The socket takes connections before the daemon is there, which answers once it is; until the parent has bound it, nobody does.
+    let mut stream = loop {
+        match tokio::net::TcpStream::connect(control).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains(&format!("{control} (tcp)")), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_passed_socket_that_cannot_be_served_is_named_with_exit_code_69() {
     let (address, other) = (free_address(), free_address());
     for (kinds, bound, said) in [

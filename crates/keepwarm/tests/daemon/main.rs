@@ -8,6 +8,7 @@
 
 mod activation;
 mod cache;
+mod control;
 mod https;
 mod interop;
 mod life;

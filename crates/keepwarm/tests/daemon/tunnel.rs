@@ -5,4 +5,4 @@ mod browser;
 mod clients;
 mod life;
 mod shown;
-mod support;
+pub mod support;

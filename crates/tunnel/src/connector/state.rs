@@ -42,7 +42,11 @@ impl State {
             let made = Upstream::new(upstream.clone(), &config.pool, config.breaker, resolver, &config.roots);
             made.map(Arc::new).map_err(|error| format!("upstream {}: {error}", upstream.name))
         };
-        let upstreams: Vec<_> = config.upstreams.iter().chain([&own]).map(make).collect::<Result<_, _>>()?;
+        let mut upstreams: Vec<_> = config.upstreams.iter().map(make).collect::<Result<_, _>>()?;
+        match before.and_then(|before| before.upstreams.last()) {
+            Some(direct) => upstreams.push(Arc::clone(direct)),
+            None => upstreams.push(make(&own)?),
+        }
         let ways = before.map_or(0, |before| before.ways + u64::from(!before.leads_alike(&config, &upstreams)));
         let rules = Rules::new(config.rules.clone(), config.default.clone());
         Ok(State { config: Arc::new(config), rules, routes, upstreams, ways })

@@ -1,6 +1,7 @@
 //! How one upstream begins, is changed while it is in use, and ends.
 
 use std::{
+    io::Read as _,
     path::Path,
     sync::{
         Arc,
@@ -129,7 +130,8 @@ impl PartialEq for MadeOf {
 
 /// What stands in a file, as a digest: it may be a secret.
 fn print(path: &Path) -> Option<[u8; digest::SHA256_OUTPUT_LEN]> {
-    let text = std::fs::read(path).ok()?;
+    let mut text = Vec::new();
+    std::fs::File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut text).ok()?;
     digest::digest(&digest::SHA256, &text).as_ref().try_into().ok()
 }
 
@@ -156,3 +158,6 @@ impl Tuning {
         Duration::from_micros(self.check_interval.load(Ordering::Relaxed))
     }
 }
+
+/// Of a key or a list of keys as much is compared.
+const FILE_MAX: u64 = 16 * 1024 * 1024;

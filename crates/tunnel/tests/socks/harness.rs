@@ -64,7 +64,14 @@ impl Running {
 
     pub(crate) fn start_with(config: TunnelConfig, names: &Names, patience: Duration) -> Running {
         let connector = Connector::new(config, Arc::new(names.clone())).unwrap();
-        let server = Server::bind(connector).unwrap();
+        Running::of_with(Server::bind(connector).unwrap(), patience)
+    }
+
+    pub(crate) fn of(server: Server) -> Running {
+        Running::of_with(server, Duration::from_secs(30))
+    }
+
+    fn of_with(server: Server, patience: Duration) -> Running {
         let (addresses, watch) = (server.addresses().to_vec(), server.watch());
         let (stop, told) = oneshot::channel();
         let task = tokio::spawn(server.run(told, patience));

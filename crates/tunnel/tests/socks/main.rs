@@ -7,3 +7,4 @@ mod departures;
 mod harness;
 mod listeners;
 mod relayed;
+mod reload;

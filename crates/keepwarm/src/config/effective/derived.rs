@@ -1,7 +1,7 @@
 //! Defaults that depend on other keys: what they come to is told by the typed config.
 
 use super::{Effective, Entry, Node, Origin};
-use crate::config::{Config, words::duration_words};
+use crate::config::{Config, spec, words::duration_words};
 
 /// Puts in what such a key comes to where nobody sets it.
 pub(super) fn fill(effective: &mut Effective, config: &Config) {
@@ -14,9 +14,17 @@ pub(super) fn fill(effective: &mut Effective, config: &Config) {
             None => {
                 let entry = Entry { path: path.to_owned(), value, redacted: None, origin: Origin::Default };
                 section.push((key.to_owned(), Node::Value(entry)));
+                section.sort_by_key(|(known, _)| place(path, known));
             }
         }
     }
+}
+
+/// Where a key stands in the section of `path`.
+fn place(path: &str, key: &str) -> usize {
+    let section = path.rsplit_once('.').map_or("", |(section, _)| section);
+    let keys = spec::SECTIONS.iter().find(|(known, _)| *known == section).map_or(&[][..], |(_, keys)| *keys);
+    keys.iter().position(|known| *known == key).unwrap_or(keys.len())
 }
 
 fn values(config: &Config) -> Vec<(&'static str, String)> {

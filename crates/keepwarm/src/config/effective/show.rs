@@ -62,7 +62,10 @@ impl Lines {
                 Node::Value(_) => {}
                 Node::Section(nodes) => self.nodes(nodes, &path, &format!("[{path}]")),
                 Node::List(list) => {
-                    list.iter().for_each(|(_, nodes)| self.nodes(nodes, &path, &format!("[[{path}]]")));
+                    for (_, nodes) in list.iter().filter(|(_, nodes)| nodes.iter().any(|(_, node)| self.is_shown(node)))
+                    {
+                        self.nodes(nodes, &path, &format!("[[{path}]]"));
+                    }
                 }
             }
         }
@@ -72,7 +75,7 @@ impl Lines {
         match node {
             Node::Value(entry) => self.show.defaults || entry.origin != Origin::Default,
             Node::Section(nodes) => nodes.iter().any(|(_, node)| self.is_shown(node)),
-            Node::List(list) => !list.is_empty(),
+            Node::List(list) => list.iter().flat_map(|(_, nodes)| nodes).any(|(_, node)| self.is_shown(node)),
         }
     }
 }

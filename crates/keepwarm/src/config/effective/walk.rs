@@ -60,6 +60,7 @@ impl<'f> Walk<'f> {
             let Some(below) = shape.key(key) else { continue };
             let node = match table.and_then(|table| table.get(key)) {
                 Some(value) => Some(self.present(below, value, &place)),
+                None if !means_something(&place.declared, table) => None,
                 None => self.absent(below, &place),
             };
             nodes.extend(node.map(|node| (key.to_owned(), node)));
@@ -108,7 +109,7 @@ impl<'f> Walk<'f> {
             return Some(default_node(&at.shown, default));
         }
         if at.declared.last() == Some(&"verdicts") {
-            return Some(default_node(&at.shown, &every_key()["https"]["origin"][0]["verdicts"]));
+            return Some(default_list(shape.entry(), at, &every_key()["https"]["origin"][0]["verdicts"]));
         }
         let is_job = at.declared.len() == 1 && JOBS.contains(&at.shown.as_str());
         if is_job || shape.kind() != Kind::Section {
@@ -146,6 +147,19 @@ impl<'f> Walk<'f> {
     }
 }
 
+/// Whether a key that nobody set does anything beside the others of its section.
+fn means_something(key: &[&str], section: Option<&DeTable<'_>>) -> bool {
+    let text = |key: &str| section.and_then(|table| table.get(key)?.get_ref().as_str()).unwrap_or_default();
+    let scheme = || text("address").split("://").next().unwrap_or_default();
+    match key {
+        ["dns", "upstream", "ech"] => matches!(scheme(), "tls" | "https"),
+        ["dns", "upstream", "padding"] => !matches!(scheme(), "udp" | "tcp"),
+        ["dns", "client_subnet", "v4_prefix" | "v6_prefix"] => text("policy") == "set" && text("address").is_empty(),
+        ["tunnel", "upstream", "channels"] => scheme() == "ssh",
+        _ => true,
+    }
+}
+
 /// A URL with its user, where there is a password behind it. A user alone may be a token.
 fn without_password(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
@@ -159,6 +173,18 @@ fn without_password(url: &str) -> Option<String> {
 fn default_node(path: &str, default: &Value) -> Node {
     let value = json_as_toml(default);
     Node::Value(Entry { path: path.to_owned(), value, redacted: None, origin: Origin::Default })
+}
+
+/// A list of sections that is there by default.
+fn default_list(shape: Shape, at: &Place, list: &Value) -> Node {
+    let entry = |entry: &Value| {
+        let called = entry["statuses"].as_str().unwrap_or_default().to_owned();
+        let place = at.below(&called);
+        let keys = shape.keys(&at.declared).into_iter().filter(|key| !entry[*key].is_null());
+        let nodes = keys.map(|key| (key.to_owned(), default_node(&place.key(key).shown, &entry[key]))).collect();
+        (called, nodes)
+    };
+    Node::List(list.as_array().into_iter().flatten().map(entry).collect())
 }
 
 fn json_as_toml(value: &Value) -> String {

@@ -37,7 +37,7 @@ pub(super) fn interpret<'t>(text: &'t str, start: usize, kind: Kind) -> Result<S
         Kind::Bare => Ok(toml().ok().filter(|value| is_bare(value.get_ref())).unwrap_or_else(whole)),
         Kind::Texts | Kind::Several if is_list(trimmed) => toml(),
         Kind::Texts => Ok(texts(trimmed, start_of_trimmed)),
-        Kind::Several if trimmed.contains(',') => Ok(texts(trimmed, start_of_trimmed)),
+        Kind::Several if trimmed.is_empty() || trimmed.contains(',') => Ok(texts(trimmed, start_of_trimmed)),
         Kind::Several => interpret(text, start, Kind::Text),
         Kind::Entries | Kind::Section | Kind::Free | Kind::Switch => match trimmed.chars().next() {
             Some('[' | '{') => toml(),

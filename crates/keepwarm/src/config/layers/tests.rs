@@ -176,7 +176,7 @@ fn a_fault_is_shown_in_the_variable_or_flag_that_has_it() {
             "environment:KEEPWARM_DNS__TIMEOUT:1:23: `dns.timeout` needs a unit | ",
             "flag:--set:1:16: `limits.workers` must be a whole number | this is a string",
             "flag:--set:1:12: not TOML: unclosed array, expected `]` | ",
-            "flag:--set:1:24: not TOML: missing comma between array elements, expected `,` | ",
+            "flag:--set:1:25: not TOML: missing comma between array elements, expected `,` | ",
         ]
     );
     assert!(shown.contains("--> environment:KEEPWARM_DNS__TIMEOUT:1:23"), "{shown}");

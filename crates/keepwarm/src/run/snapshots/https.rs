@@ -1,13 +1,13 @@
 //! What the status endpoint shows of hot HTTPS, and what can be asked of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use keepwarm_https::{
-    Client, Error, ErrorKind, Key, WarmUp,
+    Client, Error, ErrorKind, Key, RecentRequest, WarmUp,
     inventory::{self, Counts},
 };
-use keepwarm_pool::{CloseReason, HostStats, NamedPool};
+use keepwarm_pool::{CloseReason, Gauges, Histogram, HostStats, NamedPool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
@@ -59,6 +59,21 @@ impl Hot {
         self.view.client.pools()
     }
 
+    pub(super) fn recent(&self) -> Vec<RecentRequest> {
+        self.view.client.recent()
+    }
+
+    /// The origins, each with the durations to the head of the answer.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (OriginRow, Histogram)> {
+        let stats = self.view.client.stats().into_iter();
+        let mut latencies: HashMap<String, Histogram> =
+            stats.map(|origin| (origin.authority, origin.latency)).collect();
+        self.status().origins.into_iter().map(move |row| {
+            let latency = latencies.remove(&row.origin).unwrap_or_default();
+            (row, latency)
+        })
+    }
+
     /// Where the gateway listens, as URLs.
     pub(super) fn listeners(&self) -> Vec<String> {
         self.view.gateway.addresses().iter().map(|address| format!("http://{address}")).collect()
@@ -73,7 +88,14 @@ impl Hot {
 
 impl HttpsSnapshots for Hot {
     fn status(&self) -> HttpsStatus {
-        let pools = self.view.client.host_stats();
+        let mut pools: HashMap<String, Gauges> = HashMap::new();
+        for (key, HostStats { gauges, .. }) in self.view.client.host_stats() {
+            let sum = pools.entry(authority(&key)).or_default();
+            sum.open += gauges.open;
+            sum.idle += gauges.idle;
+            sum.in_use += gauges.in_use;
+            sum.in_flight += gauges.in_flight;
+        }
         let origins = self.view.client.stats().into_iter().map(|origin| {
             let mut row = OriginRow {
                 origin: origin.authority,
@@ -83,26 +105,24 @@ impl HttpsSnapshots for Hot {
                 requests: requests(origin.requests),
                 ..OriginRow::default()
             };
-            for (_, HostStats { gauges, .. }) in pools.iter().filter(|(key, _)| authority(key) == row.origin) {
-                row.open += gauges.open as u64;
-                row.idle += gauges.idle as u64;
-                row.in_use += gauges.in_use as u64;
-                row.in_flight += gauges.in_flight as u64;
+            if let Some(gauges) = pools.get(&row.origin) {
+                row.open = gauges.open as u64;
+                row.idle = gauges.idle as u64;
+                row.in_use = gauges.in_use as u64;
+                row.in_flight = gauges.in_flight as u64;
             }
             row
         });
-        let gateway = self.view.gateway.as_ref().map(|(listen, watch)| {
-            let stats = watch.stats();
-            GatewayRow {
-                listen: listen.iter().map(ToString::to_string).collect(),
-                clients: stats.clients as u64,
-                accepted: stats.accepted,
-                turned_away: stats.turned_away,
-                requests: stats.requests,
-                refused: stats.refused,
-                failed: stats.failed,
-                broken: stats.broken,
-            }
+        let (listen, stats) = (self.view.gateway.addresses(), self.view.gateway.stats());
+        let gateway = (!listen.is_empty()).then(|| GatewayRow {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            clients: stats.clients as u64,
+            accepted: stats.accepted,
+            turned_away: stats.turned_away,
+            requests: stats.requests,
+            refused: stats.refused,
+            failed: stats.failed,
+            broken: stats.broken,
         });
         HttpsStatus { origins: origins.collect(), gateway }
     }

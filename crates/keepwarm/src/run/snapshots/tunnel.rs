@@ -58,6 +58,14 @@ impl Tunnels {
         self.0.connector.pools()
     }
 
+    /// The upstreams, each with the durations from the request to the destination's word.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (TunnelUpstreamRow, Histogram)> {
+        self.0.connector.stats().upstreams.into_iter().map(|mut stats| {
+            let row = upstream(&stats);
+            (row, std::mem::take(&mut stats.ready))
+        })
+    }
+
     pub(super) fn recent(&self) -> Vec<RecentTunnel> {
         self.0.connector.recent()
     }

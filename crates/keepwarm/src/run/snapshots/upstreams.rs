@@ -7,9 +7,16 @@ use keepwarm_control::{
     rows::{BreakerState, DnsUpstreamRow, Health, Job, UpstreamRow},
     tunnel::TunnelUpstreamRow,
 };
+use keepwarm_dns::server::PoolStatus;
+use keepwarm_pool::Histogram;
 
 /// An upstream of DNS over one transport.
-pub(super) fn dns(row: &DnsUpstreamRow) -> UpstreamRow {
+pub(super) fn dns(mut pool: PoolStatus) -> UpstreamRow {
+    let latency = std::mem::take(&mut pool.latencies);
+    UpstreamRow { latency: Some(latency), ..of_dns(&super::dns::row(pool)) }
+}
+
+fn of_dns(row: &DnsUpstreamRow) -> UpstreamRow {
     let health = health(row.breaker, row.answers, row.failures);
     let why = row.dial_errors.iter().filter(|(_, count)| **count > 0).max_by_key(|(_, count)| **count);
     let why = why.map_or_else(
@@ -47,7 +54,7 @@ pub(super) fn dns(row: &DnsUpstreamRow) -> UpstreamRow {
 }
 
 /// An origin of hot HTTPS.
-pub(super) fn https(row: &OriginRow) -> UpstreamRow {
+pub(super) fn https(row: &OriginRow, latency: Histogram) -> UpstreamRow {
     let (addresses, requests) = (&row.addresses, &row.requests);
     let usable = addresses.validated + addresses.candidate + addresses.probing;
     let bad = addresses.quarantined + addresses.resting + addresses.banned;
@@ -76,6 +83,9 @@ pub(super) fn https(row: &OriginRow) -> UpstreamRow {
         in_use: row.in_use,
         requests: requests.came,
         failures: requests.failed,
+        latency_p50: (latency.count() > 0).then(|| latency.quantile(0.5)),
+        latency_p95: (latency.count() > 0).then(|| latency.quantile(0.95)),
+        latency: Some(latency),
         figures: figures([
             ("addresses_validated", addresses.validated),
             ("addresses_candidate", addresses.candidate),
@@ -89,7 +99,7 @@ pub(super) fn https(row: &OriginRow) -> UpstreamRow {
 }
 
 /// An upstream of tunnels.
-pub(super) fn tunnel(row: &TunnelUpstreamRow) -> UpstreamRow {
+pub(super) fn tunnel(row: &TunnelUpstreamRow, ready: Histogram) -> UpstreamRow {
     let health = match row.breaker {
         BreakerState::Closed if row.failures_in_a_row > 0 => Health::Degraded,
         breaker => health(breaker, row.tunnels, 0),
@@ -118,7 +128,8 @@ pub(super) fn tunnel(row: &TunnelUpstreamRow) -> UpstreamRow {
         failures: row.failed,
         handshakes: spares.opened,
         latency_p50: row.ready.p50,
-        latency_p95: row.ready.p99,
+        latency_p95: (ready.count() > 0).then(|| ready.quantile(0.95)),
+        latency: Some(ready),
         idle_limit: row.spares.is_some().then_some(spares.age_limit),
         figures: figures([
             ("spares_idle", spares.idle),

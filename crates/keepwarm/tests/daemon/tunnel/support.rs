@@ -177,7 +177,7 @@ pub async fn say(stream: &mut TcpStream, tagged: &mut Tagged, bytes: usize) {
 }
 
 /// A tunnel through a SOCKS5 listener without users.
-async fn socks5(listener: SocketAddr, host: &str, port: u16) -> TcpStream {
+pub async fn socks5(listener: SocketAddr, host: &str, port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(listener).await.unwrap();
     let length = u8::try_from(host.len()).unwrap();
     let request = [&[5, 1, 0, 5, 1, 0, 3, length], host.as_bytes(), &port.to_be_bytes()].concat();
