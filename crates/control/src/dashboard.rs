@@ -69,6 +69,3 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 const HTML: &str = "text/html; charset=utf-8";
-
-#[cfg(test)]
-mod tests;

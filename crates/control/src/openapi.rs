@@ -70,6 +70,8 @@ fn operation_id(endpoint: &Endpoint) -> String {
     let path = endpoint.path.trim_start_matches("/api/v1");
     let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let method = match endpoint.method {
+        // A page for people may show what the API has under the same name.
+        Method::GET if endpoint.answers.starts_with("text/html") => "page",
         Method::GET => "get",
         Method::PATCH => "patch",
         _ => "post",

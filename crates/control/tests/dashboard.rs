@@ -16,6 +16,8 @@ use tokio::process::Command;
 mod director;
 #[path = "dashboard/fake.rs"]
 mod fake;
+#[path = "dashboard/forms.rs"]
+mod forms;
 
 /// One thread, so that the clock can be stopped while an hour passes.
 #[tokio::test(flavor = "current_thread")]

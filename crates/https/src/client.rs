@@ -28,7 +28,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use crate::{
     body::{Body, BoxError, RequestBody},
     config::{HttpVersions, HttpsConfig},
-    connection::{Dialer, Key},
+    connection::{DialTimes, Dialer, Key},
     error::Error,
     inventory::AddressRow,
     keeper::{self, WarmUp},
@@ -80,6 +80,8 @@ pub struct Client {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
+    /// Of its dials.
+    times: Arc<RwLock<DialTimes>>,
     resolver: Arc<dyn Resolve>,
     origins: RwLock<Origins>,
     /// Counts requests, for the order in which origins were used.
@@ -93,8 +95,6 @@ pub(crate) struct Inner {
     latency: Mutex<Histogram>,
     /// Has a permit for the one reload at a time.
     reload: Arc<Semaphore>,
-    /// Numbers configs whose roots are not named.
-    configs: AtomicU64,
 }
 
 /// What one request asks for beside its head and body.
@@ -173,9 +173,8 @@ impl Client {
     /// # Errors
     /// When the config contradicts itself, or TLS cannot be set up.
     pub fn new(config: HttpsConfig, resolver: Arc<dyn Resolve>) -> Result<Client, StartError> {
-        let pool = limits::pool(&config.pool)?;
-        let configs = AtomicU64::new(0);
-        let settings = Settings::new(&config, Settings::trust(&config, &configs))?;
+        let (pool, times) = limits::pool(&config.pool)?;
+        let settings = Settings::new(&config)?;
         let ground = settings.ground(&resolver);
         let mut by_authority = HashMap::new();
         for origin in config.origins {
@@ -190,6 +189,7 @@ impl Client {
         let client = Client {
             inner: Arc::new(Inner {
                 pool,
+                times,
                 resolver,
                 origins,
                 turn: AtomicU64::new(1),
@@ -198,7 +198,6 @@ impl Client {
                 recent: Recent::new(config.slow),
                 latency: Mutex::default(),
                 reload: Arc::new(Semaphore::new(1)),
-                configs,
             }),
         };
         eager.iter().for_each(|entry| client.keep(entry));

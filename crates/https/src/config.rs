@@ -32,10 +32,6 @@ pub struct HttpsConfig {
     pub pool: PoolConfig,
     /// Whom certificates must lead to. Default: the system's roots.
     pub roots: TlsRoots,
-    /// Tells [`roots`](Self::roots) from others when a new config comes: connections stay where both configs have the same number, so it
-    /// has to follow from what the roots are, such as a digest of the files that they were read from. `None`: nobody knows, so every
-    /// connection is made anew. Default none.
-    pub roots_id: Option<u64>,
     /// Requests that take longer to the head of their answer are noted as slow. Default 5 s.
     pub slow: Duration,
     /// The local HTTP gateway. Default none.
@@ -206,7 +202,6 @@ impl Default for HttpsConfig {
             any_host_max: 64,
             pool: PoolConfig::default(),
             roots: TlsRoots::system(),
-            roots_id: None,
             slow: Duration::from_secs(5),
             gateway: None,
         }

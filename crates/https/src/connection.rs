@@ -17,9 +17,9 @@ use keepwarm_transport::{
     proxy::{Proxy, Target as Destination},
     resolve::Resolve,
     tcp::{self, TcpOptions},
-    tls::TlsInfo,
+    tls::{TlsInfo, TlsRoots},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     config::{HttpVersions, OriginConfig},
@@ -48,8 +48,8 @@ pub(crate) struct Target {
     label: Arc<str>,
     versions: HttpVersions,
     proxy: Option<Arc<Proxy>>,
-    trust: Trust,
-    /// The hash of all of the above.
+    roots: TlsRoots,
+    /// The hash of what is above but the roots.
     hash: u64,
     /// Has the session tickets: one cache per target.
     dialer: TlsDialer,
@@ -57,15 +57,6 @@ pub(crate) struct Target {
     resolver: Arc<dyn Resolve>,
     /// Hears of dials that failed.
     origin: Mutex<Weak<dyn DialFailed>>,
-}
-
-/// Which roots certificates must lead to, as far as that can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Trust {
-    /// Those of all configs with this [`roots_id`](crate::config::HttpsConfig::roots_id).
-    Id(u64),
-    /// Those of one config, by its number in this client: nobody knows whether another one's are the same.
-    Once(u64),
 }
 
 /// Hears of dials that failed and of whom they were made to.
@@ -82,7 +73,7 @@ pub(crate) struct TargetParts {
     pub(crate) profile: Arc<Profile>,
     pub(crate) versions: HttpVersions,
     pub(crate) proxy: Option<Arc<Proxy>>,
-    pub(crate) trust: Trust,
+    pub(crate) roots: TlsRoots,
     pub(crate) dialer: TlsDialer,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) origin: Weak<dyn DialFailed>,
@@ -90,10 +81,10 @@ pub(crate) struct TargetParts {
 
 impl Target {
     pub(crate) fn new(parts: TargetParts) -> Target {
-        let TargetParts { host, port, authority, profile, versions, proxy, trust, dialer, resolver, origin } = parts;
+        let TargetParts { host, port, authority, profile, versions, proxy, roots, dialer, resolver, origin } = parts;
         let label: Arc<str> = profile.label().into();
         let mut hasher = DefaultHasher::new();
-        (&host, port, &label, versions, &proxy, trust).hash(&mut hasher);
+        (&host, port, &label, versions, &proxy).hash(&mut hasher);
         let hash = hasher.finish();
         let headers = crate::head::headers_of(&profile);
         Target {
@@ -105,7 +96,7 @@ impl Target {
             label,
             versions,
             proxy,
-            trust,
+            roots,
             hash,
             dialer,
             resolver,
@@ -127,12 +118,12 @@ impl Target {
     }
 
     /// Whether the main target of an origin with these settings is the same.
-    pub(crate) fn is(&self, config: &OriginConfig, trust: Trust) -> bool {
+    pub(crate) fn is(&self, config: &OriginConfig, roots: &TlsRoots) -> bool {
         *self.host == *config.host
             && self.port == config.port
             && self.versions == config.http
             && self.proxy == config.proxy
-            && self.trust == trust
+            && self.roots == *roots
             && self.has_profile(&config.profile)
     }
 
@@ -169,8 +160,8 @@ impl Target {
         self.proxy.as_ref()
     }
 
-    pub(crate) fn trust(&self) -> Trust {
-        self.trust
+    pub(crate) fn roots(&self) -> &TlsRoots {
+        &self.roots
     }
 
     pub(crate) fn label(&self) -> &Arc<str> {
@@ -198,7 +189,7 @@ impl PartialEq for Target {
                 && self.port == other.port
                 && self.versions == other.versions
                 && self.proxy == other.proxy
-                && self.trust == other.trust
+                && self.roots == other.roots
                 && self.has_profile(&other.profile))
     }
 }
@@ -311,6 +302,12 @@ impl fmt::Debug for Connection {
 /// Dials for the pool.
 #[derive(Debug)]
 pub(crate) struct Dialer {
+    pub(crate) times: Arc<RwLock<DialTimes>>,
+}
+
+/// The times that a dial goes by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DialTimes {
     /// The pool ends a dial that takes longer; the same limit here gives the error its phase.
     pub(crate) connect_timeout: Duration,
     /// How long an HTTP/2 connection idles between two pings.
@@ -320,7 +317,8 @@ pub(crate) struct Dialer {
 impl Dialer {
     async fn dial(&self, key: &Key, slot: Slot<Dialer>) -> Result<Connected<Connection>, Error> {
         let start = tokio::time::Instant::now();
-        let deadline = (start + self.connect_timeout).into_std();
+        let DialTimes { connect_timeout, check_interval } = *self.times.read();
+        let deadline = (start + connect_timeout).into_std();
         let target = &key.target;
         let tcp = target.tcp(key.ip, deadline).await?;
         let address = SocketAddr::new(key.ip, target.port);
@@ -331,7 +329,7 @@ impl Dialer {
             (Some(b"h2"), _) => {
                 let builder = crate::http2_profile::http2_builder(target.profile.http2.as_ref());
                 let (stream, first) = Watched::new(stream);
-                let (handle, capacity) = h2::connect(stream, &builder, slot, self.check_interval, address).await?;
+                let (handle, capacity) = h2::connect(stream, &builder, slot, check_interval, address).await?;
                 let (wire, settings) = (Wire::Http2(handle), Some(first));
                 let connection = Connection { wire, address, tls, connect, settings };
                 return Ok(Connected::new(connection).capacity(capacity));

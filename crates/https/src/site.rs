@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     client::{Counters, Pool},
     config::{AddressSource, HttpVersions, OriginConfig},
-    connection::{DialFailed, Dialer, Key, Target, TargetParts, Trust},
+    connection::{DialFailed, Dialer, Key, Target, TargetParts},
     error::Error,
     inventory::{AddressId, AddressRow, Choice, Counts, Inventory, Ruling, Settings, SourceId, Unusable, expand},
     profile::Profile,
@@ -39,7 +39,6 @@ use crate::{
 pub(crate) struct Site {
     /// The target of requests that ask for nothing special.
     main: Arc<Target>,
-    roots: TlsRoots,
     resolver: Arc<dyn Resolve>,
     state: Mutex<State>,
     /// Raised with every change that may make an address usable, or that ends the hope for one.
@@ -77,7 +76,6 @@ pub(crate) struct Progress {
 /// What sites of one config have in common.
 pub(crate) struct Ground<'a> {
     pub(crate) roots: &'a TlsRoots,
-    pub(crate) trust: Trust,
     pub(crate) resolver: &'a Arc<dyn Resolve>,
     pub(crate) focus: usize,
 }
@@ -99,12 +97,11 @@ impl Site {
                 profile: config.profile.clone(),
                 versions: config.http,
                 proxy: config.proxy.clone(),
-                trust: ground.trust,
+                roots: ground.roots.clone(),
                 dialer,
                 resolver: ground.resolver.clone(),
                 origin: site.clone() as Weak<dyn DialFailed>,
             })),
-            roots: ground.roots.clone(),
             resolver: ground.resolver.clone(),
             state: Mutex::new(State { inventory, hosts: Vec::new(), others: Vec::new() }),
             changed: watch::Sender::new(Progress::default()),
@@ -117,8 +114,8 @@ impl Site {
     }
 
     /// Whether connections under these settings are the same as here.
-    pub(crate) fn suits(&self, config: &OriginConfig, trust: Trust) -> bool {
-        self.main.is(config, trust)
+    pub(crate) fn suits(&self, config: &OriginConfig, roots: &TlsRoots) -> bool {
+        self.main.is(config, roots)
     }
 
     /// Goes on under other settings that [suit](Self::suits) it, and begins with the new sources at once. Before anything is found in
@@ -156,13 +153,10 @@ impl Site {
         self.touch(|_| {});
     }
 
-    /// Whether a connection to this host is one that is made here: to an address that is allowed, and under the same roots and by the same
-    /// proxy, or none.
+    /// Whether a connection to this host is one that is made here: for a target of this site, to an address that is allowed.
     pub(crate) fn may_use(&self, key: &Key) -> bool {
         let (main, target) = (&self.main, &key.target);
-        (main.trust(), main.proxy()) == (target.trust(), target.proxy())
-            && (target == main || self.state.lock().others.contains(target))
-            && self.state.lock().inventory.permits(key.ip)
+        (target == main || self.state.lock().others.contains(target)) && self.state.lock().inventory.permits(key.ip)
     }
 
     /// Nothing new comes here: it leaves the connections that a site after it took over to that.
@@ -218,7 +212,7 @@ impl Site {
             return Ok(target.clone());
         }
         let dialer =
-            TlsDialer::new(profile, versions, &self.roots).map_err(|error| Error::request(error.to_string()))?;
+            TlsDialer::new(profile, versions, self.main.roots()).map_err(|error| Error::request(error.to_string()))?;
         let origin = Arc::downgrade(self) as Weak<dyn DialFailed>;
         let target = Arc::new(Target::new(TargetParts {
             host: self.main.host().into(),
@@ -227,7 +221,7 @@ impl Site {
             profile: profile.clone(),
             versions,
             proxy: self.main.proxy().cloned(),
-            trust: self.main.trust(),
+            roots: self.main.roots().clone(),
             dialer,
             resolver: self.resolver.clone(),
             origin,

@@ -82,8 +82,13 @@ fn health(status: &StatusRow) -> Markup {
                 (figure("in use", &row, "in_use", Form::Count))
                 (figure("waiting", &row, "waiting", Form::Count))
                 (figure("reuse", &row, "reuse_ratio", Form::Percent))
-                (figure("upstreams up", &row, "upstreams_up", Form::Count))
-                (figure("of", &row, "upstreams", Form::Count))
+                div {
+                    dt { "upstreams up" }
+                    dd {
+                        span data-get="upstreams_up" data-as="count" { (count(status.upstreams_up)) } " of "
+                        span data-get="upstreams" data-as="count" { (count(status.upstreams)) }
+                    }
+                }
                 (figure("running for", &row, "uptime", Form::Time))
             }
             ul.troubles #troubles {

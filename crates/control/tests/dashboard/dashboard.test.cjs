@@ -18,7 +18,7 @@ before(async () => {
 });
 after(() => browser.close());
 beforeEach(async () => {
-  for (const what of ["breaker/closed", "markup/off", "frozen/off", "token/off", "config/good"]) await lead(what);
+  for (const what of ["breaker/closed", "markup/off", "frozen/off", "token/off", "config/good", "rush/off"]) await lead(what);
 });
 
 const lead = async (what) => assert.equal((await fetch(`${DIRECTOR}/${what}`, { method: "POST" })).status, 200);
@@ -88,6 +88,7 @@ test("it goes live: figures change without loading the page again", async () => 
   await lead("queries/500000");
   await page.waitForFunction(() => Number(document.querySelector('[data-request-rate="queries"]').textContent.replace(/,/g, "")) > 5000);
   assert.match(await rate.innerText(), /^[0-9,]+$/);
+  for (const text of await page.locator("[data-request-rate]").allInnerTexts()) assert.match(text, /^[0-9.,]+$/);
   assert.equal(await page.evaluate(() => window.same), true);
   await close(page);
 });
@@ -110,42 +111,70 @@ test("the script writes figures as the daemon does", async () => {
   await close(still);
 });
 
+test("both themes are to be read, and a choice is remembered", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await open({ colorScheme });
+    await live(page);
+    await page.waitForSelector("#chart canvas");
+    await page.mouse.move(0, 0);
+    await accessible(page);
+    await shot(page, colorScheme, { fullPage: true });
+    await close(page);
+  }
+  const page = await open({ colorScheme: "dark" });
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const dark = await ground();
+  const button = page.locator("#theme");
+  await button.click();
+  assert.deepEqual([await button.innerText(), await ground()], ["Dark", dark]);
+  await button.click();
+  assert.equal(await button.innerText(), "Light");
+  const light = await ground();
+  assert.notEqual(light, dark);
+  await page.reload();
+  assert.deepEqual([await button.innerText(), await ground()], ["Light", light]);
+  await close(page);
+});
+
 test("a breaker that opens is seen, in words too, and closes again", async () => {
   const page = await open();
   await live(page);
   assert.equal(await cell(page, "cloudflare", "Breaker").locator(".state").innerText(), "closed");
+  await lead("rush/on");
   await lead("breaker/open");
   await page.waitForFunction(() => document.querySelector(".health").dataset.word === "degraded");
   assert.match(await cell(page, "cloudflare", "Breaker").innerText(), /open\s+retry in 3\.80 s/);
   assert.equal(await cell(page, "cloudflare", "Health").innerText(), "down");
   assert.match(await page.locator("#troubles").innerText(), /cloudflare is down: connect to 1\.1\.1\.1:443/);
   assert.match(await page.title(), /^degraded/);
+  await page.waitForFunction(() => document.querySelector("#troubles").textContent.includes("pool https is full"));
+  assert.equal(await cell(page, "https", "State").innerText(), "full");
   await accessible(page);
+  await page.waitForSelector("#chart canvas");
   await shot(page, "outage", { fullPage: false });
+  await lead("rush/off");
   await lead("breaker/closed");
   await page.waitForFunction(() => document.querySelector(".health").dataset.word === "ok");
   assert.equal(await cell(page, "cloudflare", "Breaker").innerText(), "closed");
   await close(page);
 });
 
-test("a restart of the daemon is survived, and the forms of the page work after it", async () => {
-  const page = await open();
+test("a phone's width is enough", async () => {
+  for (const javaScriptEnabled of [true, false]) {
+    for (const where of ["/", "/pools/dns"]) {
+      const page = await open({ viewport: PHONE, javaScriptEnabled }, where);
+      if (javaScriptEnabled) await live(page);
+      if (javaScriptEnabled && where === "/") await page.waitForSelector("#chart canvas");
+      for (const summary of await page.locator("summary").all()) await summary.click();
+      await fits(page);
+      if (javaScriptEnabled) await accessible(page);
+      await close(page);
+    }
+  }
+  const page = await open({ viewport: PHONE });
   await live(page);
-  await page.evaluate(() => (window.same = true));
-  await lead("daemon/stop");
-  await page.waitForSelector('#live[data-live="lost"]');
-  assert.match(await page.locator("#live").innerText(), /connection lost since \d\d:\d\d:\d\d/);
-  assert.equal(await page.evaluate(() => document.body.classList.contains("stale")), true);
-  await accessible(page);
-  await lead("daemon/start");
-  const fresh = page.waitForResponse((answer) => answer.url() === `${BASE}/` && answer.status() === 200, { timeout: 60000 });
-  await page.waitForSelector('#live[data-live="live"]', { timeout: 60000 });
-  await fresh;
-  assert.equal(await page.evaluate(() => document.body.classList.contains("stale") || !window.same), false);
-  const before = (await calls()).length;
-  await page.getByRole("button", { name: "Reload the config" }).click();
-  await page.waitForSelector(".outcome:not(.failed)");
-  assert.deepEqual((await calls()).slice(before), ["reload"]);
+  await page.waitForSelector("#chart canvas");
+  await shot(page, "phone", { clip: { x: 0, y: 0, width: 360, height: 1500 }, fullPage: true });
   await close(page);
 });
 
@@ -202,8 +231,7 @@ test("without JavaScript all is readable and every action works", async () => {
 test("a pool has a page that is live", async () => {
   const page = await open({}, "/pools/https");
   await live(page);
-  await page.getByText("https://api.example.net").nth(1).waitFor();
-  const details = page.locator("details.connections").first();
+  const details = page.locator("details.connections", { hasText: "https://api.example.net" });
   await details.locator("summary").click();
   await page.waitForResponse((answer) => answer.url() === `${BASE}/pools/https`);
   await page.waitForResponse((answer) => answer.url() === `${BASE}/pools/https`);
@@ -216,6 +244,52 @@ test("a pool has a page that is live", async () => {
   await accessible(page);
   await fits(page);
   await shot(page, "pool");
+  await close(page);
+});
+
+test("the keyboard reaches everything, and a filter finds rows", async () => {
+  const page = await open();
+  await live(page);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
+  await page.keyboard.press("/");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "filter");
+  await page.keyboard.type("quad9");
+  assert.deepEqual(await page.locator("#upstreams tbody tr:visible th span").allTextContents(), ["quad9"]);
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("#upstreams tbody tr:visible").count(), 6);
+  // Round the page once: everything that can be used has had the focus, is seen to have it, and nothing held it.
+  await page.evaluate(() => document.querySelector(".skip").focus());
+  const wanted = await page.locator("a:visible, button:visible, input:visible, summary:visible, select:visible").count();
+  const seen = new Set();
+  for (let step = 0; step < wanted + 5; step++) {
+    const [at, outlined] = await page.evaluate(() => {
+      const all = [...document.querySelectorAll("a, button, input, summary, select")];
+      return [all.indexOf(document.activeElement), getComputedStyle(document.activeElement).outlineStyle !== "none"];
+    });
+    if (at >= 0) assert.equal(outlined, true);
+    seen.add(at);
+    await page.keyboard.press("Tab");
+  }
+  seen.delete(-1);
+  assert.equal(seen.size, wanted);
+  await close(page);
+});
+
+test("names that are markup stay text", async () => {
+  await lead("markup/on");
+  const still = await open({ javaScriptEnabled: false });
+  const name = '<img src=x onerror="window.broken=1">';
+  assert.equal(await still.getByText(name).first().innerText(), name);
+  await close(still);
+  const page = await open();
+  await live(page);
+  await page.waitForFunction(() => document.querySelectorAll("#upstreams tbody tr").length === 7);
+  await page.evaluate(() => document.querySelector("#upstreams tbody").replaceChildren());
+  await page.waitForFunction(() => document.querySelectorAll("#upstreams tbody tr").length === 7);
+  await page.waitForResponse((answer) => answer.url() === `${BASE}/`);
+  assert.equal(await page.getByText(name).first().innerText(), name);
+  assert.equal(await page.evaluate(() => document.querySelector("main img, main script") ?? window.broken ?? null), null);
   await close(page);
 });
 
@@ -252,92 +326,23 @@ test("a session that ends says so on the page", async () => {
   await page.context().close();
 });
 
-test("names that are markup stay text", async () => {
-  await lead("markup/on");
-  const still = await open({ javaScriptEnabled: false });
-  const name = '<img src=x onerror="window.broken=1">';
-  assert.equal(await still.getByText(name).first().innerText(), name);
-  await close(still);
+test("a restart of the daemon is survived, and the forms of the page work after it", async () => {
   const page = await open();
   await live(page);
-  await page.waitForFunction(() => document.querySelectorAll("#upstreams tbody tr").length === 7);
-  await page.evaluate(() => document.querySelector("#upstreams tbody").replaceChildren());
-  await page.waitForFunction(() => document.querySelectorAll("#upstreams tbody tr").length === 7);
-  await page.waitForResponse((answer) => answer.url() === `${BASE}/`);
-  assert.equal(await page.getByText(name).first().innerText(), name);
-  assert.equal(await page.evaluate(() => document.querySelector("main img, main script") ?? window.broken ?? null), null);
-  await close(page);
-});
-
-test("a phone's width is enough", async () => {
-  for (const javaScriptEnabled of [true, false]) {
-    for (const where of ["/", "/pools/dns"]) {
-      const page = await open({ viewport: PHONE, javaScriptEnabled }, where);
-      if (javaScriptEnabled) await live(page);
-      if (javaScriptEnabled && where === "/") await page.waitForSelector("#chart canvas");
-      for (const summary of await page.locator("summary").all()) await summary.click();
-      await fits(page);
-      if (javaScriptEnabled) await accessible(page);
-      await close(page);
-    }
-  }
-  const page = await open({ viewport: PHONE });
-  await live(page);
-  await page.waitForSelector("#chart canvas");
-  await shot(page, "phone", { clip: { x: 0, y: 0, width: 360, height: 1500 }, fullPage: true });
-  await close(page);
-});
-
-test("the keyboard reaches everything, and a filter finds rows", async () => {
-  const page = await open();
-  await live(page);
-  await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
-  await page.keyboard.press("/");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "filter");
-  await page.keyboard.type("quad9");
-  assert.deepEqual(await page.locator("#upstreams tbody tr:visible th span").allTextContents(), ["quad9"]);
-  await page.keyboard.press("Escape");
-  assert.equal(await page.locator("#upstreams tbody tr:visible").count(), 6);
-  // Round the page once: everything that can be used has had the focus, is seen to have it, and nothing held it.
-  await page.evaluate(() => document.querySelector(".skip").focus());
-  const wanted = await page.locator("a:visible, button:visible, input:visible, summary:visible, select:visible").count();
-  const seen = new Set();
-  for (let step = 0; step < wanted + 5; step++) {
-    const [at, outlined] = await page.evaluate(() => {
-      const all = [...document.querySelectorAll("a, button, input, summary, select")];
-      return [all.indexOf(document.activeElement), getComputedStyle(document.activeElement).outlineStyle !== "none"];
-    });
-    if (at >= 0) assert.equal(outlined, true);
-    seen.add(at);
-    await page.keyboard.press("Tab");
-  }
-  seen.delete(-1);
-  assert.equal(seen.size, wanted);
-  await close(page);
-});
-
-test("both themes are to be read, and a choice is remembered", async () => {
-  for (const colorScheme of ["light", "dark"]) {
-    const page = await open({ colorScheme });
-    await live(page);
-    await page.waitForSelector("#chart canvas");
-    await page.mouse.move(0, 0);
-    await accessible(page);
-    await shot(page, colorScheme, { fullPage: true });
-    await close(page);
-  }
-  const page = await open({ colorScheme: "dark" });
-  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  const dark = await ground();
-  const button = page.locator("#theme");
-  await button.click();
-  assert.deepEqual([await button.innerText(), await ground()], ["Dark", dark]);
-  await button.click();
-  assert.equal(await button.innerText(), "Light");
-  const light = await ground();
-  assert.notEqual(light, dark);
-  await page.reload();
-  assert.deepEqual([await button.innerText(), await ground()], ["Light", light]);
+  await page.evaluate(() => (window.same = true));
+  await lead("daemon/stop");
+  await page.waitForSelector('#live[data-live="lost"]');
+  assert.match(await page.locator("#live").innerText(), /connection lost since \d\d:\d\d:\d\d/);
+  assert.equal(await page.evaluate(() => document.body.classList.contains("stale")), true);
+  await accessible(page);
+  await lead("daemon/start");
+  const fresh = page.waitForResponse((answer) => answer.url() === `${BASE}/` && answer.status() === 200, { timeout: 60000 });
+  await page.waitForSelector('#live[data-live="live"]', { timeout: 60000 });
+  await fresh;
+  assert.equal(await page.evaluate(() => document.body.classList.contains("stale") || !window.same), false);
+  const before = (await calls()).length;
+  await page.getByRole("button", { name: "Reload the config" }).click();
+  await page.waitForSelector(".outcome:not(.failed)");
+  assert.deepEqual((await calls()).slice(before), ["reload"]);
   await close(page);
 });

@@ -45,7 +45,7 @@ impl Connector for Nothing {
 
 /// A pool, and who uses it.
 struct Used {
-    name: &'static str,
+    name: String,
     pool: Pool<Nothing>,
     hosts: &'static [&'static str],
     users: Mutex<Vec<JoinHandle<()>>>,
@@ -56,6 +56,10 @@ pub struct Script {
     pub breaker: BreakerState,
     /// An upstream whose name is markup.
     pub markup: bool,
+    /// As many more pools and upstreams, with long names.
+    pub many: usize,
+    /// More want a connection than there may be.
+    pub rush: bool,
     pub queries: u64,
     /// What was asked for, in words.
     pub calls: Vec<String>,
@@ -77,9 +81,14 @@ pub struct Fake {
 
 impl Fake {
     pub fn new() -> Arc<Fake> {
-        let pool = |name, max, hosts| {
+        let pool = |name: &str, max, hosts| {
             let limits = Limits { min_idle: 1, max_total: 64, max_idle: 64, ..Limits::per_host(max) };
-            Used { name, pool: Pool::builder(Nothing).limits(limits).build(), hosts, users: Mutex::default() }
+            Used {
+                name: name.into(),
+                pool: Pool::builder(Nothing).limits(limits).build(),
+                hosts,
+                users: Mutex::default(),
+            }
         };
         let now = Instant::now();
         Arc::new(Fake {
@@ -91,6 +100,8 @@ impl Fake {
             script: Mutex::new(Script {
                 breaker: BreakerState::Closed,
                 markup: false,
+                many: 0,
+                rush: false,
                 queries: 0,
                 calls: Vec::new(),
                 log: "info".into(),
@@ -118,7 +129,7 @@ impl Fake {
         }
         let seconds = self.seconds();
         let wave = |period: f64, shift: f64| (seconds / period * std::f64::consts::TAU + shift).sin();
-        let rush = (2200.0..2420.0).contains(&seconds);
+        let rush = (2200.0..2420.0).contains(&seconds) || self.script.lock().rush;
         for (at, used) in self.pools.iter().enumerate() {
             let shift = at as f64;
             let level = 4.0 + 2.0 * wave(1400.0, shift) + 1.5 * wave(310.0, shift * 2.0) + wave(47.0, shift);
@@ -193,7 +204,10 @@ fn recent(
 
 impl Snapshots for Fake {
     fn pools(&self) -> Vec<NamedPool> {
-        self.pools.iter().map(|used| NamedPool { name: used.name.into(), pool: Arc::new(used.pool.clone()) }).collect()
+        let many = self.script.lock().many;
+        let pool = |name: String, pool: &Pool<Nothing>| NamedPool { name, pool: Arc::new(pool.clone()) };
+        let all = self.pools.iter().map(|used| pool(used.name.clone(), &used.pool));
+        all.chain((0..many).map(|at| pool(format!("{at}.{}", "pool".repeat(30)), &self.pools[0].pool))).collect()
     }
 
     fn upstreams(&self) -> Vec<UpstreamRow> {
@@ -215,6 +229,14 @@ impl Snapshots for Fake {
             self.upstream(Job::Https, "api.example.net", "h2", "api.example.net:443", 0.093),
             self.upstream(Job::Tunnel, "exit-a", "socks5", "198.51.100.7:1080", 0.182),
         ];
+        let many = self.script.lock().many;
+        all.extend((0..many).map(|at| {
+            let reason = Some("why ".repeat(100));
+            UpstreamRow {
+                reason,
+                ..self.upstream(Job::Dns, &format!("{at}.{}", "name".repeat(30)), "tls", "192.0.2.1:853", 0.01)
+            }
+        }));
         if markup {
             let name = "<img src=x onerror=\"window.broken=1\">";
             all.push(UpstreamRow {
@@ -289,7 +311,7 @@ impl Snapshots for Fake {
         let counters = [
             ("queries", script.queries),
             ("https_requests", script.queries / 5),
-            ("tunnels_asked", script.queries / 60),
+            ("tunnel_asked", script.queries / 60),
         ];
         Stats {
             version: "9.9.9".into(),

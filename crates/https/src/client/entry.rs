@@ -1,8 +1,8 @@
 //! The origins that a client knows, each with the tasks that keep it.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -14,7 +14,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::{Counters, OriginStats, Pool, StartError, limits};
 use crate::{
     config::{HttpsConfig, OriginConfig, PoolConfig},
-    connection::Trust,
     keeper,
     origin::{Origin, is_host},
     site::{Ground, Site},
@@ -33,11 +32,9 @@ pub(crate) struct Origins {
 pub(crate) struct Settings {
     pub(super) any_host: Option<Box<OriginConfig>>,
     pub(super) any_host_max: usize,
-    /// The times are those that the pool was made with.
     pub(super) pool: PoolConfig,
-    pub(super) slow: std::time::Duration,
+    pub(super) slow: Duration,
     pub(super) focus: usize,
-    pub(super) trust: Trust,
     pub(super) roots: TlsRoots,
 }
 
@@ -77,7 +74,7 @@ impl Settings {
     ///
     /// # Errors
     /// When hosts that no origin names could not be connected to.
-    pub(super) fn new(config: &HttpsConfig, trust: Trust) -> Result<Settings, StartError> {
+    pub(super) fn new(config: &HttpsConfig) -> Result<Settings, StartError> {
         if let Some(any) = &config.any_host {
             TlsDialer::new(&any.profile, any.http, &config.roots)
                 .map_err(|error| StartError::Tls { host: "any_host".to_owned(), error })?;
@@ -88,18 +85,12 @@ impl Settings {
             pool: config.pool.clone(),
             slow: config.slow,
             focus: limits::focus(config),
-            trust,
             roots: config.roots.clone(),
         })
     }
 
-    /// Which roots they are; `turn` is a number of this config alone.
-    pub(super) fn trust(config: &HttpsConfig, turn: &AtomicU64) -> Trust {
-        config.roots_id.map_or_else(|| Trust::Once(turn.fetch_add(1, Ordering::Relaxed)), Trust::Id)
-    }
-
     pub(super) fn ground<'a>(&'a self, resolver: &'a Arc<dyn Resolve>) -> Ground<'a> {
-        Ground { roots: &self.roots, trust: self.trust, resolver, focus: self.focus }
+        Ground { roots: &self.roots, resolver, focus: self.focus }
     }
 
     pub(super) fn limits(&self) -> Limits {

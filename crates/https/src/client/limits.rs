@@ -3,15 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use keepwarm_pool::{Limits, Options, Policy};
+use parking_lot::RwLock;
 
 use super::{Pool, StartError};
 use crate::{
     config::{HttpsConfig, PoolConfig},
-    connection::Dialer,
+    connection::{DialTimes, Dialer},
 };
 
-pub(super) fn pool(config: &PoolConfig) -> Result<Pool, StartError> {
-    let options = Options {
+/// Makes the pool. The times are those of its dials, to be changed with its options.
+pub(super) fn pool(config: &PoolConfig) -> Result<(Pool, Arc<RwLock<DialTimes>>), StartError> {
+    let times = Arc::new(RwLock::new(times(config)));
+    let dialer = Dialer { times: times.clone() };
+    let pool = Pool::builder(dialer).limits(limits(config)).options(options(config)).try_build();
+    Ok((pool.map_err(StartError::Limits)?, times))
+}
+
+pub(super) fn times(config: &PoolConfig) -> DialTimes {
+    DialTimes { connect_timeout: config.connect_timeout, check_interval: config.check_interval }
+}
+
+pub(super) fn options(config: &PoolConfig) -> Options {
+    Options {
         acquire_timeout: config.acquire_timeout,
         // The dialer's own limit comes first, and names phase and side.
         connect_timeout: config.connect_timeout.saturating_add(Duration::from_millis(50)),
@@ -25,9 +38,7 @@ pub(super) fn pool(config: &PoolConfig) -> Result<Pool, StartError> {
         policy: Policy::OldestWithRoom,
         name: Arc::from("https"),
         ..Options::default()
-    };
-    let dialer = Dialer { connect_timeout: config.connect_timeout, check_interval: config.check_interval };
-    Pool::builder(dialer).limits(limits(config)).options(options).try_build().map_err(StartError::Limits)
+    }
 }
 
 pub(super) fn limits(config: &PoolConfig) -> Limits {
@@ -47,34 +58,6 @@ pub(super) fn limits(config: &PoolConfig) -> Limits {
 /// How many addresses of an origin get its requests: as many as can have an idle connection, so that those are hot.
 pub(super) fn focus(config: &HttpsConfig) -> usize {
     (config.pool.max_idle / config.origins.len().max(1)).max(FOCUS_MIN)
-}
-
-/// The times of a config that differ from those that the pool was made with, as keys of `[https.pool]`.
-pub(super) fn other_times(made: &PoolConfig, config: &PoolConfig) -> Vec<&'static str> {
-    let times = |config: &PoolConfig| {
-        [
-            ("acquire_timeout", config.acquire_timeout),
-            ("check_interval", config.check_interval),
-            ("cleanup_interval", config.cleanup_interval),
-            ("connect_timeout", config.connect_timeout),
-            ("idle_timeout", config.idle_timeout),
-            ("max_lifetime", config.max_lifetime),
-        ]
-    };
-    let both = times(made).into_iter().zip(times(config));
-    both.filter(|(made, other)| made != other).map(|((key, _), _)| key).collect()
-}
-
-/// The limits of a config with the times that the pool was made with.
-pub(super) fn with_times(config: &PoolConfig, made: &PoolConfig) -> PoolConfig {
-    PoolConfig {
-        max_total: config.max_total,
-        max_per_host: config.max_per_host,
-        max_idle: config.max_idle,
-        max_in_flight: config.max_in_flight,
-        max_waiters: config.max_waiters,
-        ..made.clone()
-    }
 }
 
 /// Addresses in focus, however many origins share the idle connections.

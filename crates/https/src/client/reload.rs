@@ -15,7 +15,7 @@ use super::{
     limits,
 };
 use crate::{
-    config::{AddressSource, HttpsConfig, OriginConfig},
+    config::{AddressSource, HttpsConfig, OriginConfig, PoolConfig},
     origin::is_host,
     site::Ground,
 };
@@ -70,13 +70,11 @@ impl Client {
             let origins = inner.origins.read();
             (origins.by_authority.clone(), origins.settings.clone())
         };
-        let trust = Settings::trust(&config, &inner.configs);
-        let settings = Settings { pool: limits::with_times(&config.pool, &old.pool), ..Settings::new(&config, trust)? };
-        let mut changes = differences(&old, &settings);
-        let times = limits::other_times(&old.pool, &config.pool);
-        changes.needs_restart.extend(times.into_iter().map(|key| format!("https.pool.{key}")));
+        let settings = Settings::new(&config)?;
+        let changes = differences(&old, &settings);
         let next = successors(config.origins, &running, &settings, &settings.ground(&inner.resolver))?;
-        let keeps_passing = settings.any_host.is_some() && settings.any_host == old.any_host && trust == old.trust;
+        let keeps_passing =
+            settings.any_host.is_some() && settings.any_host == old.any_host && settings.roots == old.roots;
         let settings = Arc::new(settings);
         Ok(Prepared { inner: inner.clone(), settings, next, keeps_passing, changes, _only: only })
     }
@@ -118,7 +116,7 @@ fn differences(old: &Settings, new: &Settings) -> Changes {
     match (&old.any_host, &new.any_host) {
         (None, None) => {}
         (None, Some(_)) => changes.added.push(ANY_HOST.to_owned()),
-        (Some(old_any), Some(new_any)) if old_any == new_any && old.trust == new.trust => {
+        (Some(old_any), Some(new_any)) if old_any == new_any && old.roots == new.roots => {
             changes.kept.push(ANY_HOST.to_owned());
         }
         (Some(_), _) => changes.changed.push(ANY_HOST.to_owned()),
@@ -144,7 +142,7 @@ impl Next {
             return Ok(Next { entry, becomes: Becomes::Added });
         };
         let becomes = || Becomes::Changed { old: old.clone() };
-        if !old.origin.suits(&config, ground.trust) {
+        if !old.origin.suits(&config, ground.roots) {
             let entry = Entry::new(config, ground, old.origin.requests.clone(), is_configured)?;
             return Ok(Next { entry, becomes: becomes() });
         }
@@ -197,20 +195,21 @@ impl Prepared {
     ///   profile, protocols, proxy or roots are others: then it begins with the addresses alone. Bans stay in both cases.
     /// - One that is gone gets no new request; its idle connections are closed.
     /// - Hosts that no origin names follow the settings of [`any_host`](HttpsConfig::any_host) in the same way.
-    /// - Limits hold at once. Times of the pool take effect with the next start.
+    /// - Limits and times of the pool hold at once, also where [limits](keepwarm_pool::Steer::set_limits) were set at run time; connections
+    ///   that are open keep their lifetime, and HTTP/2 ones the interval of their pings.
     ///
     /// Requests under way end by the settings that they began with. Names are keys of the config, such as
     /// `https.origin.tiles.example.com:8443`, `https.any_host`, `https.pool`.
     pub fn apply(self) -> Changes {
         let Prepared { inner, settings, next, keeps_passing, mut changes, _only } = self;
         let now = tokio::time::Instant::now().into_std();
+        let old_pool = inner.origins.read().settings.pool.clone();
         next.values().for_each(|next| next.take_over(settings.focus, now));
-        let limits = settings.limits();
         inner.recent.set_slow(settings.slow);
-        let (next, gone) = inner.swap(settings, next, keeps_passing);
-        let is_other = inner.pool.limits() != limits;
+        let (next, gone) = inner.swap(settings.clone(), next, keeps_passing);
+        let is_other = settings.pool != old_pool || inner.pool.limits() != settings.limits();
         if is_other {
-            inner.pool.set_limits(limits).expect("the limits were checked");
+            inner.set_pool(&settings.pool);
         }
         let list = if is_other { &mut changes.changed } else { &mut changes.kept };
         list.push("https.pool".to_owned());
@@ -240,6 +239,13 @@ impl Prepared {
 }
 
 impl Inner {
+    /// Limits and times that hold from here on; the limits were checked.
+    fn set_pool(&self, config: &PoolConfig) {
+        self.pool.set_limits(limits::limits(config)).expect("the limits were checked");
+        *self.times.write() = limits::times(config);
+        self.pool.set_options(limits::options(config));
+    }
+
     /// Lets requests find the new origins from here on. Returns those with what they became, and the old ones that are origins no more.
     fn swap(
         &self,

@@ -27,7 +27,7 @@ fn client(config: HttpsConfig) -> Client {
 #[tokio::test]
 async fn slow_requests_are_noted_with_their_phases_and_without_their_path() {
     let lab = lab(1).await;
-    let client = client(HttpsConfig { roots_id: Some(1), ..config(&lab, Duration::from_millis(150)) });
+    let client = client(config(&lab, Duration::from_millis(150)));
     whole(client.get(&url(&lab, "/quick?secret")).await.expect("an answer")).await;
     whole(client.get(&url(&lab, "/quick?secret")).await.expect("an answer")).await;
     let quick = client.recent().len();
@@ -44,7 +44,7 @@ async fn slow_requests_are_noted_with_their_phases_and_without_their_path() {
     assert!(!format!("{recent:?}").contains("secret"));
 
     // Another limit comes with another config, and what was noted stays.
-    let next = HttpsConfig { roots_id: Some(1), ..config(&lab, Duration::from_secs(60)) };
+    let next = config(&lab, Duration::from_secs(60));
     assert_eq!(client.prepare(next).expect("prepared").apply().changed, ["https.slow"]);
     whole(client.get(&url(&lab, "/slow?secret")).await.expect("an answer")).await;
     assert_eq!(client.recent().len(), quick + 1);

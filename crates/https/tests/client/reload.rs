@@ -29,7 +29,7 @@ async fn other_lab(host: &str, addresses: usize) -> OriginLab {
 
 fn config(labs: &[&OriginLab], origins: Vec<OriginConfig>) -> HttpsConfig {
     let roots = TlsRoots::only(labs.iter().map(|lab| lab.ca_der()));
-    HttpsConfig { origins, roots, roots_id: Some(1), ..HttpsConfig::default() }
+    HttpsConfig { origins, roots, ..HttpsConfig::default() }
 }
 
 fn start(config: &HttpsConfig) -> Client {
@@ -145,21 +145,23 @@ async fn settings_that_are_about_connections_give_them_up_and_keep_addresses_and
     assert_eq!(hosts(&client).iter().filter(|host| !host.connections.is_empty()).count(), 1);
     eventually("the old ones are closed", || lab.total().open == 1).await;
 
-    // Roots that nobody knows to be the same.
     let kept = ids(&client);
     client.prepare(config.clone()).expect("prepared").apply();
     assert_eq!(ids(&client), kept);
-    config.roots_id = Some(2);
-    client.prepare(config.clone()).expect("prepared").apply();
-    assert_eq!(ids(&client), [0; 0]);
-    get(&client, &lab).await;
-    config.roots_id = None;
-    for _ in 0..2 {
-        client.prepare(config.clone()).expect("prepared").apply();
+    // More that is trusted now may be less the next time: a connection is of the roots that it was verified by.
+    let more = other_lab("more.test", 1).await;
+    for roots in [TlsRoots::only([lab.ca_der(), more.ca_der()]), config.roots.clone()] {
+        config.roots = roots;
+        let changes = client.prepare(config.clone()).expect("prepared").apply();
+        assert_eq!(changes.changed, [name(&lab)]);
         assert_eq!(ids(&client), [0; 0]);
         get(&client, &lab).await;
     }
-    assert_eq!(client.requests().answered, 4);
+    config.roots = TlsRoots::only([more.ca_der()]);
+    client.prepare(config).expect("prepared").apply();
+    let error = client.get(&url(&lab, "/")).await.expect_err("not trusted any more");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(client.requests().answered, 3);
 }
 
 #[tokio::test]
@@ -240,24 +242,34 @@ async fn the_host_that_comes_last_is_not_the_one_that_is_forgotten() {
 }
 
 #[tokio::test]
-async fn limits_hold_at_once_and_times_take_a_restart() {
+async fn limits_and_times_of_the_pool_hold_at_once() {
     let lab = lab(4).await;
     let mut config = config(&[&lab], vec![origin(&lab)]);
     let client = start(&config);
     warm(&client, &lab, 8).await;
+    let pool = client.pools().remove(0).pool;
+    config.pool = PoolConfig { max_idle: 2, max_per_host: 2, ..config.pool };
+    let changes = client.prepare(config.clone()).expect("prepared").apply();
+    assert_eq!((changes.changed, changes.needs_restart), (vec!["https.pool".to_owned()], vec![]));
+    assert_eq!((ids(&client).len(), pool.limits().max_per_host), (2, 2));
+    // What was set at run time ends with the next config.
+    pool.set_limits(keepwarm_pool::Limits { max_total: 7, ..pool.limits() }).expect("they agree");
+    assert_eq!(client.prepare(config.clone()).expect("prepared").apply().changed, ["https.pool"]);
+    assert_eq!(pool.limits().max_total, config.pool.max_total);
+    assert_eq!(client.prepare(config.clone()).expect("prepared").apply().changed, NO_NAMES);
+
     config.pool = PoolConfig {
-        max_idle: 2,
-        max_per_host: 2,
-        idle_timeout: Duration::from_secs(5),
-        connect_timeout: Duration::from_secs(3),
+        idle_timeout: Duration::from_millis(200),
+        cleanup_interval: Duration::from_millis(10),
+        connect_timeout: Duration::from_millis(300),
         ..config.pool
     };
-    for _ in 0..2 {
-        let changes = client.prepare(config.clone()).expect("prepared").apply();
-        assert_eq!(changes.needs_restart, ["https.pool.connect_timeout", "https.pool.idle_timeout"]);
-        assert_eq!(ids(&client).len(), 2);
-    }
-    assert_eq!(client.pools()[0].pool.limits().max_per_host, 2);
+    assert_eq!(client.prepare(config).expect("prepared").apply().changed, ["https.pool"]);
+    eventually("idle ones are closed", || ids(&client).is_empty()).await;
+    lab.addresses().iter().for_each(|ip| lab.update_faults(*ip, |faults| faults.hang_tls = true));
+    let error = client.get(&url(&lab, "/")).await.expect_err("no handshake");
+    let text = error.to_string();
+    assert!(text.contains("handshake timed out after") && text.ends_with("ms"), "{text}");
 }
 
 #[tokio::test]
@@ -273,7 +285,7 @@ async fn a_config_that_cannot_work_changes_nothing() {
     let mut host = good.clone();
     host.origins = vec![changed.clone(), OriginConfig::new("no host")];
     let mut roots = good.clone();
-    (roots.origins, roots.roots, roots.roots_id) = (vec![changed.clone()], TlsRoots::only([]), None);
+    (roots.origins, roots.roots) = (vec![changed.clone()], TlsRoots::only([]));
     let mut any = roots.clone();
     (any.origins, any.any_host) = (vec![], Some(Box::new(OriginConfig::new("any"))));
     let mut limits = good.clone();

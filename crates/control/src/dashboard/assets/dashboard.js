@@ -209,6 +209,8 @@
   // --- Whether what is shown is now.
 
   const live = $("live");
+  let stream = null;
+  let refreshes = null;
   let heard = performance.now();
 
   function state(word, text) {
@@ -217,6 +219,8 @@
     document.body.classList.toggle("stale", word === "lost" || word === "out");
     const place = live.querySelector(".live-text");
     if (word !== "out") return write(place, text);
+    stream?.close();
+    clearInterval(refreshes);
     const link = document.createElement("a");
     link.href = "/login";
     link.textContent = "Log in again";
@@ -229,7 +233,6 @@
     state("lost", `connection lost since ${since}`);
   }
 
-  let stream = null;
 
   function listen() {
     stream?.close();
@@ -344,10 +347,11 @@
         width,
         height: HEIGHT,
         legend: { show: false },
+        padding: [8, 2, 0, 0],
         cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(4, high * 1.1)] } },
         axes: [
-          { ...axis, size: 26, gap: 4, values: (_, splits) => splits.map(clock) },
+          { ...axis, size: 26, gap: 4, space: 64, incrs: [60, 300, 600, 900, 1800, 3600], values: (_, splits) => splits.map(clock) },
           { ...axis, size: 38, gap: 4, values: (_, splits) => splits.map((split) => (Number.isInteger(split) ? count(split) : "")) },
         ],
         series: [{}, ...lines],
@@ -460,5 +464,5 @@
 
   state("joining", "connecting …");
   listen();
-  setInterval(refresh, document.body.dataset.page === undefined ? 5000 : 2000);
+  refreshes = setInterval(refresh, document.body.dataset.page === undefined ? 5000 : 2000);
 })();
