@@ -122,7 +122,8 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 const HEAD: &str = "\
 keepwarm diag: for whoever helps you. Read it before you send it.
 Not in it: passwords, tokens, keys, values of variables, addresses of clients.
-In it: names and addresses of your upstreams, origins and listeners; names of hosts in what was slow or failed lately (/api/v1/recent).
+In it: names and addresses of your upstreams, origins and listeners, and names of users; names of hosts in what was slow or failed
+lately (/api/v1/recent).
 ";
 
 #[cfg(test)]

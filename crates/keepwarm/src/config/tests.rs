@@ -512,21 +512,21 @@ fn extra_roots_are_read_when_the_file_is_checked() {
 }
 
 #[test]
-fn roots_have_the_same_number_as_long_as_their_files_say_the_same() {
+fn roots_are_the_same_as_long_as_their_files_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (keepwarm_lab::Ca::new().pem(), keepwarm_lab::Ca::new().pem());
-    let number = |files: &[(&str, &str)]| {
+    let roots = |files: &[(&str, &str)]| {
         files.iter().for_each(|(name, pem)| std::fs::write(folder.path().join(name), pem).unwrap());
         let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
         let text = format!("version = 1\n[https]\nany_host = true\n[tls]\nextra_roots = {names:?}\n");
         let loaded = Config::parse("test.toml", &text, folder.path()).unwrap_or_else(|error| panic!("{error}"));
-        loaded.config.https.unwrap().roots_id.unwrap()
+        loaded.config.https.unwrap().roots
     };
-    let none = number(&[]);
-    assert_eq!(none, number(&[]));
-    let first = number(&[("a", &one)]);
-    assert_eq!(first, number(&[("b", &one)]));
-    let others = [none, number(&[("a", &other)]), number(&[("a", &one), ("b", &other)])];
+    let none = roots(&[]);
+    assert_eq!(none, roots(&[]));
+    let first = roots(&[("a", &one)]);
+    assert_eq!(first, roots(&[("b", &one)]));
+    let others = [none, roots(&[("a", &other)]), roots(&[("a", &one), ("b", &other)])];
     assert!(!others.contains(&first));
 }
 

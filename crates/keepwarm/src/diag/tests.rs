@@ -39,16 +39,14 @@ address = "socks5://127.0.0.1:1082"
 through = "http://me:pw-of-through@127.0.0.1:8082"
 "#;
 
-const SECRETS: [&str; 11] = [
+const SECRETS: [&str; 9] = [
     "pw-in-comment",
     "pw-of-ann",
     "pw-of-bob",
     "pw-of-proxy",
     "pw-of-eve",
     "pw-in-url",
-    "user-of-b",
     "pw-of-b",
-    "user-of-c",
     "pw-of-c",
     "pw-of-through",
 ];

@@ -4,7 +4,6 @@
 
 use std::{
     fmt,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, OnceLock},
 };
@@ -124,16 +123,6 @@ impl TlsRoots {
 impl Default for TlsRoots {
     fn default() -> Self {
         TlsRoots::system()
-    }
-}
-
-impl TlsRoots {
-    /// A number that is the same for roots that are equal, and another one for others but by chance.
-    pub fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.system.hash(&mut hasher);
-        self.extra.iter().for_each(|certificate| certificate.as_ref().hash(&mut hasher));
-        hasher.finish()
     }
 }
 

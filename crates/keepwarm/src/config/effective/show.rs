@@ -62,9 +62,10 @@ impl Lines {
                 Node::Value(_) => {}
                 Node::Section(nodes) => self.nodes(nodes, &path, &format!("[{path}]")),
                 Node::List(list) => {
-                    for (_, nodes) in list.iter().filter(|(_, nodes)| nodes.iter().any(|(_, node)| self.is_shown(node)))
-                    {
-                        self.nodes(nodes, &path, &format!("[[{path}]]"));
+                    for (_, nodes) in list {
+                        if nodes.iter().any(|(_, node)| self.is_shown(node)) {
+                            self.nodes(nodes, &path, &format!("[[{path}]]"));
+                        }
                     }
                 }
             }

@@ -39,7 +39,6 @@ impl Check<'_> {
             any_host: spec.any_host.and_then(|at| self.any_host(at, base)),
             any_host_max: count(spec.any_host_max.as_ref(), default.any_host_max),
             origins: spec.origin.map(|list| self.origins(list, base)).unwrap_or_default(),
-            roots_id: Some(roots.digest()),
             roots,
         }
     }

@@ -122,16 +122,11 @@ async fn listeners_are_told_by_what_they_speak() {
         ListenKind::Forward(Target::new("db.test", 5432).unwrap()),
     ];
     let listen: Vec<_> = kinds.into_iter().map(|kind| Listen { address, kind }).collect();
-    let mut config = TunnelConfig { listen: listen.clone(), ..settings(&proxy) };
+    let mut config = TunnelConfig { listen, ..settings(&proxy) };
     config.udp.enabled = false;
     let connector = Connector::new(config, Arc::new(SystemResolver::default())).unwrap();
     let server = Server::bind(connector.clone()).unwrap();
-    let bound: Vec<_> = listen
-        .iter()
-        .zip(server.addresses())
-        .map(|(listen, address)| Listen { address: *address, kind: listen.kind.clone() })
-        .collect();
-    let tunnels = Tunnels(TunnelView { connector, server: Some((bound, server.watch())) });
+    let tunnels = Tunnels(TunnelView { connector, server: Some(server.watch()) });
     let [mixed, socks, http, forward] = server.addresses() else { panic!("four listeners") };
     let mut stats = Stats::default();
     tunnels.count(&mut stats);
@@ -155,9 +150,9 @@ async fn with_users_a_browser_is_led_to_http_alone() {
     let (proxy, _echo) = lab().await;
     let listen = vec![Listen { address: ([127, 0, 0, 1], 0).into(), kind: ListenKind::Socks }];
     let users = vec![User { name: "bob".into(), password: "pw".into() }];
-    let config = TunnelConfig { listen: listen.clone(), users, ..settings(&proxy) };
+    let config = TunnelConfig { listen, users, ..settings(&proxy) };
     let connector = Connector::new(config, Arc::new(SystemResolver::default())).unwrap();
     let server = Server::bind(connector.clone()).unwrap();
-    let tunnels = Tunnels(TunnelView { connector, server: Some((listen, server.watch())) });
+    let tunnels = Tunnels(TunnelView { connector, server: Some(server.watch()) });
     assert_eq!(tunnels.pac(), None);
 }
