@@ -28,6 +28,7 @@ use tokio::time::Instant;
 pub use counters::{CounterMetric, unknown_counters};
 pub(crate) use daemon::Process;
 pub(crate) use family::{Family, Kind, Unit, Value};
+pub use upstreams::unknown_figures;
 #[cfg(feature = "otlp")]
 pub(crate) use {buckets::merged, family::Point};
 

@@ -1,7 +1,5 @@
 //! A pool seen and steered without its types.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
-
 use std::{sync::Arc, time::Duration};
 
 use keepwarm_pool::{Connected, ConnectionState, Connector, Pool, Slot, Steer};

@@ -25,6 +25,13 @@ pub(super) fn families(snapshots: &dyn Snapshots, rows: &[UpstreamRow]) -> Vec<F
     written(&merged(named))
 }
 
+/// The figures of upstreams that have no metric: a mistake, which a daemon's tests look for.
+pub fn unknown_figures(rows: &[UpstreamRow]) -> Vec<&str> {
+    let known = |name: &str| name.starts_with(ADDRESSES) || FIGURES.iter().any(|(known, ..)| *known == name);
+    let names: BTreeSet<&str> = rows.iter().flat_map(|row| row.figures.keys().map(String::as_str)).collect();
+    names.into_iter().filter(|name| !known(name)).collect()
+}
+
 /// Figures of an upstream over one transport.
 #[derive(Default)]
 struct Look<'a> {
@@ -92,7 +99,7 @@ fn written(looks: &BTreeMap<Key<'_>, Look<'_>>) -> Vec<Family> {
         handshakes.push([service, upstream, transport, ("kind", "full")], look.full);
         handshakes.push([service, upstream, transport, ("kind", "resumed")], look.resumed);
         for (figure, count) in &look.figures {
-            if let Some(state) = figure.strip_prefix("addresses_") {
+            if let Some(state) = figure.strip_prefix(ADDRESSES) {
                 addresses.push([service, upstream, transport, ("state", state)], *count);
             } else if let Some(at) = FIGURES.iter().position(|(known, ..)| known == figure) {
                 figures[at].push(labels, *count);
@@ -158,8 +165,11 @@ fn number(breaker: BreakerState) -> u64 {
 
 type Figure = (&'static str, fn(&'static str, &'static str) -> Family, &'static str, &'static str);
 
+/// What the figures of addresses begin with; the rest is their state.
+const ADDRESSES: &str = "addresses_";
+
 /// What only a job knows of its upstreams ([`UpstreamRow::figures`]), and its metric. Addresses are by state; others have none.
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 15] = [
     ("wrong_answers", Family::counter, "keepwarm_upstream_wrong_answers_total", "Answers that nobody had asked for."),
     ("resends", Family::counter, "keepwarm_upstream_resends_total", "Queries sent once more."),
     ("reuse_failures", Family::counter, "keepwarm_upstream_reuse_failures_total", "Connections whose reuse failed."),
@@ -178,4 +188,16 @@ const FIGURES: [Figure; 13] = [
         "Destinations, or rules of the proxy, that said no.",
     ),
     ("retries", Family::counter, "keepwarm_upstream_dead_spares_total", "Spares that were dead when they were used."),
+    (
+        "sent",
+        Family::counter,
+        "keepwarm_upstream_sent_bytes_total",
+        "Bytes to destinations, of tunnels that have ended.",
+    ),
+    (
+        "received",
+        Family::counter,
+        "keepwarm_upstream_received_bytes_total",
+        "Bytes from destinations, of tunnels that have ended.",
+    ),
 ];

@@ -63,7 +63,9 @@ fn upstream(job: Job, name: &str, transport: &str, i: u64) -> UpstreamRow {
     let figures: &[&str] = match job {
         Job::Dns => &["wrong_answers", "resends", "reuse_failures", "cookie_errors"],
         Job::Https => &["addresses_validated", "addresses_quarantined", "retried", "reused"],
-        Job::Tunnel => &["spares_idle", "spares_target", "hits", "misses", "retries", "hedged", "refused"],
+        Job::Tunnel => {
+            &["spares_idle", "spares_target", "hits", "misses", "retries", "hedged", "refused", "sent", "received"]
+        }
     };
     UpstreamRow {
         job,

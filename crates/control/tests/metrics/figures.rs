@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keepwarm_control::metrics::unknown_counters;
-use keepwarm_control::{Snapshots as _, rows::Stats};
+use keepwarm_control::metrics::{unknown_counters, unknown_figures};
+use keepwarm_control::{
+    Snapshots as _,
+    rows::{Stats, UpstreamRow},
+};
 use keepwarm_pool::{Limits, NamedPool, Steer};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -114,6 +117,7 @@ async fn no_counter_of_the_daemon_is_forgotten() {
     let fake = Fake::whole().await;
     let stats = fake.stats();
     assert_eq!(unknown_counters(&stats), Vec::<&str>::new());
+    assert_eq!(unknown_figures(&fake.upstreams), Vec::<&str>::new());
     // Each value is another one, and each is in the scrape, but those that are shown by reason or as seconds.
     let seen = scraped(fake).await;
     for name in
@@ -128,6 +132,8 @@ async fn no_counter_of_the_daemon_is_forgotten() {
     assert_eq!(seen.value("process_cpu_seconds_total"), cpu);
     let new = Stats { counters: [("new_thing".to_owned(), 1)].into(), ..Stats::default() };
     assert_eq!(unknown_counters(&new), ["new_thing"]);
+    let new = UpstreamRow { figures: [("new_thing".to_owned(), 1)].into(), ..UpstreamRow::default() };
+    assert_eq!(unknown_figures(&[new]), ["new_thing"]);
 }
 
 #[tokio::test]

@@ -144,7 +144,9 @@ impl Worker {
     /// A client's message came in. Answers at once what needs no upstream.
     pub(crate) fn ask(self: &Rc<Worker>, bytes: &[u8], client: Client, origin: Origin, now: Instant) {
         let era = self.era();
-        self.ask_in(&era, bytes, client, origin, now);
+        // A connection may be older than the access list.
+        let allowed = origin.client.is_none_or(|client| era.access.allows(client));
+        self.ask_in(&era, bytes, client, Origin { allowed, ..origin }, now);
     }
 
     /// The settings in force.

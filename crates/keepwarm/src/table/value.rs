@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use crate::pools::short;
+use crate::pools::{age, short};
 
 /// What stands in a cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) enum Value {
     Rate(f64),
     /// How long.
     Time(Duration),
+    /// How long ago, which may be days.
+    Age(Duration),
 }
 
 /// How well something is. Never shown by its colour alone.
@@ -51,6 +53,7 @@ impl Value {
             Value::Rate(rate) if *rate >= 99.95 => format!("{rate:.0}"),
             Value::Rate(rate) => format!("{rate:.1}"),
             Value::Time(time) => short(*time),
+            Value::Age(time) => age(*time),
         }
     }
 
@@ -77,7 +80,7 @@ impl Value {
             Value::Text(_) | Value::Word(..) => 0.0,
             Value::Count(count) | Value::OutOf(count, _) => *count as f64,
             Value::Share(number) | Value::Rate(number) => *number,
-            Value::Time(time) => time.as_secs_f64(),
+            Value::Time(time) | Value::Age(time) => time.as_secs_f64(),
         }
     }
 }

@@ -4,5 +4,6 @@ mod counts;
 mod hostile;
 mod limits;
 mod load;
+mod metrics;
 mod reload;
 mod support;

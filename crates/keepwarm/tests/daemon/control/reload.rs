@@ -1,6 +1,6 @@
 //! Another config again and again, while clients are served.
 //!
-//! As many reloads as `KEEPWARM_RELOADS` says, 60 without it, under as many queries a second as `KEEPWARM_RATE` says, 1,000 without it.
+//! As many reloads as `PROOF_RELOADS` says, 60 without it, under as many queries a second as `PROOF_RATE` says, 1,000 without it.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reloads_under_load_fail_nobody_and_leave_nothing_behind() {
-    let (reloads, rate) = (number("KEEPWARM_RELOADS", 60), number("KEEPWARM_RATE", 1000));
+    let (reloads, rate) = (number("PROOF_RELOADS", 60), number("PROOF_RATE", 1000));
     let mut plane = Plane::new(Duration::ZERO).await;
     plane.start(&variant(&plane, false)).await;
     let load = Load::start(plane.dns, rate);
