@@ -79,7 +79,8 @@ fn head_lines(app: &App, width: usize) -> Vec<Line<'static>> {
 /// What is wrong, the worst of it.
 fn trouble(app: &App, width: usize, paint: Paint) -> Line<'static> {
     if let Link::Lost { why, tries } = &app.link {
-        let words = format!("! no daemon at {}: {} ({tries} tries); this is what was last seen", app.address, visible(why));
+        let words =
+            format!("! no daemon at {}: {} ({tries} tries); this is what was last seen", app.address, visible(why));
         return Line::styled(shortened(&words, width), paint.tone(Tone::Bad));
     }
     let troubles = &app.look.status.troubles;
@@ -229,7 +230,8 @@ fn keys_line(app: &App) -> Line<'static> {
 
 fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     let [_, middle, _] = Layout::vertical([Constraint::Fill(1), Constraint::Max(15), Constraint::Fill(1)]).areas(area);
-    let [_, middle, _] = Layout::horizontal([Constraint::Fill(1), Constraint::Max(62), Constraint::Fill(1)]).areas(middle);
+    let [_, middle, _] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Max(62), Constraint::Fill(1)]).areas(middle);
     let lines: Vec<Line<'_>> = HELP.iter().map(|(key, words)| Line::raw(format!("{key:<14}{words}"))).collect();
     frame.render_widget(Clear, middle);
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" keys ")), middle);
@@ -361,7 +363,9 @@ mod tests {
         let mut app = app();
         for mode in ["", "?"] {
             press(&mut app, mode);
-            for (width, height) in (0..90).flat_map(|width| [0, 1, 2, 3, 4, 5, 19, 20, 24, 41].map(|height| (width, height))) {
+            for (width, height) in
+                (0..90).flat_map(|width| [0, 1, 2, 3, 4, 5, 19, 20, 24, 41].map(|height| (width, height)))
+            {
                 screen(&mut app, width, height);
             }
         }
@@ -371,7 +375,13 @@ mod tests {
     fn scrolling_ends_with_the_last_row() {
         let mut app = app();
         let mut many = row(200);
-        many.pools = (0..40).map(|index| { let mut pool = many.pools[1].clone(); pool.name = format!("pool-{index}"); pool }).collect();
+        many.pools = (0..40)
+            .map(|index| {
+                let mut pool = many.pools[1].clone();
+                pool.name = format!("pool-{index}");
+                pool
+            })
+            .collect();
         app.update(Update::Look(many.into()));
         for _ in 0..30 {
             app.event(&Event::Key(KeyCode::PageDown.into()));
