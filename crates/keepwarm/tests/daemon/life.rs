@@ -70,7 +70,7 @@ async fn query_and_pools_tell_what_the_daemon_did() {
         for part in [&address, "NOERROR", &format!("lab ({scheme}"), connection, "exchange"] {
             assert!(shown.contains(part), "{scheme}: no `{part}` in\n{shown}");
         }
-        let output = keepwarm().args(["pools", "--json", "--control", &control]).output().unwrap();
+        let output = keepwarm().args(["upstreams", "--dns", "--json", "--control", &control]).output().unwrap();
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
         assert_eq!(rows[0]["upstream"], "lab");
         assert_eq!(rows[0]["transport"], scheme);
