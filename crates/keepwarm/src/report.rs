@@ -133,8 +133,13 @@ mod tests {
             full.acquires[step] += 10 * step as u64 % 170;
         }
         let fine = hour("https", 100, 98, 1, 2);
-        let limits =
-            LimitsRow { max_total: 512, max_per_host: 10, max_in_flight: 1, max_idle_per_host: 10, ..LimitsRow::default() };
+        let limits = LimitsRow {
+            max_total: 512,
+            max_per_host: 10,
+            max_in_flight: 1,
+            max_idle_per_host: 10,
+            ..LimitsRow::default()
+        };
         let pool = |name: &str| PoolRow {
             name: name.into(),
             hosts: 1,

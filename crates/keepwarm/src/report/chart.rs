@@ -36,7 +36,8 @@ impl Curve {
 
 /// A chart of up to two curves over so many seconds; `most` is the upper end where it is not the largest point.
 pub(super) fn chart(title: &str, subtitle: &str, curves: &[Curve], seconds: u64, most: Option<f64>) -> String {
-    let svg = draw(curves, seconds, most).unwrap_or_else(|error| format!("<p>no chart: {}</p>", escape(&error.to_string())));
+    let svg =
+        draw(curves, seconds, most).unwrap_or_else(|error| format!("<p>no chart: {}</p>", escape(&error.to_string())));
     let largest = |curve: &Curve| format!("{} at most {}", curve.name, words(peak(&curve.points)));
     let spoken: Vec<String> = curves.iter().map(largest).collect();
     let keys = curves.iter().zip(["first", "second"]);

@@ -33,7 +33,9 @@ pub(super) fn page(report: &Report) -> String {
 fn fill(template: &str, parts: &[(&str, String)]) -> String {
     let mut page = String::new();
     let mut rest = template;
-    while let Some((at, (place, text))) = parts.iter().filter_map(|part| Some((rest.find(part.0)?, part))).min_by_key(|(at, _)| *at) {
+    while let Some((at, (place, text))) =
+        parts.iter().filter_map(|part| Some((rest.find(part.0)?, part))).min_by_key(|(at, _)| *at)
+    {
         page.push_str(&rest[..at]);
         page.push_str(text);
         rest = &rest[at + place.len()..];
@@ -92,11 +94,41 @@ fn of_pool(series: &PoolSeries, report: &Report) -> String {
     let each = format!("Steps of {step} s.");
     [
         chart("Reuse ratio", "% of acquires; 0 also where there were none.", &[ratio], seconds, Some(100.0)),
-        chart("Handshakes", &each, &[Curve::counts("opened", &series.opened), Curve::counts("failed dials", &series.dial_errors)], seconds, None),
-        chart("Connections", &each, &[Curve::counts("open", &series.open), Curve::counts("in use", &series.in_use)], seconds, None),
-        chart("Waits", "Who waits at the end of a step, and for how many seconds of it the pool was full.", &[Curve::counts("waiting", &series.waiting), Curve::counts("full", &series.full)], seconds, None),
-        chart("Wait times", "ms of those that waited.", &[Curve::millis("p50", &series.wait_p50), Curve::millis("p99", &series.wait_p99)], seconds, None),
-        chart("Dial times", "ms, TLS included.", &[Curve::millis("p50", &series.dial_p50), Curve::millis("p99", &series.dial_p99)], seconds, None),
+        chart(
+            "Handshakes",
+            &each,
+            &[Curve::counts("opened", &series.opened), Curve::counts("failed dials", &series.dial_errors)],
+            seconds,
+            None,
+        ),
+        chart(
+            "Connections",
+            &each,
+            &[Curve::counts("open", &series.open), Curve::counts("in use", &series.in_use)],
+            seconds,
+            None,
+        ),
+        chart(
+            "Waits",
+            "Who waits at the end of a step, and for how many seconds of it the pool was full.",
+            &[Curve::counts("waiting", &series.waiting), Curve::counts("full", &series.full)],
+            seconds,
+            None,
+        ),
+        chart(
+            "Wait times",
+            "ms of those that waited.",
+            &[Curve::millis("p50", &series.wait_p50), Curve::millis("p99", &series.wait_p99)],
+            seconds,
+            None,
+        ),
+        chart(
+            "Dial times",
+            "ms, TLS included.",
+            &[Curve::millis("p50", &series.dial_p50), Curve::millis("p99", &series.dial_p99)],
+            seconds,
+            None,
+        ),
     ]
     .concat()
 }
@@ -156,7 +188,7 @@ mod tests {
         }
         // The one address is the name of the SVG language, which nobody fetches.
         assert_eq!(page.matches("http://").count(), page.matches("http://www.w3.org/2000/svg").count());
-        for figure in ["dns.pool.max_per_host = ", "full in 3.1 % of looks", "the last 1 h 0 min"] {
+        for figure in ["dns.pool.max_per_host = ", "full in 3.1 % of looks", "the last 1 h."] {
             assert!(page.contains(figure), "{figure}");
         }
     }

@@ -37,7 +37,8 @@ pub(super) fn text(report: &Report, width: Option<usize>) -> String {
     }
     let slow = slow(report);
     if !slow.is_empty() {
-        let _ = write!(text, "\nslow or failed requests by where most of their time went\n{}", fitted(&SLOW, &slow, width));
+        let _ =
+            write!(text, "\nslow or failed requests by where most of their time went\n{}", fitted(&SLOW, &slow, width));
     }
     if !report.recent.is_empty() {
         let shown = &report.recent[..report.recent.len().min(RECENT_MAX)];
@@ -47,7 +48,8 @@ pub(super) fn text(report: &Report, width: Option<usize>) -> String {
 }
 
 fn push_advice(text: &mut String, advice: &Advice, columns: usize) {
-    let lines = wrapped(&visible(&format!("{}: {}", advice.about, advice.evidence)), columns.saturating_sub(10).max(20));
+    let lines =
+        wrapped(&visible(&format!("{}: {}", advice.about, advice.evidence)), columns.saturating_sub(10).max(20));
     for (number, line) in lines.iter().enumerate() {
         let weight = if number == 0 { advice.weight.as_str() } else { "" };
         let _ = writeln!(text, "  {weight:<8}{line}");
@@ -62,9 +64,7 @@ fn push_advice(text: &mut String, advice: &Advice, columns: usize) {
 
 /// What is worth a curve: pools with advice, or the first of them.
 fn trends(report: &Report) -> Vec<(String, Vec<f64>)> {
-    let is_told = |name: &str| {
-        report.advice.iter().any(|advice| advice.about == name && advice.weight < Weight::Fine)
-    };
+    let is_told = |name: &str| report.advice.iter().any(|advice| advice.about == name && advice.weight < Weight::Fine);
     let pools = report.history.pools.iter().filter(|series| is_told(&series.pool));
     let trends = pools.map(|series| {
         let points: Vec<f64> = series.in_use.iter().map(|count| *count as f64).collect();

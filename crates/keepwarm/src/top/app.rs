@@ -134,7 +134,11 @@ impl App {
                 self.link = Link::Live;
                 let look = Look::new((*row).clone(), self.newest.as_deref());
                 keep(&mut self.in_use, look.status.in_use);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is small and not negative")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a rate is small and not negative"
+                )]
                 let requests = look.requests.map_or(0, |rate| rate.round() as u64);
                 keep(&mut self.requests, requests);
                 self.newest = Some(row);

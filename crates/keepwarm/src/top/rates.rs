@@ -49,9 +49,8 @@ impl Look {
             PoolLine { acquires, opened, row }
         });
         let upstreams = now.upstreams.into_iter().map(|row| {
-            let is_same = |past: &&UpstreamRow| {
-                (past.job, &past.name, &past.transport) == (row.job, &row.name, &row.transport)
-            };
+            let is_same =
+                |past: &&UpstreamRow| (past.job, &past.name, &past.transport) == (row.job, &row.name, &row.transport);
             let past = before.and_then(|before| before.upstreams.iter().find(is_same));
             UpstreamLine { requests: rate(row.requests, past.map(|past| past.requests)), row }
         });
@@ -147,7 +146,10 @@ pub(super) mod tests {
                 version: "1.2.3".into(),
                 uptime: Duration::from_secs(seconds),
                 health: DaemonHealth::Degraded,
-                troubles: vec!["pool dns is full: 3 wait, the oldest for 1.3s".into(), "tunnel upstream exit-a is down".into()],
+                troubles: vec![
+                    "pool dns is full: 3 wait, the oldest for 1.3s".into(),
+                    "tunnel upstream exit-a is down".into(),
+                ],
                 upstreams_up: 2,
                 upstreams: 3,
                 connections: 19,
@@ -160,12 +162,21 @@ pub(super) mod tests {
             pools: vec![
                 pool("dns", PoolState::Full, 10, 3),
                 pool("https", PoolState::Ok, 3, 0),
-                PoolRow { limits: LimitsRow { max_total: 64, ..LimitsRow::default() }, ..pool("tunnel.exit-a", PoolState::Failing, 0, 0) },
+                PoolRow {
+                    limits: LimitsRow { max_total: 64, ..LimitsRow::default() },
+                    ..pool("tunnel.exit-a", PoolState::Failing, 0, 0)
+                },
             ],
             upstreams: vec![
                 upstream(Job::Dns, "quad9", "tls", Health::Up, None),
                 upstream(Job::Https, "tiles.example.com", "https", Health::Up, None),
-                upstream(Job::Tunnel, "exit-a", "socks5", Health::Down, Some("connect to 192.0.2.1:1080: connection refused")),
+                upstream(
+                    Job::Tunnel,
+                    "exit-a",
+                    "socks5",
+                    Health::Down,
+                    Some("connect to 192.0.2.1:1080: connection refused"),
+                ),
             ],
             recent: vec![
                 recent(false, "AAAA", "waited 790 ms for a connection: the pool was full"),

@@ -117,7 +117,11 @@ impl Case<'_> {
     fn cold(&self) -> Option<Advice> {
         let summary = self.summary;
         let share = summary.opened_cold as f64 / summary.opened.max(1) as f64;
-        if is_udp(&self.row.name) || summary.cold_starts < COLD_MIN || share < COLD_SHARE || self.row.limits.min_idle > 0 {
+        if is_udp(&self.row.name)
+            || summary.cold_starts < COLD_MIN
+            || share < COLD_SHARE
+            || self.row.limits.min_idle > 0
+        {
             return None;
         }
         let each = summary.opened_cold.div_ceil(summary.cold_starts);
@@ -145,7 +149,8 @@ impl Case<'_> {
         let closed = &row.counters.closed;
         let total: u64 = closed.values().sum();
         let seen = format!("only {} of acquires reused a connection, {} were opened", percent(ratio), summary.opened);
-        let Some((reason, count)) = closed.iter().filter(|(_, count)| **count > 0).max_by_key(|(_, count)| **count) else {
+        let Some((reason, count)) = closed.iter().filter(|(_, count)| **count > 0).max_by_key(|(_, count)| **count)
+        else {
             return Some(self.advice(Weight::Look, format!("{seen}; none has ended yet: the pool is still growing")));
         };
         let why = format!("{seen}; of {total} that ended {count} did by {reason}");
@@ -163,8 +168,11 @@ impl Case<'_> {
                     true => ("max_idle_per_host", row.limits.max_idle_per_host),
                     false => ("max_idle", row.limits.max_idle),
                 };
-                let value = summary.open_max.max(summary.in_use_p99).max(now + 1).min(row.limits.max_total.max(now + 1));
-                self.set(Weight::Useful, why, setting, &value).was(now).at_once(&row.name, &format!("{setting}={value}"))
+                let value =
+                    summary.open_max.max(summary.in_use_p99).max(now + 1).min(row.limits.max_total.max(now + 1));
+                self.set(Weight::Useful, why, setting, &value)
+                    .was(now)
+                    .at_once(&row.name, &format!("{setting}={value}"))
             }
             "evicted" => {
                 let now = row.limits.max_total;
@@ -174,13 +182,17 @@ impl Case<'_> {
                 advice.at_once(&row.name, &format!("max_total={value}"))
             }
             "peer_closed" | "peer_reset" | "goaway" => self.closed_by_peer(why),
-            "lifetime" => {
-                self.set(Weight::Useful, format!("{why}: they grow old before they are used"), "max_lifetime", &"\"1h\"")
-            }
+            "lifetime" => self.set(
+                Weight::Useful,
+                format!("{why}: they grow old before they are used"),
+                "max_lifetime",
+                &"\"1h\"",
+            ),
             "flushed" | "drained" | "shrunk" => {
                 self.advice(Weight::Look, format!("{why}: an operator, a reload or a change of the network did that"))
             }
-            _ => self.advice(Weight::Look, format!("{why}: the upstream breaks connections; keepwarm upstreams says more")),
+            _ => self
+                .advice(Weight::Look, format!("{why}: the upstream breaks connections; keepwarm upstreams says more")),
         }
     }
 
@@ -204,7 +216,10 @@ impl Case<'_> {
         match self.shortest_idle_limit() {
             Some((upstream, limit)) => self.advice(
                 Weight::Look,
-                format!("{why}; {upstream} closes after {}: raise that there, no setting of keepwarm does", short(limit)),
+                format!(
+                    "{why}; {upstream} closes after {}: raise that there, no setting of keepwarm does",
+                    short(limit)
+                ),
             ),
             None => self.advice(Weight::Look, format!("{why}: the upstream closes them; no setting of keepwarm helps")),
         }
@@ -212,7 +227,8 @@ impl Case<'_> {
 
     /// The upstream of this pool that was seen to close soonest.
     fn shortest_idle_limit(&self) -> Option<(&str, Duration)> {
-        let upstreams = self.material.upstreams.iter().filter(|upstream| upstream.pool.as_deref() == Some(&self.row.name));
+        let upstreams =
+            self.material.upstreams.iter().filter(|upstream| upstream.pool.as_deref() == Some(&self.row.name));
         let limits = upstreams.filter_map(|upstream| Some((upstream.name.as_str(), upstream.idle_limit?)));
         limits.min_by_key(|(_, limit)| *limit)
     }
@@ -228,12 +244,14 @@ impl Case<'_> {
         let (kind, _) = errors.iter().max_by_key(|(_, count)| **count)?;
         let seen = format!("{} of {dials} dials failed: {}", percent(share.min(1.0)), counts(errors));
         Some(match kind.as_str() {
-            "files_exhausted" => {
-                self.advice(Weight::Urgent, format!("{seen}; this machine has no file descriptors left: raise LimitNOFILE of the unit"))
-            }
-            "ports_exhausted" => {
-                self.advice(Weight::Urgent, format!("{seen}; this machine has no local ports left: widen net.ipv4.ip_local_port_range"))
-            }
+            "files_exhausted" => self.advice(
+                Weight::Urgent,
+                format!("{seen}; this machine has no file descriptors left: raise LimitNOFILE of the unit"),
+            ),
+            "ports_exhausted" => self.advice(
+                Weight::Urgent,
+                format!("{seen}; this machine has no local ports left: widen net.ipv4.ip_local_port_range"),
+            ),
             kind if kind.starts_with("timeout") => {
                 let longest = self.row.dial.max.map_or_else(|| "none".into(), short);
                 self.advice(
@@ -258,8 +276,10 @@ impl Case<'_> {
         if serves_once(&self.row.name) || counters.reuse_failures < DEAD_MIN || share < DEAD_SHARE {
             return None;
         }
-        let evidence =
-            format!("{} of {} reused connections were dead when they were used", counters.reuse_failures, counters.reused);
+        let evidence = format!(
+            "{} of {} reused connections were dead when they were used",
+            counters.reuse_failures, counters.reused
+        );
         Some(self.set(Weight::Useful, evidence, "check_interval", &"\"10s\""))
     }
 }

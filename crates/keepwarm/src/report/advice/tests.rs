@@ -20,7 +20,11 @@ fn material(row: PoolRow, series: PoolSeries) -> Material {
         ..LimitsRow::default()
     };
     let row = PoolRow { hosts: 1, limits: if row.limits == LimitsRow::default() { limits } else { row.limits }, ..row };
-    Material { pools: vec![row], history: HistoryRow { step: 10, pools: vec![series], ..HistoryRow::default() }, ..Material::default() }
+    Material {
+        pools: vec![row],
+        history: HistoryRow { step: 10, pools: vec![series], ..HistoryRow::default() },
+        ..Material::default()
+    }
 }
 
 fn advice(material: &Material) -> Vec<Advice> {
@@ -57,7 +61,10 @@ fn a_full_pool_is_sized_by_littles_law() {
     let mut series = hour("dns", 600, 595, 1, 10);
     series.leased = vec![120.0; 360];
     series.full[..11].fill(10);
-    let row = PoolRow { limits: LimitsRow { max_total: 512, max_per_host: 10, max_in_flight: 1, ..LimitsRow::default() }, ..pool("dns", CountersRow::default()) };
+    let row = PoolRow {
+        limits: LimitsRow { max_total: 512, max_per_host: 10, max_in_flight: 1, ..LimitsRow::default() },
+        ..pool("dns", CountersRow::default())
+    };
     let material = material(row, series);
     let all = advice(&material);
     assert_eq!(all[0].weight, Weight::Urgent);
@@ -65,7 +72,7 @@ fn a_full_pool_is_sized_by_littles_law() {
     assert_eq!(all[0].setting().unwrap(), "dns.pool.max_per_host = 21");
     assert_eq!(all[0].now.as_deref(), Some("10"));
     assert_eq!(all[0].command.as_deref(), Some("keepwarm pools set dns max_per_host=21"));
-    insta::assert_snapshot!(all[0].evidence, @"");
+    insta::assert_snapshot!(all[0].evidence, @"full in 3.1 % of looks (110 of 3600); at 60.0 acquires/s of 200 ms each 12.0 are held at a time, 12.0 in the busiest steps, and max_per_host is 10");
 }
 
 #[test]
@@ -122,7 +129,13 @@ fn little_reuse_is_blamed_on_what_ends_connections() {
     let reuse = |name: &str, reason: &str| {
         let counters = CountersRow { closed: counted([(reason, 90), ("lifetime", 10)]), ..CountersRow::default() };
         let row = PoolRow {
-            limits: LimitsRow { max_total: 100, max_per_host: 10, max_idle: 20, max_idle_per_host: 10, ..LimitsRow::default() },
+            limits: LimitsRow {
+                max_total: 100,
+                max_per_host: 10,
+                max_idle: 20,
+                max_idle_per_host: 10,
+                ..LimitsRow::default()
+            },
             idle_age: TimesRow { max: Some(Duration::from_secs(170)), ..TimesRow::default() },
             ..pool(name, counters)
         };
@@ -169,7 +182,12 @@ fn dials_that_fail_are_told_by_their_kind() {
     };
     assert_eq!(of("files_exhausted").weight, Weight::Urgent);
     assert!(of("files_exhausted").evidence.contains("LimitNOFILE"));
-    for (kind, words) in [("certificate", "server_name"), ("refused", "not there"), ("timeout_tls", "connect_timeout"), ("proxy", "30.0 % of 100")] {
+    for (kind, words) in [
+        ("certificate", "server_name"),
+        ("refused", "not there"),
+        ("timeout_tls", "connect_timeout"),
+        ("proxy", "30.0 % of 100"),
+    ] {
         let advice = of(kind);
         assert!(advice.weight == Weight::Look && advice.evidence.contains(words), "{kind}: {}", advice.evidence);
     }
@@ -178,7 +196,10 @@ fn dials_that_fail_are_told_by_their_kind() {
 #[test]
 fn connections_that_were_dead_are_checked_sooner() {
     let counters = CountersRow { reused: 1000, reuse_failures: 40, ..CountersRow::default() };
-    assert_eq!(settings(&material(pool("https", counters), hour("https", 1000, 999, 0, 1))), ["https.pool.check_interval = \"10s\""]);
+    assert_eq!(
+        settings(&material(pool("https", counters), hour("https", 1000, 999, 0, 1))),
+        ["https.pool.check_interval = \"10s\""]
+    );
 }
 
 #[test]
