@@ -228,6 +228,6 @@ pub(super) fn more(what: &str, left: usize, path: &str) -> Markup {
 }
 
 /// Pools, and upstreams, that a page shows.
-pub(super) const ROWS_SHOWN: usize = 25;
+pub(super) const ROWS_SHOWN: usize = 20;
 /// Requests that a page shows, as many as an event has.
 const RECENT_SHOWN: usize = 20;

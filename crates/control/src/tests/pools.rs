@@ -69,7 +69,7 @@ async fn actions_are_of_a_host_or_of_all() {
 async fn a_reload_that_is_refused_says_why() {
     let served = served().await;
     let nothing = serde_json::json!({});
-    let done: ReloadRow = post(served.address, "/api/v1/reload", &nothing).await.unwrap();
+    let done: ReloadRow = post(served.address, "/api/v1/reload", &nothing, Duration::from_secs(5)).await.unwrap();
     assert_eq!((done.generation, &*done.kept), (2, &["dns.upstream.quad9".to_owned()][..]));
     let error =
         post::<ReloadRow>(served.address, "/api/v1/reload", &nothing, Duration::from_secs(5)).await.unwrap_err();

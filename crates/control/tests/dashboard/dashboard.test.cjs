@@ -88,6 +88,7 @@ test("it goes live: figures change without loading the page again", async () => 
   await lead("queries/500000");
   await page.waitForFunction(() => Number(document.querySelector('[data-request-rate="queries"]').textContent.replace(/,/g, "")) > 5000);
   assert.match(await rate.innerText(), /^[0-9,]+$/);
+  for (const text of await page.locator("[data-request-rate]").allInnerTexts()) assert.match(text, /^[0-9.,]+$/);
   assert.equal(await page.evaluate(() => window.same), true);
   await close(page);
 });

@@ -89,7 +89,7 @@ async fn lead(State(stage): State<Arc<Stage>>, Path((what, how)): Path<(String, 
         ("markup", how) => stage.fake.script.lock().markup = how == "on",
         ("rush", how) => stage.fake.script.lock().rush = how == "on",
         ("config", how) => {
-            stage.fake.script.lock().last_error = (how == "bad").then(|| "line 12: unknown key `tiemout`".into())
+            stage.fake.script.lock().last_error = (how == "bad").then(|| "line 12: unknown key `tiemout`".into());
         }
         ("queries", how) => stage.fake.script.lock().queries += how.parse::<u64>().unwrap(),
         ("frozen", "on") => stage.fake.script.lock().frozen = Some(Instant::now()),

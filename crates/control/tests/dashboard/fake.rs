@@ -311,7 +311,7 @@ impl Snapshots for Fake {
         let counters = [
             ("queries", script.queries),
             ("https_requests", script.queries / 5),
-            ("tunnels_asked", script.queries / 60),
+            ("tunnel_asked", script.queries / 60),
         ];
         Stats {
             version: "9.9.9".into(),

@@ -16,7 +16,6 @@ use tokio::{
 /// A served endpoint; dropping `stop` ends it.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
-    pub(crate) control: Arc<Control>,
     pub(crate) _stop: watch::Sender<()>,
 }
 
@@ -25,8 +24,8 @@ pub(crate) async fn served(snapshots: impl Snapshots, options: ControlOptions) -
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(());
     let control = Control::new(Arc::new(snapshots), address, options, stopped);
-    tokio::spawn(Arc::clone(&control).serve(listener));
-    Served { address, control, _stop: stop }
+    tokio::spawn(control.serve(listener));
+    Served { address, _stop: stop }
 }
 
 /// An answer: its status, its head in lower case, its body.

@@ -14,6 +14,11 @@ use tempfile::{NamedTempFile, TempDir};
 pub fn keepwarm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keepwarm"));
     command.stdin(Stdio::null());
+    // What is set for tests is none of the daemon's, which refuses variables that it does not know.
+    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEEPWARM_"));
+    for (name, _) in ours {
+        command.env_remove(name);
+    }
     command
 }
 
