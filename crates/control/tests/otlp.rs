@@ -19,7 +19,6 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-#[expect(dead_code, reason = "other tests use more of it")]
 #[path = "metrics/fake.rs"]
 mod fake;
 
