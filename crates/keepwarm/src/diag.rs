@@ -8,18 +8,18 @@ mod system;
 use std::{
     fmt::Write as _,
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use clap::Args;
-use keepwarm_control::client::{self, ClientError};
+use keepwarm_control::client::{self, ClientError, Daemon};
 use serde_json::Value;
 
 use crate::{
+    ask::AskArgs,
     cli::{self, Exit},
-    config::{ConfigError, ControlConfig, Show, Source},
+    config::{ConfigError, Show, Source},
     runtime,
 };
 
@@ -32,9 +32,9 @@ pub struct DiagArgs {
     /// The config file to show, else that of the variable KEEPWARM_CONFIG.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the running daemon's status endpoint.
-    #[arg(long, value_name = "ADDR", default_value_t = ControlConfig::default().listen)]
-    pub control: SocketAddr,
+    /// Which daemon.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// What the daemon is asked for. A page that it does not have is left out with a word.
@@ -73,7 +73,10 @@ async fn bundle(args: &DiagArgs) -> String {
     section(&mut text, "system", &system::machine());
     section(&mut text, "environment (names alone)", &system::environment(std::env::vars_os().map(|(name, _)| name)));
     section(&mut text, "config", &config(&Source::of_command(args.config.as_deref(), &[])));
-    section(&mut text, &format!("daemon at {}", args.control), &daemon(args.control).await);
+    match args.ask.daemon() {
+        Ok(asked) => section(&mut text, &format!("daemon at {}", asked.address), &daemon(&asked).await),
+        Err(error) => section(&mut text, "daemon", &format!("{error:#}\n")),
+    }
     text
 }
 
@@ -93,10 +96,10 @@ fn config(source: &Source) -> String {
 }
 
 /// Each page, or why there is none.
-async fn daemon(control: SocketAddr) -> String {
+async fn daemon(asked: &Daemon) -> String {
     let mut text = String::new();
     for path in PAGES.into_iter().chain([RECENT]) {
-        let page = match client::get::<Value>(control, path).await {
+        let page = match client::get::<Value>(asked.clone(), path).await {
             Ok(page) => format!("{page:#}"),
             // It would say the same for each page.
             Err(error @ ClientError::NotRunning { .. }) => return format!("{text}{error}\n"),

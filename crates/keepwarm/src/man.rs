@@ -106,7 +106,7 @@ fn files(roff: &mut Roff) {
     roff.control("SH", ["FILES"]);
     roff.control("TP", []).text([bold("/etc/keepwarm/keepwarm.toml")]);
     roff.text([roman(
-        "The config of the systemd service. No place is searched: without --config the built-in default is used.",
+        "The config of the systemd service. No place is searched: without --config and KEEPWARM_CONFIG the built-in default is used.",
     )]);
 }
 

@@ -203,6 +203,7 @@ pub(crate) fn age(duration: Duration) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{minutes} min"),
+        3600..86_400 if minutes % 60 == 0 => format!("{hours} h"),
         3600..86_400 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
     }
@@ -256,7 +257,18 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_not_well_says_what_to_do() {
-        insta::assert_snapshot!(table(&rows(), None), @"");
+        insta::assert_snapshot!(table(&rows(), None), @r"
+        NAME           STATE    HOSTS     OPEN  IDLE  IN USE  WAITING  OLDEST  ACQUIRES   REUSE  OPENED  WAIT P99  DIAL P50  FAILED
+        https          full         3  100/100     0     100       17  1.25 s    120400  99.7 %     412    812 ms   48.0 ms       5
+        dns            full         3   20/512     0     100        1  1.25 s    120400  99.7 %     412    812 ms   48.0 ms       5
+        tunnel.exit-a  failing      0    0/100     0       0        0       -         0       -       0         -         -       0
+        dns.udp        paused       0    0/100     0       0        0       -         0       -       0         -         -       0
+
+        https is full: 17 wait, the oldest for 1.25 s; max_total is 100: keepwarm pools set https max_total=N
+        dns is full: 1 wait, the oldest for 1.25 s; max_per_host is 10: keepwarm pools set dns max_per_host=N
+        tunnel.exit-a cannot connect to any of its hosts: refused 7; keepwarm upstreams says why
+        dns.udp is paused: keepwarm pools resume dns.udp
+        ");
         assert!(table(&[], None).starts_with("no pools"));
     }
 
@@ -264,7 +276,13 @@ mod tests {
     fn a_narrow_terminal_has_what_matters_most() {
         let text = table::fitted(&FIELDS, &rows(), Some(80));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        NAME           STATE       OPEN  IN USE  WAITING   REUSE  WAIT P99  FAILED
+        https          full     100/100     100       17  99.7 %    812 ms       5
+        dns            full      20/512     100        1  99.7 %    812 ms       5
+        tunnel.exit-a  failing    0/100       0        0       -         -       0
+        dns.udp        paused     0/100       0        0       -         -       0
+        ");
     }
 
     #[test]
@@ -281,7 +299,9 @@ mod tests {
         ] {
             assert_eq!(short(Duration::from_micros(micros)), words);
         }
-        for (seconds, words) in [(59, "59 s"), (61, "1 min"), (11_600, "3 h 13 min"), (442_800, "5 d 3 h")] {
+        for (seconds, words) in
+            [(59, "59 s"), (61, "1 min"), (3600, "1 h"), (11_600, "3 h 13 min"), (442_800, "5 d 3 h")]
+        {
             assert_eq!(age(Duration::from_secs(seconds)), words);
         }
     }

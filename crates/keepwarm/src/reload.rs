@@ -104,8 +104,21 @@ mod tests {
             needs_restart: vec!["control.listen".into()],
             warnings: vec!["a warning\x1b[2J".into()],
         };
-        insta::assert_snapshot!(text(&done), @"");
-        insta::assert_snapshot!(text(&ReloadRow { generation: 4, kept: vec!["dns".into()], ..ReloadRow::default() }), @"");
+        insta::assert_snapshot!(text(&done), @r"
+        reloaded: generation 3
+          dns.pool.max_per_host: 10 -> 4
+          dns.upstream.old: tls://192.0.2.1 -> (none)
+        changed       dns.pool
+        drained       dns.upstream.old (1 connection)
+        kept          dns.upstream.quad9, https
+        needs restart control.listen
+        warning: a warning�[2J
+        ");
+        insta::assert_snapshot!(text(&ReloadRow { generation: 4, kept: vec!["dns".into()], ..ReloadRow::default() }), @r"
+        reloaded: generation 4
+        kept          dns
+        nothing has changed
+        ");
     }
 
     #[test]

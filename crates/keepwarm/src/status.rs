@@ -121,11 +121,31 @@ mod tests {
                 changed_at_run_time: vec!["dns.max_per_host".into()],
             },
         };
-        insta::assert_snapshot!(text(&status), @"");
+        insta::assert_snapshot!(text(&status), @r"
+        keepwarm 1.2.3: degraded, up 3 h 13 min
+          ! pool dns is full: 3 wait,�the oldest for 1.2s
+          ! dns upstream quad9 is down
+        jobs         dns, https
+        upstreams    2 of 3 up
+        connections  17 open, 4 in use, 3 waiting
+        reuse        99.2 %
+        asked for    queries 12034, requests 33
+        config       /etc/keepwarm.toml, generation 3, read 1 min ago
+        needs restart control.listen
+        at run time  dns.max_per_host changed, until the next reload
+        ");
     }
 
     #[test]
     fn a_daemon_that_did_nothing_yet_is_told_without_figures() {
-        insta::assert_snapshot!(text(&StatusRow { version: "1.2.3".into(), ..StatusRow::default() }), @"");
+        insta::assert_snapshot!(text(&StatusRow { version: "1.2.3".into(), ..StatusRow::default() }), @r"
+        keepwarm 1.2.3: ok, up 0 s
+        jobs         none
+        upstreams    0 of 0 up
+        connections  0 open, 0 in use, 0 waiting
+        reuse        -
+        asked for    nothing yet
+        config       the built-in default
+        ");
     }
 }

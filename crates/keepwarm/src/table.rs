@@ -137,10 +137,10 @@ mod tests {
         );
         assert_eq!(
             shown(Some(50)),
-            "NAME  ADDRESS       LIVE  WHY\nexit  exit.example     3  a reason that is longe…\n"
+            "NAME  ADDRESS       LIVE  WHY\nexit  exit.example     3  a reason that is longer…\n"
         );
         assert_eq!(shown(Some(45)), "NAME  LIVE  WHY\nexit     3  a reason that is longer than all…\n");
-        assert_eq!(shown(Some(26)), "NAME  WHY\nexit  a reason that is lon…\n");
+        assert_eq!(shown(Some(26)), "NAME  WHY\nexit  a reason that is lo…\n");
         assert_eq!(shown(Some(1)), "…\n…\n");
     }
 }

@@ -167,10 +167,18 @@ mod tests {
             ..UpstreamRow::default()
         };
         let rows = [good, bad];
-        insta::assert_snapshot!(table(&rows, None), @"");
+        insta::assert_snapshot!(table(&rows, None), @r"
+        NAME    JOB     TRANSPORT  HEALTH      P50      P95  REQUESTS  FAILURES  HANDSHAKES  RESUMED  OPEN  ADDRESS                 REASON
+        quad9   dns     tls        up      20.0 ms  31.0 ms    120034         2           3        9     2  dns.quad9.net:853       -
+        exit-a  tunnel  socks5     down          -        -        12        12           0        0     0  proxy.example.com:1080  connect to 192.0.2.1:1080: connection refused (3s ago)
+        ");
         let narrow = table(&rows, Some(80));
         assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
-        insta::assert_snapshot!(narrow, @"");
+        insta::assert_snapshot!(narrow, @r"
+        NAME    HEALTH      P50      P95  REQUESTS  FAILURES  REASON
+        quad9   up      20.0 ms  31.0 ms    120034         2  -
+        exit-a  down          -        -        12        12  connect to 192.0.2.1:1080…
+        ");
         assert!(table(&[], None).starts_with("no upstreams"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the documents point to is there: files, headings, and tests by their names.
+//! What the documents point to is there: files, headings, tests by their names, commands, keys of the config, endpoints.
 //!
 //! Addresses elsewhere are not looked up.
 
@@ -7,6 +7,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+#[path = "docs/commands.rs"]
+mod commands;
+#[path = "docs/endpoints.rs"]
+mod endpoints;
+#[path = "docs/keys.rs"]
+mod keys;
 
 #[test]
 fn links_lead_to_files_and_headings_that_exist() {

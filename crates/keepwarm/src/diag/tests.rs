@@ -61,12 +61,13 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// An address that nobody listens on.
-fn nobody() -> SocketAddr {
+fn nobody() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-async fn made_of(config: Option<PathBuf>, control: SocketAddr) -> String {
-    bundle(&DiagArgs { file: None, config, control }).await
+async fn made_of(config: Option<PathBuf>, control: std::net::SocketAddr) -> String {
+    let ask = AskArgs { control: Some(control), token_file: None };
+    bundle(&DiagArgs { file: None, config, ask }).await
 }
 
 #[tokio::test]

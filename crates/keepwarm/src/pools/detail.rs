@@ -202,7 +202,23 @@ mod tests {
 
     #[test]
     fn a_pool_is_shown_with_its_hosts_and_their_connections() {
-        insta::assert_snapshot!(text(&detail(2), None), @"");
+        insta::assert_snapshot!(text(&detail(2), None), @r"
+        dns is ok
+          now      2 open, 1 idle, 1 in use by 1 leases, 0 dialing, 0 draining, 0 waiting
+          limits   max_total 512, max_per_host 10, max_idle 0, max_idle_per_host 0, min_idle 1, max_in_flight 0, max_waiters 0
+          acquires 80: 70 hits, 0 shared hits, 10 waited, 0 cancelled; 78 reused (97.5 %)
+          dial     p50 40.0 ms, p99 50.0 ms, max 51.0 ms of 2
+          opened   2 by 3 dials; dial errors: refused 1
+          closed   peer_closed 1
+          failed   timeouts: none; errors: none
+
+        HOST                   STATE  OPEN  IN USE  WAITING  OLDEST   REUSE  OPENED  DIAL P50  IDLE LIMIT
+        tls dns.quad9.net:853  ok        2       1        0       -  97.5 %       2   40.0 ms      9.00 s
+
+        CONNECTION  HOST                   STATE   IN FLIGHT  USES     AGE  IDLE FOR
+                 1  tls dns.quad9.net:853  in_use      1/128    40  75.0 s         -
+                 2  tls dns.quad9.net:853  idle        0/128    40  75.0 s    3.10 s
+        ");
         let none = PoolDetail { hosts: Vec::new(), ..detail(2) };
         assert!(text(&none, None).ends_with("no hosts: nothing was asked of it yet\n"));
     }

@@ -188,7 +188,7 @@ mod tests {
         }
         // The one address is the name of the SVG language, which nobody fetches.
         assert_eq!(page.matches("http://").count(), page.matches("http://www.w3.org/2000/svg").count());
-        for figure in ["dns.pool.max_per_host = ", "full in 3.1 % of looks", "the last 1 h 0 min"] {
+        for figure in ["dns.pool.max_per_host = ", "full in 3.1 % of looks", "the last 1 h."] {
             assert!(page.contains(figure), "{figure}");
         }
     }

@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 use std::{os::unix::net::UnixDatagram, sync::atomic::AtomicU32};
 
 use super::*;

@@ -65,13 +65,13 @@ fn head_lines(app: &App, width: usize) -> Vec<Line<'static>> {
     ]);
     let requests = app.look.requests.map_or(Value::None, Value::Rate).text();
     let second = format!(
-        "upstreams {}/{} up  connections {}  in use {}  waiting {}  reuse {}  requests/s {requests}",
-        status.upstreams_up,
-        status.upstreams,
-        status.connections,
+        "{requests} requests/s  {} in use of {}  {} waiting  reuse {}  upstreams {}/{} up",
         status.in_use,
+        status.connections,
         status.waiting,
-        share(status.reuse_ratio).text()
+        share(status.reuse_ratio).text(),
+        status.upstreams_up,
+        status.upstreams
     );
     vec![first, Line::raw(second), trouble(app, width, paint)]
 }
@@ -169,11 +169,18 @@ fn table<R>(
     let cells: Vec<Vec<String>> = values.iter().map(|row| row.iter().map(Value::text).collect()).collect();
     let widths = widths(fields, &cells);
     let kept = kept(fields, &widths, area.width.into());
+    // The last column takes what the others leave.
+    let others: usize = kept.iter().rev().skip(1).map(|&index| widths[index] + GAP).sum();
+    let room_of = |index: usize| match kept.last() == Some(&index) {
+        true => usize::from(area.width).saturating_sub(others),
+        false => widths[index],
+    };
     let mut lines = vec![heading(fields, &kept, &widths, *order)];
     for (values, cells) in values.iter().zip(&cells).skip(order.offset).take(room) {
         let spans = kept.iter().map(|&index| {
             let style = values[index].tone().map_or(Style::new(), |tone| paint.tone(tone));
-            Span::styled(aligned(&fields[index], &cells[index], widths[index]), style)
+            let text = shortened(&aligned(&fields[index], &cells[index], widths[index]), room_of(index));
+            Span::styled(text, style)
         });
         lines.push(joined(spans));
     }
@@ -231,7 +238,7 @@ fn keys_line(app: &App) -> Line<'static> {
 fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     let [_, middle, _] = Layout::vertical([Constraint::Fill(1), Constraint::Max(15), Constraint::Fill(1)]).areas(area);
     let [_, middle, _] =
-        Layout::horizontal([Constraint::Fill(1), Constraint::Max(62), Constraint::Fill(1)]).areas(middle);
+        Layout::horizontal([Constraint::Fill(1), Constraint::Max(72), Constraint::Fill(1)]).areas(middle);
     let lines: Vec<Line<'_>> = HELP.iter().map(|(key, words)| Line::raw(format!("{key:<14}{words}"))).collect();
     frame.render_widget(Clear, middle);
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" keys ")), middle);

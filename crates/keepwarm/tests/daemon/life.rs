@@ -49,7 +49,23 @@ async fn a_port_in_use_is_named_with_exit_code_69() {
 #[test]
 fn commands_that_need_a_daemon_say_so_with_exit_code_3() {
     let nobody = free_address().to_string();
-    for command in [&["pools"][..], &["cache"], &["cache", "flush", "--all"], &["query", "www.example"]] {
+    for command in [
+        &["status"][..],
+        &["top"],
+        &["top", "--plain"],
+        &["pools"],
+        &["pools", "dns"],
+        &["pools", "set", "dns", "max_per_host=4"],
+        &["pools", "drain", "dns"],
+        &["upstreams"],
+        &["upstreams", "--dns"],
+        &["report"],
+        &["reload"],
+        &["log", "debug"],
+        &["cache"],
+        &["cache", "flush", "--all"],
+        &["query", "www.example"],
+    ] {
         let output = keepwarm().args(command).args(["--control", &nobody]).output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{}", text(&output));
         assert!(text(&output).contains("no keepwarm daemon at"), "{}", text(&output));
@@ -57,7 +73,7 @@ fn commands_that_need_a_daemon_say_so_with_exit_code_3() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn query_and_pools_tell_what_the_daemon_did() {
+async fn query_and_upstreams_tell_what_the_daemon_did() {
     for scheme in ["udp", "tcp", "tls", "https"] {
         let daemon = Daemon::start(scheme).await;
         let control = daemon.control.to_string();
@@ -70,7 +86,7 @@ async fn query_and_pools_tell_what_the_daemon_did() {
         for part in [&address, "NOERROR", &format!("lab ({scheme}"), connection, "exchange"] {
             assert!(shown.contains(part), "{scheme}: no `{part}` in\n{shown}");
         }
-        let output = keepwarm().args(["pools", "--json", "--control", &control]).output().unwrap();
+        let output = keepwarm().args(["upstreams", "--dns", "--json", "--control", &control]).output().unwrap();
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
         assert_eq!(rows[0]["upstream"], "lab");
         assert_eq!(rows[0]["transport"], scheme);

@@ -72,7 +72,7 @@ fn a_full_pool_is_sized_by_littles_law() {
     assert_eq!(all[0].setting().unwrap(), "dns.pool.max_per_host = 21");
     assert_eq!(all[0].now.as_deref(), Some("10"));
     assert_eq!(all[0].command.as_deref(), Some("keepwarm pools set dns max_per_host=21"));
-    insta::assert_snapshot!(all[0].evidence, @"");
+    insta::assert_snapshot!(all[0].evidence, @"full in 3.1 % of looks (110 of 3600); at 60.0 acquires/s of 200 ms each 12.0 are held at a time, 12.0 in the busiest steps, and max_per_host is 10");
 }
 
 #[test]

@@ -40,9 +40,12 @@ async fn upstreams_destinations_and_live_tunnels_are_shown() {
     assert_eq!((&json["destinations"][0]["destination"], &json["destinations"][0]["live"]), (&place.into(), &1.into()));
     assert_eq!((&json["tunnels"][0]["client"], &json["tunnels"][0]["received"]), (&client.into(), &1000.into()));
 
-    let pools = daemon.printed(&["pools"]).await;
-    assert!(pools.contains("SPARES") && pools.contains("exit") && !pools.contains("DESTINATION"), "{pools}");
-    assert_eq!(daemon.printed(&["pools", "--json"]).await, "[]\n");
+    let spares = daemon.printed(&["upstreams", "--tunnel"]).await;
+    assert!(spares.contains("SPARES") && spares.contains("exit") && !spares.contains("DESTINATION"), "{spares}");
+    assert!(!spares.contains(PASSWORD), "{spares}");
+    assert_eq!(daemon.printed(&["upstreams", "--dns", "--json"]).await, "[]\n");
+    let pools: Value = serde_json::from_str(&daemon.printed(&["pools", "-o", "json"]).await).unwrap();
+    assert_eq!(pools[0]["name"], "tunnel.exit");
 
     drop(stream);
     daemon.until("it has ended", |status| status.live == 0).await;
@@ -102,7 +105,9 @@ async fn who_has_no_tunnels_is_told_so() {
     let (code, stdout, stderr) = run(vec!["tunnels", "--control", &control]).await;
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(stderr.contains("the daemon's config has no [tunnel]"), "{stderr}");
+    let (code, stdout, stderr) = run(vec!["upstreams", "--tunnel", "--control", &control]).await;
+    assert_eq!((code, stdout.as_str()), (Some(0), "no upstreams of tunnels\n"), "{stderr}");
     let (code, stdout, stderr) = run(vec!["pools", "--control", &control]).await;
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.starts_with("UPSTREAM") && !stdout.contains("SPARES"), "{stdout}");
+    assert!(stdout.contains("dns.udp") && !stdout.contains("tunnel."), "{stdout}");
 }
