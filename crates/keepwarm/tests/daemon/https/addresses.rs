@@ -67,8 +67,8 @@ async fn requests_through_the_gateway_are_counted_where_they_went() {
     let pools = daemon.json(&["pools", "--json", "--https"]).await;
     assert_eq!((&pools[0]["origin"], &pools[0]["open"]), (&daemon.bench.origin().into(), &1.into()), "{pools}");
     assert_eq!(pools[0]["ip"], daemon.bench.ip(0).to_string());
-    assert_eq!(daemon.json(&["upstreams", "--json", "--dns"]).await, Value::Array(Vec::new()), "there is no dns");
-    let (_, table, _) = daemon.run(&["upstreams", "--https"]).await;
+    assert_eq!(daemon.json(&["upstreams", "--dns", "--json"]).await, Value::Array(Vec::new()), "there is no dns");
+    let (_, table, _) = daemon.run(&["pools", "--https"]).await;
     assert!(table.starts_with("ORIGIN") && table.contains("1/10") && table.contains("83.3 %"), "{table}");
     let stats = daemon.page("/api/v1/stats").await;
     assert_eq!((&stats["counters"]["https_requests"], &stats["counters"]["gateway_requests"]), (&6.into(), &6.into()));

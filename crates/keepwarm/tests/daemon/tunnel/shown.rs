@@ -107,4 +107,7 @@ async fn who_has_no_tunnels_is_told_so() {
     assert!(stderr.contains("the daemon's config has no [tunnel]"), "{stderr}");
     let (code, stdout, stderr) = run(vec!["upstreams", "--tunnel", "--control", &control]).await;
     assert_eq!((code, stdout.as_str()), (Some(0), "no upstreams of tunnels\n"), "{stderr}");
+    let (code, stdout, stderr) = run(vec!["pools", "--control", &control]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("dns.udp") && !stdout.contains("tunnel."), "{stdout}");
 }
