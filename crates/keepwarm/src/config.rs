@@ -117,11 +117,11 @@ impl Config {
     /// # Errors
     /// When anything in it is refused, with all faults.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, ConfigError> {
-        Config::layered(Text::of_file(name, text), &[], base)
+        Config::layered(&Text::of_file(name, text), &[], base)
     }
 
     /// Checks a file and what stands over it.
-    fn layered(text: Text, overlays: &[Overlay], base: &Path) -> Result<Loaded, ConfigError> {
+    fn layered(text: &Text, overlays: &[Overlay], base: &Path) -> Result<Loaded, ConfigError> {
         let mut faults = Faults::in_text(text.clone());
         let (tree, errors) = DeTable::parse_recoverable(text.file_text());
         for error in errors {
@@ -137,7 +137,7 @@ impl Config {
         }
         let mut tree = tree.into_inner();
         for overlay in overlays {
-            overlay.apply(&text, &mut tree, &mut faults);
+            overlay.apply(text, &mut tree, &mut faults);
         }
         let spec = spec::FileSpec::from_table(&mut faults, "", &tree);
         let config = meaning::config(spec, &mut faults, base);

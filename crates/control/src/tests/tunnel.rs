@@ -96,7 +96,7 @@ async fn a_browser_gets_its_file_with_its_type() {
         let answer = whole(served.address, path, "127.0.0.1").await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(head.contains(&format!("content-type: {}", PAC_TYPE)), "{answer}");
+        assert!(head.contains(&format!("content-type: {PAC_TYPE}")), "{answer}");
         assert_eq!(body, "function FindProxyForURL() {}");
     }
     let (served, _) = served_with_tunnels(None).await;

@@ -166,7 +166,7 @@ impl Source {
         };
         let mut text = Text::of_file(self.name(), text);
         let overlays = self.overlays(&mut text);
-        Config::layered(text, &overlays, base)
+        Config::layered(&text, &overlays, base)
     }
 
     /// Adds the variables and flags to the text.
@@ -210,15 +210,16 @@ impl Overlay {
         };
         // What leads nowhere may have been meant for a key that holds a password.
         let mut may_be_secret = true;
-        let set = aim.map_err(|miss| miss.fault(self.name.clone())).and_then(|Aim { steps, shape }| {
-            let value = self.value.clone().ok_or_else(|| Fault::error(self.name.clone(), "the value is not UTF-8"))?;
+        let set = aim.map_err(|miss| Box::new(miss.fault(self.name.clone()))).and_then(|Aim { steps, shape }| {
+            let unreadable = || Box::new(Fault::error(self.name.clone(), "the value is not UTF-8"));
+            let value = self.value.clone().ok_or_else(unreadable)?;
             may_be_secret = !matches!(shape.kind(), Kind::Texts | Kind::Several);
             let value = put::interpret(&text.as_str()[value.clone()], value.start, shape.kind())?;
             put::put(tree, &steps, value, &self.name);
             Ok(())
         });
         if let Err(fault) = set {
-            faults.push(fault);
+            faults.push(*fault);
             self.value.clone().filter(|_| may_be_secret).into_iter().for_each(|value| faults.conceal(value));
         }
     }

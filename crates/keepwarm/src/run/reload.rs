@@ -228,7 +228,7 @@ fn needs_restart(old: &Config, new: &Config, parts: &Parts) -> Vec<String> {
         ("control.history", old.control.history != new.control.history),
         ("control.watch", old.control.watch != new.control.watch),
     ];
-    differs.into_iter().filter_map(|(key, differs)| differs.then(|| key.to_owned())).collect()
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }
 
 fn drained(drained: keepwarm_transport::reload::Drained) -> DrainedRow {

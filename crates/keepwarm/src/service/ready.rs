@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_amiss_is_named_alone() {
-        let breaks: [(fn(&mut Facts), &str); 6] = [
+        type Break = (fn(&mut Facts), &'static str);
+        let breaks: [Break; 6] = [
             (|facts| facts.is_loaded = false, "- config: not loaded yet"),
             (|facts| facts.unbound = vec!["udp://[::1]:53".into()], "- listeners: not bound: udp://[::1]:53"),
             (|facts| facts.workers_answer = Some(false), "- workers: one does not answer"),

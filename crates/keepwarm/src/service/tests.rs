@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{os::unix::net::UnixDatagram, sync::atomic::AtomicU32};
 
 use super::*;

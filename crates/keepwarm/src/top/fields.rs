@@ -72,14 +72,13 @@ pub(super) fn plain(look: &Look, width: Option<usize>) -> String {
     let troubles: String =
         rest.lines().take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
     let mut text = format!("{first}{requests}\n{troubles}");
-    for table in [
+    let tables = [
         (!look.pools.is_empty()).then(|| table::fitted(&POOLS, &look.pools, width)),
         (!look.upstreams.is_empty()).then(|| table::fitted(&UPSTREAMS, &look.upstreams, width)),
         (!look.recent.is_empty()).then(|| table::fitted(&RECENT, &look.recent, width)),
-    ] {
-        if let Some(table) = table {
-            text += &format!("\n{table}");
-        }
+    ];
+    for table in tables.into_iter().flatten() {
+        text += &format!("\n{table}");
     }
     text
 }

@@ -25,7 +25,7 @@ pub(super) enum Step {
 ///
 /// # Errors
 /// A list or section in TOML that is none.
-pub(super) fn interpret<'t>(text: &'t str, start: usize, kind: Kind) -> Result<Spanned<DeValue<'t>>, Fault> {
+pub(super) fn interpret<'t>(text: &'t str, start: usize, kind: Kind) -> Result<Spanned<DeValue<'t>>, Box<Fault>> {
     let trimmed = text.trim();
     let start_of_trimmed = start + (text.len() - text.trim_start().len());
     let whole = || Spanned::new(start..start + text.len(), DeValue::String(Cow::Borrowed(text)));
@@ -96,12 +96,12 @@ fn texts(text: &str, start: usize) -> Spanned<DeValue<'_>> {
     Spanned::new(start..start + text.len(), DeValue::Array(items))
 }
 
-fn parse(text: &str, start: usize) -> Result<Spanned<DeValue<'_>>, Fault> {
+fn parse(text: &str, start: usize) -> Result<Spanned<DeValue<'_>>, Box<Fault>> {
     let (mut value, errors) = DeValue::parse_recoverable(text);
     if let Some(error) = errors.into_iter().next() {
         let span = error.span().unwrap_or(0..0);
         let title = format!("not TOML: {}", error.message());
-        return Err(Fault::error(start + span.start..start + span.end, title));
+        return Err(Box::new(Fault::error(start + span.start..start + span.end, title)));
     }
     shift(&mut value, start);
     Ok(value)

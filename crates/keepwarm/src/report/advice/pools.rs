@@ -185,7 +185,7 @@ impl Case<'_> {
                 let advice = self.set(Weight::Useful, why, "max_total", &value).was(now);
                 advice.at_once(&row.name, &format!("max_total={value}"))
             }
-            "peer_closed" | "peer_reset" | "goaway" => self.closed_by_peer(why),
+            "peer_closed" | "peer_reset" | "goaway" => self.closed_by_peer(&why),
             "lifetime" => self.set(
                 Weight::Useful,
                 format!("{why}: they grow old before they are used"),
@@ -216,7 +216,7 @@ impl Case<'_> {
         }
     }
 
-    fn closed_by_peer(&self, why: String) -> Advice {
+    fn closed_by_peer(&self, why: &str) -> Advice {
         match self.shortest_idle_limit() {
             Some((upstream, limit)) => self.advice(
                 Weight::Look,
