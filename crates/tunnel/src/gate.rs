@@ -37,8 +37,12 @@ impl Gate {
 
     /// A pass, if one is free now and nobody waits for it.
     pub(crate) fn try_pass(self: &Arc<Self>) -> Option<Pass> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Pass { gate: Arc::clone(self), permit: Some(permit) })
+        loop {
+            let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+            if let Some(pass) = self.admit(permit) {
+                return Some(pass);
+            }
+        }
     }
 
     /// Waits in order for a pass.
@@ -46,8 +50,24 @@ impl Gate {
     /// # Cancel safety
     /// Dropping the future gives up the place; a pass that was granted already goes to the next.
     pub(crate) async fn pass(self: Arc<Self>) -> Result<Pass, Closed> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Closed)?;
-        Ok(Pass { gate: self, permit: Some(permit) })
+        loop {
+            let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Closed)?;
+            if let Some(pass) = self.admit(permit) {
+                return Ok(pass);
+            }
+        }
+    }
+
+    /// Nothing where one was owed, which is paid with this: a permit that was on its way to somebody who gave up, or when the limit
+    /// became lower, has come by nobody's [`Pass`].
+    fn admit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Pass> {
+        let mut size = self.size.lock();
+        if size.owed > 0 {
+            size.owed -= 1;
+            permit.forget();
+            return None;
+        }
+        Some(Pass { gate: Arc::clone(self), permit: Some(permit) })
     }
 
     /// Changes how many may be through. Those that are stay; with fewer nobody follows until enough have left, with more those that wait
@@ -145,6 +165,31 @@ mod tests {
         assert!(gate.try_pass().is_some() && gate.through() == 2);
         gate.set_max(10);
         assert_eq!(gate.through(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_was_granted_to_somebody_who_gives_up_pays_what_is_owed() {
+        for is_awaited in [false, true] {
+            let gate = Gate::new(2);
+            let (held, goes) = (gate.try_pass().unwrap(), gate.try_pass().unwrap());
+            let mut gives_up = Box::pin(Arc::clone(&gate).pass());
+            assert!(futures_util::poll!(&mut gives_up).is_pending());
+            drop(goes);
+            gate.set_max(1);
+            drop(gives_up);
+            let mut next = Box::pin(Arc::clone(&gate).pass());
+            if is_awaited {
+                assert!(futures_util::poll!(&mut next).is_pending(), "one is through, and no more may be");
+            } else {
+                assert!(gate.try_pass().is_none(), "one is through, and no more may be");
+            }
+            assert_eq!(gate.through(), 1);
+            drop(held);
+            let last = next.await.unwrap();
+            assert!(gate.try_pass().is_none() && gate.through() == 1);
+            drop(last);
+            assert_eq!(gate.through(), 0);
+        }
     }
 
     #[tokio::test]
