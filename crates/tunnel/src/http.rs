@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::server::{ClientInfo, Shared};
+use crate::server::{ClientInfo, Shared, Terms};
 use connection::Changed;
 
 mod answer;
@@ -26,14 +26,15 @@ mod stage;
 mod tunnel;
 mod upload;
 
-/// Serves a client that speaks HTTP, until it goes or the server stops. `first` was read from it already.
+/// Serves a client that speaks HTTP, until it goes, its listener is gone or the server stops. `first` was read from it already.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection and its tunnel.
-pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, client: ClientInfo) {
+pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, client: ClientInfo, terms: Arc<Terms>) {
     let session = Arc::new(Session {
         shared: shared.clone(),
         client,
+        terms,
         stage: stage::Stage::new(),
         keeper: origin::Keeper::default(),
         drivers: driver::Drivers::default(),
@@ -50,6 +51,7 @@ pub(crate) async fn serve(stream: TcpStream, first: Bytes, shared: Arc<Shared>, 
 struct Session {
     shared: Arc<Shared>,
     client: ClientInfo,
+    terms: Arc<Terms>,
     stage: stage::Stage,
     /// The connection to the origin of the last request. Of this client alone.
     keeper: origin::Keeper,

@@ -31,6 +31,7 @@ use destination::Own;
 use door::{Door, Inside};
 pub use registry::TunnelRow;
 pub(crate) use shared::{ClientInfo, Shared, is_remote};
+pub(crate) use terms::Terms;
 
 mod check;
 mod counters;
@@ -44,6 +45,7 @@ mod registry;
 pub(crate) mod reload;
 mod session;
 mod shared;
+mod terms;
 
 /// Takes clients in and relays their bytes through tunnels.
 ///

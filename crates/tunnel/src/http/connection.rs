@@ -25,7 +25,7 @@ pub(super) struct Changed<'a> {
     pub(super) next: Next<'a>,
 }
 
-/// Serves a client's requests until it goes, until a limit ends it, until the server stops and the answer has ended, or until one of them
+/// Serves a client's requests until it goes, until a limit ends it, until the server stops or its listener is gone and the answer has ended, or until one of them
 /// changes the protocol.
 pub(super) async fn serve(
     stream: TcpStream,
@@ -46,12 +46,20 @@ pub(super) async fn serve(
     });
     let io = ClientIo::new(stream, session.stage.clone(), first, is_held, config.handshake_timeout);
     let mut connection = builder().serve_connection(TokioIo::new(io), service);
-    let mut closing = shared.closing.subscribe();
+    let (mut stopping, mut leaving) = (shared.closing.subscribe(), session.terms.closing());
     let exchanges = async {
+        let ended = async {
+            tokio::select! {
+                biased;
+                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
+                () = closed(&mut stopping) => drain(&mut connection, &session.stage).await,
+                () = closed(&mut leaving) => drain(&mut connection, &session.stage).await,
+            }
+        };
         tokio::select! {
             biased;
-            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
-            () = closed(&mut closing) => drain(&mut connection, &session.stage).await,
+            ended = ended => ended,
+            // Also of a last answer, which may be that of a client whose listener is gone while the server goes on.
             () = session.stage.silence(config.idle_timeout) => None,
         }
     };
@@ -77,7 +85,7 @@ pub(super) async fn serve(
     None
 }
 
-/// Ends a connection when the server stops: after the answer that is under way, else now. `None`: nothing is left to be sent.
+/// Ends a connection when the server stops, or the listener is gone: after the answer that is under way, else now. `None`: nothing is left to be sent.
 async fn drain<S>(
     connection: &mut http1::Connection<TokioIo<ClientIo>, S>,
     stage: &Stage,

@@ -78,7 +78,7 @@ impl<'a> Desk<'a> {
     }
 
     fn check_user(&self, parts: &Parts) -> Result<(), Refusal> {
-        let users = self.shared.users();
+        let users = self.shared.users(&self.session.terms);
         if users.is_empty() {
             return Ok(());
         }

@@ -21,7 +21,7 @@ use super::serve;
 use crate::{
     Connector,
     config::{TunnelConfig, User},
-    server::{ClientInfo, Shared},
+    server::{ClientInfo, Shared, Terms},
 };
 
 mod connect;
@@ -74,7 +74,7 @@ impl Proxy {
                     let mut first = vec![0; 2048];
                     let read = stream.read(&mut first).await.unwrap_or(0);
                     first.truncate(read);
-                    serve(stream, Bytes::from(first), shared, ClientInfo { peer, listener: 0 }).await;
+                    serve(stream, Bytes::from(first), shared, ClientInfo { peer, listener: 0 }, Arc::default()).await;
                     counter.fetch_sub(1, Ordering::Relaxed);
                 });
             }

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::listen::listen;
+use super::{listen::listen, terms::Terms};
 use crate::config::Listen;
 
 /// One listener of the config.
@@ -29,6 +29,7 @@ pub(super) struct Socket {
     listener: Mutex<Option<TcpListener>>,
     address: SocketAddr,
     clients: AtomicUsize,
+    terms: Arc<Terms>,
 }
 
 /// A client that came in by a door, counted until it is dropped.
@@ -39,7 +40,8 @@ impl Door {
     pub(super) fn open(of: &Listen) -> io::Result<Arc<Door>> {
         let listener = listen(of.address)?;
         let address = listener.local_addr()?;
-        let socket = Socket { listener: Mutex::new(Some(listener)), address, clients: AtomicUsize::new(0) };
+        let listener = Mutex::new(Some(listener));
+        let socket = Socket { listener, address, clients: AtomicUsize::new(0), terms: Arc::default() };
         Ok(Arc::new(Door { listen: of.clone(), socket: Arc::new(socket) }))
     }
 
@@ -58,6 +60,11 @@ impl Door {
         self.socket.clients.load(Ordering::Relaxed)
     }
 
+    /// What those clients go by.
+    pub(super) fn terms(&self) -> &Arc<Terms> {
+        &self.socket.terms
+    }
+
     /// The next client. One that is closed has none.
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match &*self.socket.listener.lock() {
@@ -72,9 +79,10 @@ impl Door {
         Inside(Arc::clone(self))
     }
 
-    /// Closes the socket at once. Clients that wait in its backlog are refused.
+    /// Closes the socket at once, and tells its clients. Those that wait in its backlog are refused.
     pub(super) fn close(&self) {
         drop(self.socket.listener.lock().take());
+        self.socket.terms.close();
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{HandshakeFailure, Shared};
+use super::{HandshakeFailure, Shared, Terms};
 use crate::socks::{Answer, Handshake, MESSAGE_MAX, Refusal, Request, Step, Version};
 
 /// What a client turned out to want.
@@ -31,8 +31,13 @@ pub(super) enum Failure {
 ///
 /// # Cancel safety
 /// None: what was read is lost, and the connection with it.
-pub(super) async fn handshake(stream: &mut TcpStream, shared: &Shared, may_be_other: bool) -> Result<Begin, Failure> {
-    let users = shared.users();
+pub(super) async fn handshake(
+    stream: &mut TcpStream,
+    shared: &Shared,
+    terms: &Terms,
+    may_be_other: bool,
+) -> Result<Begin, Failure> {
+    let users = shared.users(terms);
     let mut handshake = Handshake::new(!users.is_empty());
     let mut buffer = [0; BUFFER];
     let (mut start, mut end) = (0, 0);

@@ -25,7 +25,8 @@ pub(crate) struct Listening {
 impl Prepared {
     /// Opens the listeners that are new, for the server that runs. They are served, and those that are gone closed, with
     /// [`apply`](Self::apply); so are other users, for handshakes that begin from then on, and other limits. Tunnels of clients that came
-    /// in by a listener that is gone live on.
+    /// in by a listener that is gone live on; what such a client asks for yet is let in by the users that held last for it, and its HTTP
+    /// ends with the answer that is under way.
     ///
     /// `own` is what else this process serves then, as for [`Server::bind_with`].
     ///
@@ -78,6 +79,8 @@ impl Listening {
             let connections = gone.iter().map(|door| door.clients()).sum();
             changes.drained.push(Drained { name: "tunnel.listen".to_owned(), connections });
         }
+        // Before other users are in force, by which somebody who came in by one of these might need no password.
+        gone.iter().for_each(|door| door.terms().leave_at(shared.users(door.terms())));
         // Before the doors: who comes in by a new one has to be known.
         shared.put(users, own);
         shared.places.set_max(config.max_clients);

@@ -7,7 +7,7 @@ use keepwarm_transport::proxy::Target;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
-    ClientInfo, HandshakeFailure, Shared, closed,
+    ClientInfo, HandshakeFailure, Shared, Terms, closed,
     counters::{Connected, Counters},
     door::Inside,
     gone::gone,
@@ -31,7 +31,7 @@ use crate::{
 pub(super) async fn serve(stream: TcpStream, client: ClientInfo, door: Inside, shared: Arc<Shared>, _place: Pass) {
     listen::prepare(&stream);
     let connected = Connected::new(&shared.counters);
-    let session = Session { client, shared: &shared, connected };
+    let session = Session { client, shared: &shared, terms: Arc::clone(door.terms()), connected };
     match &door.listen.kind {
         ListenKind::Forward(target) => {
             Counters::count(&shared.counters.forwards);
@@ -46,6 +46,7 @@ pub(super) async fn serve(stream: TcpStream, client: ClientInfo, door: Inside, s
 struct Session<'a> {
     client: ClientInfo,
     shared: &'a Arc<Shared>,
+    terms: Arc<Terms>,
     connected: Connected<'a>,
 }
 
@@ -56,7 +57,7 @@ impl Session<'_> {
         let limit = self.shared.connector.config().handshake_timeout;
         let begun = tokio::select! {
             biased;
-            begun = timeout(limit, handshake(&mut stream, self.shared, may_be_http)) => begun,
+            begun = timeout(limit, handshake(&mut stream, self.shared, &self.terms, may_be_http)) => begun,
             () = closed(&mut closing) => return,
         };
         match begun {
@@ -80,7 +81,7 @@ impl Session<'_> {
     /// HTTP and datagrams are boxed: a tunnel by SOCKS or a forward need not have room for what they keep.
     async fn http(self, stream: TcpStream, first: Bytes) {
         Counters::count(&self.shared.counters.http);
-        Box::pin(crate::http::serve(stream, first, self.shared.clone(), self.client)).await;
+        Box::pin(crate::http::serve(stream, first, self.shared.clone(), self.client, self.terms)).await;
     }
 
     async fn socks(self, stream: TcpStream, version: Version, request: Request, payload: Bytes) {

@@ -16,6 +16,7 @@ use super::{
     destination::Own,
     door::Door,
     registry::{Listed, Registry},
+    terms::Terms,
 };
 use crate::{
     ConnectOptions, Connector, Error, ErrorKind, Side, Stream, config::TunnelConfig, gate::Gate, udp, users::Users,
@@ -84,9 +85,10 @@ impl Shared {
         }
     }
 
-    /// Who may come now. A handshake that has begun stays with those of its beginning.
-    pub(crate) fn users(&self) -> Arc<Users> {
-        Arc::clone(&self.users.read())
+    /// Who may come now, on these terms. A handshake that has begun stays with those of its beginning.
+    pub(crate) fn users(&self, terms: &Terms) -> Arc<Users> {
+        let now = Arc::clone(&self.users.read());
+        terms.users(now)
     }
 
     /// What is never connected to from here.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    GREETING, Names, Running, connect, echo, expect, guarded, listen, open, rest, target, through, within,
+    GREETING, Names, Running, connect, destination, echo, expect, guarded, listen, open, rest, target, through, within,
 };
 
 /// A server, and the connector whose config it has.
@@ -197,4 +197,42 @@ async fn a_server_that_has_stopped_listens_no_more() {
     assert_eq!(running.stop().await, 0);
     drop(prepared.apply());
     assert!(TcpStream::connect(late).await.is_err());
+}
+
+/// Those who came in by a listener that asks for a password are never let through by users that hold for others.
+#[tokio::test]
+async fn a_listener_that_goes_with_its_users_takes_http_connections_along() {
+    let (origin, address) = destination().await;
+    let [goes, stays] = [free(), free()];
+    let on = |address, config| TunnelConfig { listen: vec![at(address, ListenKind::Mixed)], ..config };
+    let (connector, running) = start(on(goes, guarded()));
+    let request =
+        |lines: &str| format!("GET http://{address}/ HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n").into_bytes();
+    let mut refused = running.client().await;
+    refused.write_all(&request("")).await.unwrap();
+    expect(&mut refused, b"HTTP/1.1 407 ").await;
+    let mut busy = running.client().await;
+    // ann:one
+    busy.write_all(&request("Proxy-Authorization: Basic YW5uOm9uZQ==\r\n")).await.unwrap();
+    let (mut answering, _) = within(origin.accept()).await.unwrap();
+    expect(&mut answering, b"GET / ").await;
+
+    drop(reload(&connector, &running, on(stays, open())).unwrap());
+    assert!(serves(stays, address).await, "nobody there is asked for a password");
+    drop(within(origin.accept()).await.unwrap());
+    // It has its answer, and the end. What it asks then is nothing to anybody.
+    refused.write_all(&request("")).await.ok();
+    let mut rest = Vec::new();
+    within(refused.read_to_end(&mut rest)).await.ok();
+    assert!(!String::from_utf8_lossy(&rest).contains("HTTP/1.1 "), "{}", String::from_utf8_lossy(&rest));
+    busy.write_all(&request("")).await.unwrap();
+    answering.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    let mut answer = Vec::new();
+    within(busy.read_to_end(&mut answer)).await.ok();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    assert!(
+        tokio::time::timeout(std::time::Duration::ZERO, origin.accept()).await.is_err(),
+        "nothing was asked for anybody"
+    );
 }

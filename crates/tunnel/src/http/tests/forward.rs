@@ -191,7 +191,7 @@ async fn who_guesses_has_three_guesses_a_connection() {
         assert!(origin.is_untouched());
         // The operator was told of the first, and is of the rest with the first that comes a minute later.
         let later = tokio::time::Instant::now() + Duration::from_secs(60);
-        assert_eq!(proxy.shared.users().refused(0, later), Some(3));
+        assert_eq!(proxy.shared.users(&Terms::default()).refused(0, later), Some(3));
     })
     .await;
 }
