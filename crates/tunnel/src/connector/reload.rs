@@ -68,9 +68,10 @@ impl Prepared {
     /// that wait for a permit; a tunnel that is on its way over an upstream is made by the old ones. Live tunnels stay, with the times
     /// that they began with, until they end.
     ///
-    /// Upstreams that are gone or changed are in `drained` with their spares, which are closed, and their live tunnels.
+    /// What an operator has paused stays paused where an upstream is changed. Upstreams that are gone or changed are in `drained` with their spares, which are closed, and their live tunnels.
     pub fn apply(self) -> Changes {
         let Prepared { connector: Connector { inner }, state, listening, .. } = self;
+        take_pauses_over(&inner.state(), &state);
         let before = std::mem::replace(&mut *inner.state.write(), Arc::clone(&state));
         state.routes.go_on(&before.routes, |index| state.index_of(before.upstreams.get(index)?));
         let config = &state.config;
@@ -123,6 +124,16 @@ impl Prepared {
 impl State {
     fn index_of(&self, upstream: &Arc<Upstream>) -> Option<usize> {
         self.upstreams.iter().position(|own| Arc::ptr_eq(own, upstream))
+    }
+}
+
+/// What an operator has paused stays so where an upstream of the same name is made anew: before anything is made over it.
+fn take_pauses_over(before: &State, now: &State) {
+    for upstream in now.upstreams.iter().filter(|upstream| before.index_of(upstream).is_none()) {
+        let is_paused = before.upstreams.iter().any(|old| old.name() == upstream.name() && old.is_paused());
+        if is_paused && let Some(made) = upstream.pool() {
+            made.pool.pause(None);
+        }
     }
 }
 

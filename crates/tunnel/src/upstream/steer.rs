@@ -29,16 +29,20 @@ impl Upstream {
         }
     }
 
-    /// Why nothing may be made over it, where an operator has said so.
-    pub(super) fn paused(&self) -> Option<Error> {
-        let is_paused = match &self.way {
+    /// Whether an operator has said that nothing may be made over it.
+    pub(crate) fn is_paused(&self) -> bool {
+        match &self.way {
             Way::Direct(_) => false,
             Way::Proxy(spares) => spares.is_paused(),
             #[cfg(feature = "ssh")]
             Way::Ssh(sessions) => sessions.is_paused(),
-        };
+        }
+    }
+
+    /// Why nothing may be made over it, where an operator has said so.
+    pub(super) fn paused(&self) -> Option<Error> {
         let error = |tried| Error::new(ErrorKind::Other, Phase::Proxy, tried, "an operator has paused it");
-        is_paused.then(|| error(format!("connect to upstream {}", self.name())))
+        self.is_paused().then(|| error(format!("connect to upstream {}", self.name())))
     }
 }
 

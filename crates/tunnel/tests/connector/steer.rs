@@ -76,6 +76,21 @@ async fn tunnels_go_past_a_paused_upstream_and_are_told_where_there_is_no_other(
 }
 
 #[tokio::test]
+async fn a_pause_stays_where_a_reload_makes_the_upstream_anew() {
+    let (_proxy, echo, connector) = one(with_password(), 1).await;
+    assert_eq!(pool(&connector, "tunnel.exit").pool.pause(None), 1);
+    let other = ProxyLab::start(with_password()).await.unwrap();
+    let config = TunnelConfig { upstreams: vec![upstream("exit", &other)], ..(*connector.config()).clone() };
+    let changes = connector.prepare(config).unwrap().apply();
+    assert_eq!(changes.changed, ["tunnel.upstream.exit"]);
+    let error = proved(&connector, &echo, 0).await.unwrap_err();
+    assert!(error.to_string().contains("an operator has paused it"), "{error}");
+    assert_eq!(other.counters().connects, 0);
+    assert_eq!(pool(&connector, "tunnel.exit").pool.resume(None), 1);
+    assert!(proved(&connector, &echo, 0).await.is_ok());
+}
+
+#[tokio::test]
 async fn spares_are_flushed_and_warmed_up_on_demand() {
     let (proxy, _echo, connector) = one(with_password(), 1).await;
     let exit = pool(&connector, "tunnel.exit").pool;
