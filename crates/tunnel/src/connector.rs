@@ -260,6 +260,11 @@ impl Connector {
         self.inner.state().is_direct(target)
     }
 
+    /// Another number with each change of where tunnels go and by which way.
+    pub(crate) fn ways(&self) -> u64 {
+        self.inner.state().ways
+    }
+
     /// Looks up what this machine connects to itself.
     pub(crate) fn resolver(&self) -> &Arc<dyn Resolve> {
         &self.inner.resolver

@@ -63,7 +63,8 @@ impl Live {
         Live { traffic: Arc::default(), trace, permit, upstream, ways }
     }
 
-    pub(super) fn ways(&self) -> u64 {
+    /// By which rules and upstreams it came about; see [`Connector::ways`](crate::Connector::ways).
+    pub(crate) fn ways(&self) -> u64 {
         self.ways
     }
 

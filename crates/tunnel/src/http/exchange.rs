@@ -147,7 +147,7 @@ impl<'a> Desk<'a> {
         is_empty: bool,
         target: &Target,
     ) -> Result<Answered, Refusal> {
-        if let Some(mut origin) = self.session.keeper.take(target)
+        if let Some(mut origin) = self.session.keeper.take(target, self.shared.connector.ways())
             && origin.is_ready().await
         {
             // The origin may close while the request is on its way. It is asked again when it cannot have done anything, or when doing it

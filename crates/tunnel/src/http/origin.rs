@@ -50,6 +50,8 @@ use crate::{
 pub(super) struct Origin {
     sender: SendRequest<Upload>,
     target: Target,
+    /// By which rules and upstreams its tunnel came about.
+    ways: u64,
     /// Bytes that came.
     received: Arc<AtomicU64>,
     /// For the client's socket, when the protocol changes.
@@ -83,8 +85,8 @@ impl Origin {
         let user = User { received: received.clone(), rest: rest.clone(), opened, switched };
         let driver = drivers.add(drive(shared, client, target.clone(), user));
         let gone = |_| Err(Refusal::origin(format!("exchange with {target}: given up")));
-        let sender = opening.await.unwrap_or_else(gone)?;
-        Ok(Origin { sender, target: target.clone(), received, switch, rest, driver })
+        let (sender, ways) = opening.await.unwrap_or_else(gone)?;
+        Ok(Origin { sender, target: target.clone(), ways, received, switch, rest, driver })
     }
 
     /// Waits until the next request may be sent; false: the origin has closed.
@@ -137,7 +139,8 @@ impl Origin {
 struct User {
     received: Arc<AtomicU64>,
     rest: Arc<Rest>,
-    opened: oneshot::Sender<Result<SendRequest<Upload>, Refusal>>,
+    /// With the ways of the tunnel.
+    opened: oneshot::Sender<Result<(SendRequest<Upload>, u64), Refusal>>,
     switched: oneshot::Receiver<(TcpStream, Bytes)>,
 }
 
@@ -154,7 +157,7 @@ async fn drive(shared: Arc<Shared>, client: ClientInfo, target: Target, user: Us
     builder.max_buf_size(BUFFER_MAX).preserve_header_case(true).title_case_headers(true);
     let mut connection = match builder.handshake(TokioIo::new(io)).await {
         Ok((sender, connection)) => {
-            if opened.send(Ok(sender)).is_err() {
+            if opened.send(Ok((sender, listed.ways()))).is_err() {
                 return;
             }
             connection
@@ -294,9 +297,10 @@ impl Keeper {
         }
     }
 
-    /// The connection, if it leads there; one that leads elsewhere is closed.
-    pub(super) fn take(&self, target: &Target) -> Option<Origin> {
-        let origin = self.0.lock().take().filter(|origin| origin.target == *target)?;
+    /// The connection, if it leads there by the ways that are in force; another one is closed.
+    pub(super) fn take(&self, target: &Target, ways: u64) -> Option<Origin> {
+        let is_right = |origin: &Origin| origin.target == *target && origin.ways == ways;
+        let origin = self.0.lock().take().filter(is_right)?;
         origin.rest.set(None);
         Some(origin)
     }

@@ -99,6 +99,11 @@ impl Listed<'_> {
         self.live.traffic()
     }
 
+    /// By which rules and upstreams it came about.
+    pub(crate) fn ways(&self) -> u64 {
+        self.live.ways()
+    }
+
     /// Whether others wait for a tunnel to the same destination.
     pub(crate) fn is_wanted(&self) -> bool {
         self.live.is_wanted()

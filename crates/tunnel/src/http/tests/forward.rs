@@ -3,6 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
+use crate::config::Via;
 
 fn get(port: u16, path: &str, lines: &str) -> String {
     format!("GET http://localhost:{port}{path} HTTP/1.1\r\nHost: wrong.example\r\n{lines}\r\n")
@@ -192,6 +193,34 @@ async fn who_guesses_has_three_guesses_a_connection() {
         // The operator was told of the first, and is of the rest with the first that comes a minute later.
         let later = tokio::time::Instant::now() + Duration::from_secs(60);
         assert_eq!(proxy.shared.users(&Terms::default()).refused(0, later), Some(3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_kept_is_not_used_past_other_rules() {
+    timely(async {
+        let (proxy, origin) = (Proxy::start().await, Origin::start().await);
+        let connector = &proxy.shared.connector;
+        let mut client = proxy.client().await;
+        client.send(&get(origin.port(), "/1", "")).await;
+        let mut upstream = origin.accept().await;
+        upstream.head().await;
+        upstream.send(OK).await;
+        client.until("ok").await;
+        // What has nothing to do with ways leaves it.
+        let more = TunnelConfig { max_tunnels: 50, ..TunnelConfig::default() };
+        drop(connector.prepare(more.clone()).unwrap().apply());
+        client.send(&get(origin.port(), "/2", "")).await;
+        assert!(upstream.head().await.starts_with("GET /2 "));
+        upstream.send(OK).await;
+        client.until("ok").await;
+        let closed = TunnelConfig { default: Via::Reject, ..more };
+        drop(connector.prepare(closed).unwrap().apply());
+        client.send(&get(origin.port(), "/3", "")).await;
+        assert_eq!(status(&client.head().await), "403");
+        upstream.gone().await;
+        assert!(origin.is_untouched());
     })
     .await;
 }
