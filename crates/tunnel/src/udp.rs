@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     Connector, ErrorKind,
-    server::{Shared, destination::Own, is_remote, linger::last_word},
+    server::{Shared, destination::OwnNow, is_remote, linger::last_word},
     socks::Version,
 };
 
@@ -48,14 +48,14 @@ use crate::{
 /// # Cancel safety
 /// Dropping the future ends the association.
 pub(crate) async fn associate(control: TcpStream, declared: SocketAddr, shared: &Shared) {
-    serve(control, declared, &shared.connector, &shared.own(), &shared.udp, shared.closing.subscribe()).await;
+    serve(control, declared, &shared.connector, shared.own(), &shared.udp, shared.closing.subscribe()).await;
 }
 
 async fn serve(
     mut control: TcpStream,
     declared: SocketAddr,
     connector: &Connector,
-    own: &Arc<Own>,
+    own: &OwnNow,
     counters: &Arc<Counters>,
     closing: watch::Receiver<bool>,
 ) {
@@ -83,7 +83,7 @@ fn open(
     control: &TcpStream,
     declared: SocketAddr,
     connector: &Connector,
-    own: &Arc<Own>,
+    own: &OwnNow,
     counters: &Arc<Counters>,
 ) -> Result<(Association, SocketAddr, Counted), ErrorKind> {
     let config = connector.config().udp.clone();

@@ -3,9 +3,11 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
 };
 
 use keepwarm_transport::{proxy::Target, resolve::literal};
+use parking_lot::RwLock;
 
 use crate::rules::is_localhost;
 
@@ -55,6 +57,24 @@ pub(crate) struct Own {
     listeners: Vec<SocketAddr>,
     /// What else is served, by TCP or by UDP, to those that reach it themselves: by a tunnel they would come from this machine.
     services: Vec<SocketAddr>,
+}
+
+/// The same as it is at any time. Clones are handles of one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnNow(Arc<RwLock<Arc<Own>>>);
+
+impl OwnNow {
+    pub(crate) fn new(own: Own) -> OwnNow {
+        OwnNow(Arc::new(RwLock::new(Arc::new(own))))
+    }
+
+    pub(crate) fn now(&self) -> Arc<Own> {
+        Arc::clone(&self.0.read())
+    }
+
+    pub(crate) fn put(&self, own: Own) {
+        *self.0.write() = Arc::new(own);
+    }
 }
 
 impl Own {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     counters::Counters,
-    destination::Own,
+    destination::{Own, OwnNow},
     door::Door,
     registry::{Listed, Registry},
     terms::Terms,
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) udp: Arc<udp::Counters>,
     pub(super) tunnels: Registry,
     /// What is never connected to from here.
-    own: RwLock<Arc<Own>>,
+    own: OwnNow,
 }
 
 /// Who a client is.
@@ -81,7 +81,7 @@ impl Shared {
             counters: Counters::default(),
             udp: Arc::default(),
             tunnels: Registry::default(),
-            own: RwLock::new(Arc::new(own.into())),
+            own: OwnNow::new(own.into()),
         }
     }
 
@@ -92,8 +92,8 @@ impl Shared {
     }
 
     /// What is never connected to from here.
-    pub(crate) fn own(&self) -> Arc<Own> {
-        Arc::clone(&self.own.read())
+    pub(crate) fn own(&self) -> &OwnNow {
+        &self.own
     }
 
     /// The listeners.
@@ -123,7 +123,7 @@ impl Shared {
 
     /// Puts other users, where they are others, and other services of ours in force.
     pub(super) fn put(&self, users: Option<Users>, own: Own) {
-        *self.own.write() = Arc::new(own);
+        self.own.put(own);
         if let Some(users) = users {
             *self.users.write() = Arc::new(users);
         }
@@ -146,7 +146,7 @@ impl Shared {
     ) -> Result<(Stream, Listed<'_>), Error> {
         let sent = payload.len() as u64;
         // Beyond an upstream the same address is another machine's.
-        let made = if self.own().is(&target) && self.connector.is_direct(&target) {
+        let made = if self.own.now().is(&target) && self.connector.is_direct(&target) {
             let text = format!("tunnel to {target}: it leads back to this server, or to what is served beside it");
             Err(Error::new(ErrorKind::Rejected, Side::Client, text))
         } else {

@@ -6,7 +6,7 @@
 use std::{
     cell::RefCell,
     future::Future,
-    io,
+    io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -28,10 +28,14 @@ use super::{
     relays::{Opened, Relays, Want},
     routes::{Found, Next, Route, Routes},
 };
+use crate::server::destination::Own;
 
 /// A client's datagrams and their answers.
 pub(super) struct Association {
     asker: Asker,
+    /// The ways, and what was our own, that routes and relays came about by.
+    ways: u64,
+    own: Arc<Own>,
     counters: Arc<Counters>,
     /// The socket that the client knows.
     relay: Port,
@@ -87,6 +91,8 @@ impl Association {
     ) -> Association {
         let limit = asker.connector.config().udp.idle_timeout;
         Association {
+            ways: asker.connector.ways(),
+            own: asker.own.now(),
             asker,
             relay,
             client: Client::new(peer, declared),
@@ -107,6 +113,7 @@ impl Association {
     /// Works until the association ends by itself. Wants to be polled by one task alone.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = Instant::now();
+        self.follow(now);
         let more = BUFFER.with_borrow_mut(|buffer| {
             let mut more = self.poll_relay(cx, buffer, now);
             more |= self.poll_direct(0, cx, buffer, now);
@@ -130,6 +137,24 @@ impl Association {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Begins anew where other rules or upstreams are in force, and asks anew where something else is our own. What is under way over
+    /// relays of before is lost, as datagrams are.
+    fn follow(&mut self, now: Instant) {
+        let (ways, own) = (self.asker.connector.ways(), self.asker.own.now());
+        if mem::replace(&mut self.ways, ways) != ways {
+            self.finding.clear();
+            self.outlets.relays = Relays::new(self.counters.clone());
+            for (target, data) in mem::take(&mut self.routes).into_waiting() {
+                if let Err(reason) = self.pass(target, &data, now) {
+                    self.counters.dropped(reason, 1);
+                }
+            }
+        } else if !Arc::ptr_eq(&self.own, &own) {
+            self.routes.expire(now);
+        }
+        self.own = own;
     }
 
     /// Takes what the client sent; tells whether there may be more.
@@ -165,6 +190,11 @@ impl Association {
             return Err(UdpDropped::Fragment);
         }
         let target = header.target()?;
+        self.pass(target, data, now)
+    }
+
+    /// Sends a datagram, or has it wait for its route.
+    fn pass(&mut self, target: Target, data: &[u8], now: Instant) -> Result<(), UdpDropped> {
         match self.routes.datagram(&target, data, now) {
             Next::Send(route) => self.outlets.send(route, &target, data),
             Next::Find => self.find(target, now),

@@ -14,7 +14,7 @@ use super::{
     relays::Opened,
     routes::{Addresses, Found, Route},
 };
-use crate::{Connector, Error, ErrorKind, connector::UdpWay, server::destination::Own};
+use crate::{Connector, Error, ErrorKind, connector::UdpWay, server::destination::OwnNow};
 
 /// What the rules say of a destination.
 pub(super) enum Way {
@@ -31,7 +31,7 @@ pub(super) enum Way {
 pub(super) struct Asker {
     pub(super) connector: Connector,
     /// What is served by this process, and not to those that would come from this machine by a relay.
-    pub(super) own: Arc<Own>,
+    pub(super) own: OwnNow,
     /// Whether the client is not known to be on this machine.
     pub(super) remote: bool,
 }
@@ -71,7 +71,7 @@ pub(super) async fn open(connector: &Connector, upstream: &str) -> Result<Opened
     }
 }
 
-/// A route that holds as long as the relay does. It is not asked for anew while the relay lives: a flow that goes on over another
+/// A route that holds as long as the relay does. It is not asked for anew while the relay lives and the ways are in force: a flow that goes on over another
 /// upstream comes from another address, and is none any more.
 pub(super) fn over(upstream: &Arc<str>) -> Found {
     (Ok(Route::Over(upstream.clone())), RELAY_HOLDS)
@@ -85,9 +85,9 @@ pub(super) fn failed(reason: UdpDropped) -> Found {
 impl Asker {
     /// The route to those of a destination's addresses that may be sent to from here.
     fn direct(&self, target: &Target, ips: impl IntoIterator<Item = IpAddr>) -> Result<Route, UdpDropped> {
-        let mut rejected = false;
+        let (own, mut rejected) = (self.own.now(), false);
         let allowed = ips.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), target.port())).filter(|to| {
-            let may = self.connector.allows(target, to.ip(), self.remote) && !self.own.serves(*to);
+            let may = self.connector.allows(target, to.ip(), self.remote) && !own.serves(*to);
             rejected |= !may;
             may
         });
@@ -120,7 +120,10 @@ mod tests {
     use keepwarm_transport::resolve::Fixed;
 
     use super::*;
-    use crate::config::{HostMatch, Match, Rule, TunnelConfig, Via};
+    use crate::{
+        config::{HostMatch, Match, Rule, TunnelConfig, Via},
+        server::destination::Own,
+    };
 
     /// What becomes of datagrams for `host`; every name is at `127.0.0.1` and at `192.0.2.1`.
     async fn found(host: &str, port: u16, remote: bool) -> Result<Vec<SocketAddr>, UdpDropped> {
@@ -129,7 +132,7 @@ mod tests {
         let resolver = Fixed(vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
         let connector = Connector::new(TunnelConfig { rules, ..TunnelConfig::default() }, Arc::new(resolver)).unwrap();
         let own = Own::new(Vec::new(), &["127.0.0.1:53".parse().unwrap()]);
-        let asker = Asker { connector, own: Arc::new(own), remote };
+        let asker = Asker { connector, own: OwnNow::new(own), remote };
         let target = Target::new(host, port).unwrap();
         let (route, _) = match way(&asker, &target) {
             Way::Known(found) => found,

@@ -124,6 +124,26 @@ impl Routes {
         }
     }
 
+    /// Nothing that is known holds any longer, and is looked for again with the next datagram.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            if let State::Known { until, .. } = &mut entry.state {
+                *until = now;
+            }
+        }
+    }
+
+    /// The datagrams that wait, those for one destination in their order. What is found for them is not to be told to anybody.
+    pub(super) fn into_waiting(self) -> impl Iterator<Item = (Target, Box<[u8]>)> {
+        self.entries.into_iter().flat_map(|(target, entry)| {
+            let waiting = match entry.state {
+                State::Finding(waiting) => waiting,
+                State::Known { .. } => Queue::default(),
+            };
+            waiting.into_iter().map(move |data| (target.clone(), data))
+        })
+    }
+
     fn find(&mut self, target: &Target, data: &[u8]) -> Next<'_> {
         if self.finding == FINDING_MAX {
             return Next::Drop(UdpDropped::Full);

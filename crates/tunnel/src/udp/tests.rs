@@ -28,7 +28,7 @@ struct Rig {
     connector: Connector,
     counters: Arc<Counters>,
     closing: watch::Sender<bool>,
-    own: Arc<Own>,
+    own: OwnNow,
 }
 
 const VERSION: u8 = 5;
@@ -55,7 +55,7 @@ impl Rig {
             connector: Connector::new(config, Arc::new(resolver)).unwrap(),
             counters: Arc::default(),
             closing: watch::Sender::new(false),
-            own: Arc::default(),
+            own: OwnNow::default(),
         }
     }
 

@@ -104,6 +104,42 @@ async fn one_relay_of_the_upstream_carries_all_destinations_and_names_are_its_to
 }
 
 #[tokio::test]
+async fn an_association_goes_by_the_rules_and_upstreams_that_are_in_force() {
+    let (first, second) = (Upstream::new().await, Upstream::new().await);
+    let rig = rig(through(vec![first.config("exit")])).await;
+    let client = rig.client().await;
+    client.send(&to_name("one.example", 53, b"1")).await;
+    let mut old = first.associate(SUCCEEDED).await;
+    assert_eq!(old.receive().await.0, to_name("one.example", 53, b"1"));
+    let other = through(vec![second.config("exit")]);
+    drop(rig.connector.prepare(other.clone()).unwrap().apply());
+    client.send(&to_name("one.example", 53, b"2")).await;
+    let mut new = second.associate(SUCCEEDED).await;
+    assert_eq!(new.receive().await.0, to_name("one.example", 53, b"2"));
+    assert_eq!(old.control.read(&mut [0]).await.unwrap(), 0);
+    drop(rig.connector.prepare(TunnelConfig { default: Via::Reject, ..other }).unwrap().apply());
+    client.send(&to_name("one.example", 53, b"3")).await;
+    assert_eq!(new.control.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!((rig.dropped(UdpDropped::Rejected), rig.counters.stats().datagrams_sent), (1, 2));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_relay_of_before_is_sent_over_that_of_now() {
+    let (first, second) = (Upstream::new().await, Upstream::new().await);
+    let rig = rig(through(vec![first.config("exit")])).await;
+    let client = rig.client().await;
+    client.send(&to_name("one.example", 53, b"1")).await;
+    // It is never answered.
+    let (mut silent, _) = first.0.accept().await.unwrap();
+    drop(rig.connector.prepare(through(vec![second.config("exit")])).unwrap().apply());
+    client.send(&to_name("one.example", 53, b"2")).await;
+    let relay = second.associate(SUCCEEDED).await;
+    assert_eq!(relay.receive().await.0, to_name("one.example", 53, b"1"));
+    assert_eq!(relay.receive().await.0, to_name("one.example", 53, b"2"));
+    assert!(silent.read(&mut [0; 3]).await.is_ok());
+}
+
+#[tokio::test]
 async fn only_the_relay_itself_is_heard_and_only_with_a_header() {
     let upstream = Upstream::new().await;
     let rig = rig(through(vec![upstream.config("exit")])).await;

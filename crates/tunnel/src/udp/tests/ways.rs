@@ -54,6 +54,17 @@ async fn an_ipv6_client_reaches_both_families() {
 }
 
 #[tokio::test]
+async fn what_becomes_our_own_is_not_sent_to_any_longer() {
+    let rig = Rig::usual().await;
+    let (client, service, peer) = (rig.client().await, Peer::new("127.0.0.1").await, Peer::new("127.0.0.1").await);
+    client.round_trip(&service).await;
+    rig.own.put(crate::server::destination::Own::new(Vec::new(), &[service.address()]));
+    client.send(&to(service.address(), b"not any longer")).await;
+    client.round_trip(&peer).await;
+    assert_eq!((rig.dropped(UdpDropped::Rejected), rig.counters.stats().datagrams_sent), (1, 2));
+}
+
+#[tokio::test]
 async fn a_name_is_looked_up_once_and_its_answers_name_an_address() {
     let resolver = Counting { lookups: Arc::default(), ttl: None };
     let rig = Rig::new("127.0.0.1", TunnelConfig::default(), resolver.clone()).await;
