@@ -146,6 +146,10 @@ impl Case<'_> {
         if serves_once(&row.name) || is_udp(&row.name) || summary.acquires < REUSE_ACQUIRES || ratio >= REUSE_MIN {
             return None;
         }
+        // Acquires that failed reuse nothing either; only new connections are a matter of what ends them.
+        if (summary.opened as f64) < summary.acquires as f64 * OPENED_SHARE {
+            return None;
+        }
         let closed = &row.counters.closed;
         let total: u64 = closed.values().sum();
         let seen = format!("only {} of acquires reused a connection, {} were opened", percent(ratio), summary.opened);
@@ -298,6 +302,7 @@ const COLD_MIN: u64 = 3;
 const COLD_SHARE: f64 = 0.5;
 const REUSE_ACQUIRES: u64 = 100;
 const REUSE_MIN: f64 = 0.8;
+const OPENED_SHARE: f64 = 0.1;
 const DIALS_MIN: u64 = 5;
 const DIALS_SHARE: f64 = 0.05;
 const DEAD_MIN: u64 = 5;
