@@ -176,5 +176,5 @@ impl Service {
 /// How often it is looked whether the status has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

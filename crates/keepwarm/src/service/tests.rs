@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![cfg(unix)]
 
 use std::{os::unix::net::UnixDatagram, sync::atomic::AtomicU32};
 

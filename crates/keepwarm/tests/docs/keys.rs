@@ -1,6 +1,11 @@
 //! The reference of the config is what the schema says, and keys that pages name are in it.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write as _,
+    fs,
+};
 
 use keepwarm::config::{EXAMPLE, schema};
 use serde_json::Value;
@@ -35,6 +40,25 @@ fn keys_that_the_guides_name_exist() {
         }
     }
     assert!(named > 60, "{named} keys");
+}
+
+/// What becomes of a key may be said of its section as a whole.
+#[test]
+fn the_page_about_reloads_speaks_of_every_key() {
+    let page = read(&root().join("docs/control/reload.md"));
+    let rows: String = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let named: BTreeSet<&str> = rows.split('`').skip(1).step_by(2).collect();
+    let schema = schema();
+    let mut spoken = 0;
+    for (section, about) in schema["properties"].as_object().into_iter().flatten().filter(|(key, _)| *key != "version")
+    {
+        for key in about["properties"].as_object().into_iter().flatten().map(|(key, _)| join(section, key)) {
+            let is_part = |name: &&str| name.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'));
+            assert!(named.contains(&*key) || named.iter().any(is_part), "no word on `{key}`");
+            spoken += 1;
+        }
+    }
+    assert!(spoken > 50, "{spoken} keys");
 }
 
 /// Whether a word reads like a key; a pool is named like one, and a part of an answer may be.
