@@ -23,7 +23,6 @@ fn scrape(bencher: divan::Bencher<'_, '_>) {
     let daemon = runtime.block_on(daemon());
     let bytes = metrics::text(&daemon).len();
     bencher.counter(divan::counter::BytesCount::new(bytes)).bench(|| metrics::text(divan::black_box(&daemon)));
-    println!("{bytes} bytes");
 }
 
 async fn daemon() -> fake::Fake {

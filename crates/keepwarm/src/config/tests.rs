@@ -299,6 +299,26 @@ fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn the_pages_of_the_keys_name_every_one() {
+    let pages = [("https", "https/config.md"), ("tunnel", "tunnel/config.md"), ("control", "control/config.md")];
+    for (job, page) in pages {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+        let page = std::fs::read_to_string(file).unwrap();
+        // `pool.spares` names a key as well as `spares` does, and `breaker` as [tunnel.breaker] does.
+        let named = |key: &str| {
+            let ends = [format!("{key}`"), format!(".{key}]"), format!("{key} = ")];
+            ends.iter().any(|end| page.contains(end.as_str()))
+        };
+        let sections = spec::SECTIONS.iter().filter(|(section, _)| section.split('.').next() == Some(job));
+        // The keys of a breaker are those of [dns.breaker].
+        for (section, keys) in sections.filter(|(section, _)| *section != "tunnel.breaker") {
+            let missing: Vec<_> = keys.iter().filter(|key| !named(key)).collect();
+            assert!(missing.is_empty(), "{section}: {missing:?}");
+        }
+    }
+}
+
+#[test]
 fn all_faults_come_at_once_in_the_order_of_the_file() {
     let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[control]\nwatch = 1\n";
     assert_eq!(
