@@ -21,7 +21,7 @@ mod stub;
 mod tools;
 mod wire;
 
-use crate::{faults, https, pin, tunnel};
+use crate::{control, faults, https, pin, tunnel};
 
 /// Measures keepwarm beside other DNS forwarders, HTTPS clients and SOCKS5 proxies.
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Dns(DnsArgs),
     /// Put keepwarm before upstreams that misbehave, and count the failures that clients see. Takes about ten minutes.
     Faults(faults::FaultsArgs),
+    /// Measure what scrapes, live views and stalled clients of the status endpoint cost a daemon under load.
+    Control(control::ControlArgs),
     /// Compare keepwarm's HTTPS client with its peers and write docs/https-bench.md.
     #[command(after_help = https::HELP)]
     Https(https::HttpsArgs),
@@ -130,6 +132,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Dns(args) => compare::run(&args),
         Command::Faults(args) => faults::run(&args),
+        Command::Control(args) => control::run(&args),
         Command::Stub(args) => stub::run(&args),
         Command::Blast(args) => blast::run(&args),
         Command::Relay(args) => floor::relay(&args),

@@ -1,5 +1,6 @@
 //! `dns-bench dns`: keepwarm beside other DNS forwarders, on one machine and in one run; `dns-bench faults`: keepwarm before
-//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others; `dns-bench tunnel`: its SOCKS5 proxy beside others.
+//! upstreams that misbehave; `dns-bench https`: its HTTPS client beside others; `dns-bench tunnel`: its SOCKS5 proxy beside others;
+//! `dns-bench control`: what scrapes and live views cost.
 //!
 //! The upstream, the load generator and the floors are commands of the same program, so that each is a process of its own on
 //! a core of its own. Nothing here is part of the daemon.
@@ -10,6 +11,8 @@
     expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock and waits for real time")
 )]
 
+#[cfg(target_os = "linux")]
+mod control;
 #[cfg(target_os = "linux")]
 mod cpu;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,5 @@
 //! What a scrape costs: 5 pools with 10 hosts each, 20 upstreams, every counter of every job.
 
-#![expect(clippy::print_stdout, reason = "a bench tells its figures")]
-
 #![expect(clippy::unwrap_used, reason = "a bench is a test")]
 
 use std::sync::Arc;
@@ -24,7 +22,6 @@ fn scrape(bencher: divan::Bencher<'_, '_>) {
     let daemon = runtime.block_on(daemon());
     let bytes = metrics::text(&daemon).len();
     bencher.counter(divan::counter::BytesCount::new(bytes)).bench(|| metrics::text(divan::black_box(&daemon)));
-    println!("{bytes} bytes");
 }
 
 async fn daemon() -> fake::Fake {

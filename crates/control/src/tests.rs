@@ -28,6 +28,7 @@ use super::{
 };
 
 mod access;
+mod asked;
 mod https;
 mod live;
 mod pools;

@@ -351,6 +351,11 @@ impl Client {
         rows
     }
 
+    /// Whether hosts are served that no origin names.
+    pub fn serves_any_host(&self) -> bool {
+        self.inner.origins.read().settings.any_host.is_some()
+    }
+
     /// What happened to the requests of all origins, those included that are gone.
     pub fn requests(&self) -> Requests {
         // Under the lock, so that none is missed on its way from here to there.

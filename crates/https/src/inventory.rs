@@ -352,15 +352,21 @@ impl Inventory {
     /// A probe ended without saying anything about the address: a local shortage, or nobody waits for it any more. It is due again in ten
     /// seconds, in the state that it had before.
     pub fn given_up(&mut self, id: AddressId, now: Instant) {
+        self.probe_again(id, later(now, GIVEN_UP_PAUSE));
+    }
+
+    /// A probe ended with the task that made it, and says nothing about the address. It is due again at once, for whoever comes after it.
+    pub(crate) fn cut_off(&mut self, id: AddressId, now: Instant) {
+        self.probe_again(id, now);
+    }
+
+    fn probe_again(&mut self, id: AddressId, due: Instant) {
         let Some(slot) = self.book.slot(id) else { return };
-        self.book.update(slot, |address| {
-            let due = later(now, GIVEN_UP_PAUSE);
-            match address.state {
-                _ if !address.is_current(id) => {}
-                State::Probing { again: true, .. } => address.set_state(State::Quarantined { until: due }),
-                State::Probing { again: false, .. } => address.set_state(State::Candidate { due }),
-                State::Candidate { .. } | State::Validated | State::Quarantined { .. } => {}
-            }
+        self.book.update(slot, |address| match address.state {
+            _ if !address.is_current(id) => {}
+            State::Probing { again: true, .. } => address.set_state(State::Quarantined { until: due }),
+            State::Probing { again: false, .. } => address.set_state(State::Candidate { due }),
+            State::Candidate { .. } | State::Validated | State::Quarantined { .. } => {}
         });
     }
 

@@ -3,6 +3,7 @@
 //! Two tasks an origin, ended with it. What is deliberately not here: what becomes of an address by a request (`client`).
 
 use std::{
+    future::Future,
     net::IpAddr,
     path::Path,
     sync::{Arc, Weak},
@@ -75,6 +76,7 @@ async fn find(origin: &Weak<Origin>) {
 /// The first source that failed; what the others said counts, and what this one said before stays.
 async fn find_once(origin: &Arc<Origin>) -> Result<Option<Duration>, ()> {
     let (mut trouble, mut next) = (None, origin.config.refresh);
+    let sources = origin.progress().borrow().sources;
     let nets = site::nets(&origin.config);
     if !nets.is_empty() {
         note(origin, SourceId::Config, expand(&nets, origin.config.addresses_max, origin.draw()));
@@ -107,8 +109,11 @@ async fn find_once(origin: &Arc<Origin>) -> Result<Option<Duration>, ()> {
     origin.with_inventory(|inventory| inventory.keep_sources(is_source));
     let failed = trouble.is_some();
     origin.touch(|progress| {
-        progress.lookups += 1;
-        progress.trouble = trouble.take().map(Into::into);
+        // Others may have come meanwhile, and another task with them.
+        if progress.sources == sources {
+            progress.lookups += 1;
+            progress.trouble = trouble.take().map(Into::into);
+        }
     });
     if failed { Err(()) } else { Ok(next) }
 }
@@ -163,47 +168,51 @@ async fn probe(pool: &Pool, origin: &Weak<Origin>) {
     }
 }
 
-async fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) {
-    let probe = Probe { origin: &origin, choice, is_over: false };
-    let began = tokio::time::Instant::now();
-    let outcome = check(&pool, &origin, choice.ip).await;
-    let now = tokio::time::Instant::now();
-    let latency = now.saturating_duration_since(began);
-    match &outcome {
-        Ok(()) => tracing::debug!(origin = %origin.authority(), ip = %choice.ip, "address is good"),
-        Err(Bad::Address(error)) => {
-            tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside");
+/// The probe is under way from this call on, not from the first look at the future.
+fn probe_once(pool: Pool, origin: Arc<Origin>, choice: Choice) -> impl Future<Output = ()> {
+    let probe = Probe { origin, choice, is_over: false };
+    async move {
+        let origin = &probe.origin;
+        let began = tokio::time::Instant::now();
+        let outcome = check(&pool, origin, choice.ip).await;
+        let now = tokio::time::Instant::now();
+        let latency = now.saturating_duration_since(began);
+        match &outcome {
+            Ok(()) => tracing::debug!(origin = %origin.authority(), ip = %choice.ip, "address is good"),
+            Err(Bad::Address(error)) => {
+                tracing::info!(origin = %origin.authority(), ip = %choice.ip, error, "address put aside");
+            }
+            Err(Bad::Local(error)) => {
+                tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed");
+            }
         }
-        Err(Bad::Local(error)) => {
-            tracing::debug!(origin = %origin.authority(), ip = %choice.ip, error, "address not probed");
-        }
+        probe.end(|inventory| match &outcome {
+            Ok(()) => inventory.validated(choice.id, Ok(latency), now.into_std()),
+            Err(Bad::Address(error)) => inventory.validated(choice.id, Err(error), now.into_std()),
+            Err(Bad::Local(_)) => inventory.given_up(choice.id, now.into_std()),
+        });
     }
-    probe.end(|inventory| match &outcome {
-        Ok(()) => inventory.validated(choice.id, Ok(latency), now.into_std()),
-        Err(Bad::Address(error)) => inventory.validated(choice.id, Err(error), now.into_std()),
-        Err(Bad::Local(_)) => inventory.given_up(choice.id, now.into_std()),
-    });
 }
 
-/// A probe that is under way, and given up when it is dropped before its end.
-struct Probe<'a> {
-    origin: &'a Origin,
+/// A probe that is under way. When it is dropped before its end, with the task that made it, another task may make it again.
+struct Probe {
+    origin: Arc<Origin>,
     choice: Choice,
     is_over: bool,
 }
 
-impl Probe<'_> {
+impl Probe {
     fn end(mut self, note: impl FnOnce(&mut Inventory)) {
         self.is_over = true;
         self.origin.with_inventory(note);
     }
 }
 
-impl Drop for Probe<'_> {
+impl Drop for Probe {
     fn drop(&mut self) {
         if !self.is_over {
             let now = tokio::time::Instant::now().into_std();
-            self.origin.with_inventory(|inventory| inventory.given_up(self.choice.id, now));
+            self.origin.with_inventory(|inventory| inventory.cut_off(self.choice.id, now));
         }
     }
 }
@@ -317,7 +326,7 @@ pub(crate) async fn warm_up(
         }
         let hosts = below(pool, origin, &rows, round);
         if hosts.is_empty() {
-            if seen.lookups == 0 || origin.is_hopeful() {
+            if seen.lookups == 0 || origin.is_hopeful() || changes.has_changed().unwrap_or(false) {
                 // More addresses may come, or turn out good.
                 if let Ok(Ok(())) = tokio::time::timeout_at(deadline, changes.changed()).await {
                     continue;

@@ -67,10 +67,19 @@ struct State {
 pub(crate) struct Progress {
     /// Raised with every change.
     pub(crate) generation: u64,
-    /// Rounds of looking addresses up that have ended.
+    /// How often the sources were others.
+    pub(crate) sources: u64,
+    /// Rounds of looking addresses up in these sources that have ended.
     pub(crate) lookups: u64,
     /// Why the last one found nothing; `None` when it found something.
     pub(crate) trouble: Option<Arc<str>>,
+}
+
+/// No address can be had now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nothing {
+    /// Whether addresses are still being found or validated.
+    pub(crate) is_searching: bool,
 }
 
 /// What sites of one config have in common.
@@ -132,9 +141,10 @@ impl Site {
                 state.inventory.found(SourceId::Config, ips, now);
             }
         }
-        drop(state);
+        // While the inventory is held: nobody may see it without the old addresses and believe that the new sources were read.
         self.touch(|progress| {
             if has_other_sources {
+                progress.sources += 1;
                 (progress.lookups, progress.trouble) = (0, None);
             }
         });
@@ -233,11 +243,20 @@ impl Site {
         Ok(target)
     }
 
-    /// Chooses an address and counts a request on it, in one step.
-    pub(crate) fn choose(self: &Arc<Site>, tried: &[AddressId], now: Instant) -> Option<(Choice, InFlight)> {
+    /// Chooses an address and counts a request on it, in one step; so is the word on whether it is worth waiting where there is none.
+    pub(crate) fn choose(self: &Arc<Site>, tried: &[AddressId], now: Instant) -> Result<(Choice, InFlight), Nothing> {
         let random = rand::rng().next_u64();
-        let choice = self.state.lock().inventory.choose(tried, now, random)?;
-        Some((choice, self.in_flight(choice.id)))
+        let mut state = self.state.lock();
+        match state.inventory.choose(tried, now, random) {
+            Some(choice) => Ok((choice, self.in_flight(choice.id))),
+            None => Err(Nothing { is_searching: self.is_searching(&state.inventory) }),
+        }
+    }
+
+    /// Whether addresses are still being found or validated, so that one may become usable that is not. To be asked while the inventory is
+    /// held: sources are known to be read after what they named is in it.
+    fn is_searching(&self, inventory: &Inventory) -> bool {
+        self.changed.borrow().lookups == 0 || inventory.is_hopeful()
     }
 
     /// The pool's handle for an address that was chosen.
@@ -261,9 +280,16 @@ impl Site {
     }
 
     /// Counts a request on the address that it asked for.
-    pub(crate) fn reserve(self: &Arc<Site>, ip: IpAddr, now: Instant) -> Result<(Choice, InFlight), Unusable> {
-        let choice = self.state.lock().inventory.reserve(ip, now)?;
-        Ok((choice, self.in_flight(choice.id)))
+    pub(crate) fn reserve(
+        self: &Arc<Site>,
+        ip: IpAddr,
+        now: Instant,
+    ) -> Result<(Choice, InFlight), (Unusable, Nothing)> {
+        let mut state = self.state.lock();
+        match state.inventory.reserve(ip, now) {
+            Ok(choice) => Ok((choice, self.in_flight(choice.id))),
+            Err(why) => Err((why, Nothing { is_searching: self.is_searching(&state.inventory) })),
+        }
     }
 
     pub(crate) fn in_flight(self: &Arc<Site>, id: AddressId) -> InFlight {
@@ -343,11 +369,6 @@ impl Site {
     /// Whether an address may become usable without anything new being found: it is being probed, or is about to be.
     pub(crate) fn is_hopeful(&self) -> bool {
         self.state.lock().inventory.is_hopeful()
-    }
-
-    /// Whether addresses are still being found or validated.
-    pub(crate) fn is_searching(&self) -> bool {
-        self.changed.borrow().lookups == 0 || self.is_hopeful()
     }
 
     /// Whether a good address is left beside those that were tried and this one.

@@ -1,6 +1,6 @@
 //! `keepwarm completions`: what a shell needs to complete the command line.
 //!
-//! Made from the definition in [`cli`](crate::cli), so that nothing is written twice and no file is kept that could be out of date.
+//! Made from the definition in [`cli`], so that nothing is written twice and no file is kept that could be out of date.
 
 use clap::Args;
 use clap_complete::Shell;

@@ -119,14 +119,18 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    io::Write::write_all(&mut options.open(file)?, text.as_bytes())
+    let mut file = options.open(file)?;
+    // One that was there before keeps its mode otherwise.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    io::Write::write_all(&mut file, text.as_bytes())
 }
 
 const HEAD: &str = "\
 keepwarm diag: for whoever helps you. Read it before you send it.
 Not in it: passwords, tokens, keys, values of variables, addresses of clients.
-In it: names and addresses of your upstreams, origins and listeners, and names of users; names of hosts in what was slow or failed
-lately (/api/v1/recent).
+In it: names and addresses of your upstreams, origins and listeners, and names of users; names of hosts that clients visited, where
+hot HTTPS serves any host, and in what was slow or failed lately (/api/v1/recent).
 ";
 
 #[cfg(test)]

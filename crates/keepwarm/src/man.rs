@@ -1,6 +1,6 @@
 //! `keepwarm man`: the manual, a page a command.
 //!
-//! Made from the definition in [`cli`](crate::cli). What is added here is what the command line does not say of itself: exit codes as a
+//! Made from the definition in [`cli`]. What is added here is what the command line does not say of itself: exit codes as a
 //! section of their own, files, and what else to read.
 
 use std::path::PathBuf;

@@ -100,7 +100,12 @@ async fn ask(daemon: &Daemon) -> Result<Material, ClientError> {
 impl Report {
     fn new(material: Material) -> Report {
         let step = material.history.step;
-        let pools: Vec<Summary> = material.history.pools.iter().map(|series| Summary::of(series, step)).collect();
+        let served = |name: &str| {
+            let row = material.pools.iter().find(|row| row.name == name);
+            row.map_or(1.0, summary::served)
+        };
+        let series = material.history.pools.iter();
+        let pools: Vec<Summary> = series.map(|series| Summary::of(series, step, served(&series.pool))).collect();
         let advice = advice::advise(&material, &pools);
         let Material { status, history, recent, pools: _, upstreams, config: _ } = material;
         let steps = history.pools.iter().map(|series| series.acquires.len()).max().unwrap_or(0) as u64;

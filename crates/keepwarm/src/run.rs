@@ -151,16 +151,22 @@ async fn run(
     let endpoint = tokio::spawn(plane.serve(control));
     // Before connections are made ahead: upstreams that are down hold up nobody's start.
     service.ready().await;
-    if let Some(dns) = &dns {
-        dns.server.warm_up().await;
-    }
-
-    let signal = signals.next().await;
+    let warm_up = async {
+        if let Some(dns) = &dns {
+            dns.server.warm_up().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = warm_up => unreachable!("it goes on for ever"),
+    };
     let told = Instant::now();
     tracing::info!(signal, "stopping: what is in flight may end");
     // No other config from here on.
     [Some(steer), watch].into_iter().flatten().for_each(|task| task.abort());
     daemon.stopping();
+    reloader.stopping();
     service.stopping().await;
     drop(stop);
     let ended = async {

@@ -45,6 +45,8 @@ struct Shared {
     watchdog: Option<Watchdog>,
     /// The last reload was refused: said in the status until one is not.
     refused: AtomicBool,
+    /// Somebody else wrote the status line: it is to be said again.
+    restate: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -73,7 +75,13 @@ impl Service {
 
     fn new(notifier: Notifier, watchdog: Option<Watchdog>) -> Service {
         let watchdog = watchdog.filter(|_| notifier.is_listened_to());
-        let shared = Shared { notifier, watchdog, refused: AtomicBool::new(false), stopping: AtomicBool::new(false) };
+        let shared = Shared {
+            notifier,
+            watchdog,
+            refused: AtomicBool::new(false),
+            restate: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        };
         Service { shared: Arc::new(shared) }
     }
 
@@ -112,6 +120,7 @@ impl Service {
     /// Dropping the future may leave it unsaid.
     pub async fn reloaded(&self, refused: Option<&str>) {
         self.shared.refused.store(refused.is_some(), Ordering::Relaxed);
+        self.shared.restate.store(true, Ordering::Relaxed);
         match refused {
             None => self.tell("READY=1").await,
             Some(why) => self.tell(&format!("READY=1\nSTATUS=reload refused: {}", notify::line(why))).await,
@@ -144,6 +153,9 @@ impl Service {
             let mut line = status();
             if self.shared.refused.load(Ordering::Relaxed) {
                 line += "; the last reload was refused, see the log";
+            }
+            if self.shared.restate.swap(false, Ordering::Relaxed) {
+                told.clear();
             }
             // What could not be told is told the next time.
             if line != told && self.shared.notifier.send(&format!("STATUS={line}")).await.is_ok() {

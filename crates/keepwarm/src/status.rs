@@ -42,7 +42,9 @@ pub(crate) fn text(status: &StatusRow) -> String {
     let mut text =
         format!("keepwarm {}: {}, up {}\n", visible(&status.version), status.health.as_str(), age(status.uptime));
     for trouble in &status.troubles {
-        let _ = writeln!(text, "  ! {}", visible(trouble));
+        for (number, line) in trouble.lines().enumerate() {
+            let _ = writeln!(text, "  {} {}", if number == 0 { '!' } else { ' ' }, visible(line));
+        }
     }
     let mut line = |name: &str, words: String| {
         let _ = writeln!(text, "{name:<13}{words}");
@@ -123,7 +125,8 @@ mod tests {
         };
         insta::assert_snapshot!(text(&status), @r"
         keepwarm 1.2.3: degraded, up 3 h 13 min
-          ! pool dns is full: 3 wait,�the oldest for 1.2s
+          ! pool dns is full: 3 wait,
+            the oldest for 1.2s
           ! dns upstream quad9 is down
         jobs         dns, https
         upstreams    2 of 3 up

@@ -5,6 +5,7 @@
 
 mod live;
 mod make;
+mod past;
 pub(crate) mod recent;
 mod reload;
 mod route;
@@ -38,6 +39,7 @@ use recent::{Attempt, Recent};
 use state::State;
 
 pub use live::{Live, Traffic, Tunnel};
+pub use past::Totals;
 pub use recent::RecentTunnel;
 pub use reload::Prepared;
 pub use stats::{ConnectorStats, DestinationStats};
@@ -83,6 +85,8 @@ struct Inner {
     reloading: Arc<Semaphore>,
     /// What looks through those that are ready.
     sweep: OnceLock<AbortHandle>,
+    /// What upstreams did that are gone.
+    past: past::Past,
 }
 
 #[derive(Default)]
@@ -152,6 +156,7 @@ impl Connector {
             closed: AtomicBool::new(false),
             reloading: Arc::new(Semaphore::new(1)),
             sweep: OnceLock::new(),
+            past: past::Past::default(),
         });
         inner.state().upstreams.iter().for_each(Upstream::begin);
         let ready = Arc::downgrade(&inner.ready);

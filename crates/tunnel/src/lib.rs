@@ -33,8 +33,8 @@ mod users;
 mod vitals;
 
 pub use connector::{
-    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, Prepared, RecentTunnel, StartError, Trace,
-    Traffic, Tunnel,
+    ConnectOptions, Connector, ConnectorStats, DestinationStats, Live, Prepared, RecentTunnel, StartError, Totals,
+    Trace, Traffic, Tunnel,
 };
 pub use error::{Error, ErrorKind, Side};
 pub use server::{HandshakeFailure, Server, ServerStats, ServerWatch, TunnelRow};

@@ -64,7 +64,7 @@ pub(super) async fn reload(State(shared): State<Shared>, form: Result<Form<Secre
     if let Err(refused) = Secret::check(&shared, form) {
         return *refused;
     }
-    Outcome::of("reload", shared.reload().await.map(|row| reloaded(&row))).then("/#config")
+    Outcome::of("reload", shared.reload().await.map(|row| reloaded(&row))).then("/")
 }
 
 fn reloaded(row: &ReloadRow) -> String {
@@ -98,7 +98,7 @@ pub(super) async fn flush_cache(State(shared): State<Shared>, form: Result<Form<
         }
         None => Err(Refusal::Invalid("there is no cache, or no such name can be in it".into())),
     };
-    Outcome::of("flush of the cache", result).then("/#config")
+    Outcome::of("flush of the cache", result).then("/")
 }
 
 /// `POST /log`
@@ -110,7 +110,7 @@ pub(super) async fn log(State(shared): State<Shared>, form: Result<Form<Fields>,
     let level = fields.remove("level").unwrap_or_default();
     let seconds = fields.get("seconds").map_or(Ok(LogPatch::default_seconds()), |text| whole("seconds", text));
     let set = seconds.and_then(|seconds| shared.snapshots.set_log(LogPatch { level, seconds }));
-    Outcome::of("log level", set.map(|row| format!("it is {}", row.level))).then("/#config")
+    Outcome::of("log level", set.map(|row| format!("it is {}", row.level))).then("/")
 }
 
 /// `POST /pools/{name}/{action}`

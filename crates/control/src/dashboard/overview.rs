@@ -146,14 +146,17 @@ fn chart(history: &HistoryRow, status: &StatusRow) -> Markup {
 
 fn config(status: &StatusRow) -> Markup {
     let ConfigState { file, generation, loaded, needs_restart, last_error, changed_at_run_time } = &status.config;
-    let ago = words::time(status.now.saturating_sub(*loaded) as f64);
+    let ago = match status.now.saturating_sub(*loaded) {
+        0 => "just now".to_owned(),
+        seconds => format!("{} ago", words::time(seconds as f64)),
+    };
     let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     html! {
         div data-region="config" {
             dl.figures {
                 (fact("file", file.as_deref().unwrap_or("none: built-in defaults")))
                 (fact("generation", &count(*generation)))
-                (fact("read", &format!("{ago} ago")))
+                (fact("read", &ago))
                 (fact("waits for a restart", &list(needs_restart)))
                 (fact("changed at run time", &list(changed_at_run_time)))
             }

@@ -189,6 +189,8 @@ test("without JavaScript all is readable and every action works", async () => {
   let done = (await calls()).length;
   const then = async (words, called) => {
     assert.match(await page.locator(".outcome").innerText(), words);
+    const { y } = await page.locator(".outcome").boundingBox();
+    assert.ok(y >= 0 && y < 200, "the outcome is in sight");
     const all = await calls();
     assert.deepEqual(all.slice(done), called);
     done = all.length;

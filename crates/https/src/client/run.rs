@@ -195,17 +195,19 @@ impl Run<'_> {
             return match self.origin.reserve(ip, now()) {
                 Ok((choice, _)) if self.tried.contains(&choice.id) => Ok(None),
                 Ok(chosen) => Ok(Some(chosen)),
-                Err(Unusable::Unknown | Unusable::NotValidated) if self.origin.is_searching() => {
+                Err((Unusable::Unknown | Unusable::NotValidated, nothing)) if nothing.is_searching => {
                     self.await_named(ip).await
                 }
-                Err(Unusable::Unknown) => {
+                Err((Unusable::Unknown, _)) => {
                     Err(Error::request(format!("{ip} is none of the addresses of {}", self.origin.authority())))
                 }
-                Err(Unusable::Denied) => Err(Error::request(format!("{ip} may not be used: it is denied or banned"))),
-                Err(Unusable::NotValidated) => Err(Error::no_address(format!("{ip} was not found good"))),
+                Err((Unusable::Denied, _)) => {
+                    Err(Error::request(format!("{ip} may not be used: it is denied or banned")))
+                }
+                Err((Unusable::NotValidated, _)) => Err(Error::no_address(format!("{ip} was not found good"))),
             };
         }
-        if let Some(chosen) = self.origin.choose(&self.tried, now()) {
+        if let Ok(chosen) = self.origin.choose(&self.tried, now()) {
             return Ok(Some(chosen));
         }
         if std::mem::take(&mut self.slow) {
@@ -221,11 +223,12 @@ impl Run<'_> {
         let mut progress = self.origin.progress();
         loop {
             progress.borrow_and_update();
-            if let Ok(chosen) = self.origin.reserve(ip, now()) {
-                return Ok(Some(chosen));
-            }
-            if !self.origin.is_searching() {
-                return Err(Error::no_address(format!("{ip} is none of its addresses, or was not found good")));
+            match self.origin.reserve(ip, now()) {
+                Ok(chosen) => return Ok(Some(chosen)),
+                Err((_, nothing)) if nothing.is_searching => {}
+                Err(_) => {
+                    return Err(Error::no_address(format!("{ip} is none of its addresses, or was not found good")));
+                }
             }
             match tokio::time::timeout_at(self.deadline.into(), progress.changed()).await {
                 Ok(Ok(())) => {}
@@ -239,16 +242,15 @@ impl Run<'_> {
     async fn await_address(&mut self) -> Result<Option<(Choice, InFlight)>, Error> {
         let mut progress = self.origin.progress();
         loop {
-            let seen = progress.borrow_and_update().clone();
-            if let Some(chosen) = self.origin.choose(&self.tried, now()) {
-                return Ok(Some(chosen));
-            }
-            if !self.tried.is_empty() {
-                return Ok(None);
-            }
-            if seen.lookups > 0 && !self.origin.is_hopeful() {
-                let trouble = seen.trouble.as_deref().unwrap_or("it has no address that may be used");
-                return Err(Error::no_address(trouble));
+            progress.borrow_and_update();
+            let nothing = match self.origin.choose(&self.tried, now()) {
+                Ok(chosen) => return Ok(Some(chosen)),
+                Err(_) if !self.tried.is_empty() => return Ok(None),
+                Err(nothing) => nothing,
+            };
+            if !nothing.is_searching {
+                let trouble = progress.borrow().trouble.clone();
+                return Err(Error::no_address(trouble.as_deref().unwrap_or("it has no address that may be used")));
             }
             match tokio::time::timeout_at(self.deadline.into(), progress.changed()).await {
                 Ok(Ok(())) => {}

@@ -414,7 +414,7 @@ async fn a_hundred_reloads_under_load_fail_nothing_and_leave_nothing_behind() {
             1 => one.deny = vec![lab.addresses()[turn % 6].into()],
             2 => one.http = HttpVersions::Http1,
             3 => one.validate = None,
-            _ => (next.pool.max_idle, next.pool.max_per_host) = (8, 4),
+            _ => (next.pool.max_total, next.pool.max_per_host) = (60, 6),
         }
         let changes = client.prepare(next).expect("prepared").apply();
         assert!(changes.kept.contains(&name(&beside)), "{changes:?}");

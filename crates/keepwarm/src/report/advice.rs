@@ -98,10 +98,25 @@ pub(super) fn advise(material: &Material, summaries: &[Summary]) -> Vec<Advice> 
     all.extend(spares::advise(material));
     all.extend(material.upstreams.iter().filter_map(down));
     if let Some(error) = &material.status.config.last_error {
+        let error = error.lines().next().unwrap_or_default();
         all.push(Advice::new(Weight::Look, "config", format!("the last reload was refused: {error}")));
     }
+    agree(&mut all);
     all.sort_by_key(|advice| advice.weight);
     all
+}
+
+/// Two pools may have a key in common: then the one that wants more gets it.
+fn agree(all: &mut [Advice]) {
+    let number = |advice: &Advice| advice.value.as_ref().and_then(|value| value.parse::<u64>().ok());
+    let most =
+        |all: &[Advice], key: &Option<String>| all.iter().filter(|advice| advice.key == *key).filter_map(number).max();
+    for index in 0..all.len() {
+        let key = all[index].key.clone();
+        if let (Some(_), Some(_), Some(most)) = (&key, number(&all[index]), most(all, &key)) {
+            all[index].value = Some(most.to_string());
+        }
+    }
 }
 
 /// An upstream that is not asked now.

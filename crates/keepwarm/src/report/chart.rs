@@ -41,8 +41,11 @@ pub(super) fn chart(title: &str, subtitle: &str, curves: &[Curve], seconds: u64,
     let largest = |curve: &Curve| format!("{} at most {}", curve.name, words(peak(&curve.points)));
     let spoken: Vec<String> = curves.iter().map(largest).collect();
     let keys = curves.iter().zip(["first", "second"]);
-    let keys: String =
-        keys.map(|(curve, class)| format!("<span class=\"key {class}\"></span>{} ", escape(curve.name))).collect();
+    let keys: String = keys
+        .map(|(curve, class)| {
+            format!("<span class=\"curve\"><span class=\"key {class}\"></span>{}</span> ", escape(curve.name))
+        })
+        .collect();
     format!(
         "<figure><figcaption>{}<small>{} {keys}</small></figcaption><div role=\"img\" aria-label=\"{}\">\n{svg}</div></figure>\n",
         escape(title),

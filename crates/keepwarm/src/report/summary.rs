@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use keepwarm_control::rows::PoolSeries;
+use keepwarm_control::rows::{PoolRow, PoolSeries};
 
 /// A pool over the time of the report. Durations are seconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -51,14 +51,16 @@ pub(super) struct Summary {
 
 impl Summary {
     /// What a series with a point each `step` seconds comes to.
-    pub(super) fn of(series: &PoolSeries, step: u64) -> Summary {
+    ///
+    /// `served` is the share of acquires that became a lease which came back.
+    pub(super) fn of(series: &PoolSeries, step: u64, served: f64) -> Summary {
         let steps = series.acquires.len() as u64;
         let seconds = steps * step;
         let sum = |counts: &[u64]| counts.iter().sum::<u64>();
         let (acquires, failed) = (sum(&series.acquires), sum(&series.failed));
         let leased: f64 = series.leased.iter().sum();
-        let served = acquires.saturating_sub(failed);
-        let lease_mean = (served > 0 && leased > 0.0).then(|| leased / served as f64);
+        let served = served * acquires as f64;
+        let lease_mean = (served > 0.0 && leased > 0.0).then(|| leased / served);
         let (cold_starts, opened_cold) = cold(series);
         let rates: Vec<f64> = series.acquires.iter().map(|count| *count as f64 / step.max(1) as f64).collect();
         let demand = |rate: f64| rate * lease_mean.unwrap_or(0.0);
@@ -85,6 +87,12 @@ impl Summary {
             opened_cold,
         }
     }
+}
+
+/// The share of a pool's acquires that became a lease which came back; the others waited in vain.
+pub(super) fn served(row: &PoolRow) -> f64 {
+    let counters = &row.counters;
+    if counters.acquires > 0 { (counters.released as f64 / counters.acquires as f64).min(1.0) } else { 1.0 }
 }
 
 /// Steps that found nothing warm: acquires after a step without any, and connections opened for them.
@@ -120,6 +128,7 @@ fn rank(count: usize, q: f64) -> Option<usize> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use keepwarm_control::rows::CountersRow;
 
     /// An hour of a pool in steps of 10 s, each of them alike.
     pub(in crate::report) fn hour(pool: &str, acquires: u64, reused: u64, opened: u64, in_use: u64) -> PoolSeries {
@@ -149,7 +158,7 @@ pub(super) mod tests {
         // 100 a second for 20 ms each: two at a time; in a busy tenth of the hour five times as many.
         (0..36).for_each(|step| series.acquires[step] = 5000);
         (0..36).for_each(|step| series.leased[step] = 100.0);
-        let summary = Summary::of(&series, 10);
+        let summary = Summary::of(&series, 10, 1.0);
         assert!((summary.demand - 2.8).abs() < 0.01, "{}", summary.demand);
         assert!((summary.demand_p99 - 10.0).abs() < 0.01, "{}", summary.demand_p99);
         assert!((summary.lease_mean.unwrap() - 0.02).abs() < 1e-9);
@@ -157,11 +166,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn acquires_that_failed_count_as_demand_and_not_as_leases() {
+    fn acquires_that_waited_in_vain_count_as_demand_and_not_as_leases() {
         let mut series = hour("dns", 1000, 900, 1, 2);
-        series.failed = vec![500; 360];
+        series.failed = vec![400; 360];
         series.leased = vec![10.0; 360];
-        let summary = Summary::of(&series, 10);
+        // The rest of the other half was given up.
+        let counters = CountersRow { acquires: 360_000, released: 180_000, ..CountersRow::default() };
+        let summary = Summary::of(&series, 10, served(&PoolRow { counters, ..PoolRow::default() }));
         assert!((summary.lease_mean.unwrap() - 0.02).abs() < 1e-9, "half of them were served");
         assert!((summary.demand - 2.0).abs() < 1e-9, "all of them wanted to be");
     }
@@ -172,13 +183,13 @@ pub(super) mod tests {
         for (step, acquires, opened) in [(10, 5, 2), (11, 5, 1), (20, 5, 0), (30, 1, 1)] {
             (series.acquires[step], series.opened[step]) = (acquires, opened);
         }
-        let summary = Summary::of(&series, 10);
+        let summary = Summary::of(&series, 10, 1.0);
         assert_eq!((summary.cold_starts, summary.opened_cold), (2, 3));
     }
 
     #[test]
     fn nothing_has_no_percentiles() {
-        let summary = Summary::of(&PoolSeries { pool: "dns".into(), ..PoolSeries::default() }, 10);
+        let summary = Summary::of(&PoolSeries { pool: "dns".into(), ..PoolSeries::default() }, 10, 1.0);
         assert_eq!(summary, Summary { pool: "dns".into(), ..Summary::default() });
         assert_eq!(quantile(&[1, 2, 3, 4], 0.5), Some(2));
         assert_eq!(quantile(&[1, 2, 3, 4], 1.0), Some(4));

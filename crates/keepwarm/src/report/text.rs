@@ -65,7 +65,11 @@ fn push_advice(text: &mut String, advice: &Advice, columns: usize) {
 /// What is worth a curve: pools with advice, or the first of them.
 fn trends(report: &Report) -> Vec<(String, Vec<f64>)> {
     let is_told = |name: &str| report.advice.iter().any(|advice| advice.about == name && advice.weight < Weight::Fine);
-    let pools = report.history.pools.iter().filter(|series| is_told(&series.pool));
+    let pools = report
+        .history
+        .pools
+        .iter()
+        .filter(|series| is_told(&series.pool) && series.in_use.iter().any(|count| *count > 0));
     let trends = pools.map(|series| {
         let points: Vec<f64> = series.in_use.iter().map(|count| *count as f64).collect();
         let most = series.in_use.iter().max().copied().unwrap_or(0);

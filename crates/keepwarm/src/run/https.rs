@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use keepwarm_https::{
-    Client, Gateway, GatewayWatch, Key,
-    config::{HttpsConfig, PoolConfig},
-};
+use keepwarm_https::{Client, Gateway, GatewayWatch, Key, config::HttpsConfig};
 use keepwarm_pool::{Event, EventKind};
 use keepwarm_transport::resolve::Resolve;
 use tokio::{
@@ -34,8 +31,6 @@ pub use own::{OwnClient, Validation};
 /// A client and its gateway while they run.
 pub(super) struct Https {
     client: Client,
-    pool: PoolConfig,
-    has_any_host: bool,
     gateway: Served,
     /// The log of events and the watch on the network.
     beside: [JoinHandle<()>; 2],
@@ -52,9 +47,6 @@ struct Served {
 #[derive(Debug, Clone)]
 pub struct HttpsView {
     pub(super) client: Client,
-    pub(super) pool: PoolConfig,
-    /// Whether hosts are served that no origin names.
-    pub(super) has_any_host: bool,
     pub(super) gateway: GatewayWatch,
     /// Changes, or is gone, when the daemon stops.
     pub(super) stopped: watch::Receiver<()>,
@@ -70,7 +62,7 @@ impl Https {
         resolver: Arc<dyn Resolve>,
         stopped: &watch::Receiver<()>,
     ) -> anyhow::Result<Https> {
-        let (gateway, pool, has_any_host) = (config.gateway.clone(), config.pool.clone(), config.any_host.is_some());
+        let gateway = config.gateway.clone();
         let proxies = proxies(&config);
         let client = Client::new(config, resolver)?;
         // Before the first connection can be there, so that the log has it.
@@ -87,7 +79,7 @@ impl Https {
         let stop = async move { drop(stopped.changed().await) };
         let gateway = Served { watch: gateway.watch(), task: tokio::spawn(gateway.run(stop, super::DRAIN)) };
         let network = tokio::spawn(network::watch(client.clone(), proxies));
-        Ok(Https { client, pool, has_any_host, gateway, beside: [tokio::spawn(log_events(events)), network] })
+        Ok(Https { client, gateway, beside: [tokio::spawn(log_events(events)), network] })
     }
 
     /// Where the gateway listens, with the ports that it really has.
@@ -96,13 +88,7 @@ impl Https {
     }
 
     pub(super) fn view(&self, stopped: watch::Receiver<()>) -> HttpsView {
-        HttpsView {
-            client: self.client.clone(),
-            pool: self.pool.clone(),
-            has_any_host: self.has_any_host,
-            gateway: self.gateway.watch.clone(),
-            stopped,
-        }
+        HttpsView { client: self.client.clone(), gateway: self.gateway.watch.clone(), stopped }
     }
 
     /// Lets requests in flight end within `patience`, after the gateway was told to stop, and closes every connection. Returns how many

@@ -57,7 +57,7 @@ impl LogLevel {
         let reverts = tokio::spawn(async move {
             tokio::time::sleep_until(until).await;
             if let Some(this) = this.upgrade() {
-                this.revert();
+                this.revert(until);
             }
         });
         tracing::info!(level = filter.as_str(), seconds, "logs otherwise for a while");
@@ -79,11 +79,14 @@ impl LogLevel {
         state.configured = filter;
     }
 
-    fn revert(&self) {
+    /// Ends the while that ends then; another one may have taken its place.
+    fn revert(&self, until: Instant) {
         let mut state = self.state.lock();
-        if state.other.take().is_some() {
-            logging::set_filter(&state.configured);
+        if state.other.as_ref().is_none_or(|other| other.until != until) {
+            return;
         }
+        state.other = None;
+        logging::set_filter(&state.configured);
         let level = state.configured.as_str().to_owned();
         drop(state);
         tracing::info!(level, "logs as the config says again");

@@ -5,9 +5,13 @@
 //! say; which keys differ, and from what to what, is said here. Not here: what a new config does within a part.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -17,6 +21,7 @@ use keepwarm_control::{
 };
 use keepwarm_dns::server::{self, Server};
 use keepwarm_https::{Client, GatewayWatch};
+use keepwarm_pool::Limits;
 use keepwarm_transport::reload::Changes;
 use keepwarm_tunnel::{Connector, ServerWatch};
 use parking_lot::Mutex;
@@ -31,6 +36,9 @@ use crate::{
 pub(super) struct Reloader {
     source: Source,
     parts: Parts,
+    /// The config that the process began with.
+    first: Arc<Config>,
+    stopping: AtomicBool,
     log: Arc<LogLevel>,
     service: Service,
     control: OnceLock<Weak<Control>>,
@@ -69,8 +77,9 @@ struct Prepared {
 
 impl Reloader {
     pub(super) fn new(source: Source, loaded: Loaded, parts: Parts, log: Arc<LogLevel>, service: Service) -> Reloader {
+        let first = Arc::new(loaded.config);
         let state = State {
-            config: Arc::new(loaded.config),
+            config: Arc::clone(&first),
             effective: Arc::new(loaded.effective),
             generation: 1,
             loaded: now(),
@@ -78,12 +87,33 @@ impl Reloader {
             last_error: None,
             changed_at_run_time: Vec::new(),
         };
-        Reloader { source, parts, log, service, control: OnceLock::new(), state: Mutex::new(state) }
+        Reloader {
+            source,
+            parts,
+            first,
+            stopping: AtomicBool::new(false),
+            log,
+            service,
+            control: OnceLock::new(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The endpoint whose token follows the config.
     pub(super) fn steers(&self, control: &Arc<Control>) {
         let _ = self.control.set(Arc::downgrade(control));
+    }
+
+    /// Nothing is put in force any more.
+    pub(super) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn check_running(&self) -> Result<(), Refusal> {
+        match self.stopping.load(Ordering::Relaxed) {
+            true => Err(Refusal::Failed("the daemon is stopping".to_owned())),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -120,6 +150,7 @@ impl Reloader {
     /// Reads the config again and puts it in force. The caller sees to it that only one does so at a time.
     pub(super) fn reload(self: Arc<Self>) -> Answer<ReloadRow> {
         Box::pin(async move {
+            self.check_running()?;
             self.service.reloading().await;
             let done = self.try_reload().await;
             let why = done.as_ref().err().map(words);
@@ -139,10 +170,15 @@ impl Reloader {
         let loaded = tokio::task::spawn_blocking(move || source.load()).await;
         let Loaded { config, warnings, effective } =
             loaded.map_err(|error| Refusal::Failed(format!("read the config: {error}")))?.map_err(refused)?;
-        let old = self.config();
-        let mut prepared = self.prepare(&old, &config).await?;
+        let mut prepared = self.prepare(&config).await?;
+        self.check_running()?;
+        let limits = self.limits();
         let mut changes = Changes { needs_restart: std::mem::take(&mut prepared.needs_restart), ..Changes::default() };
         changes.extend(prepared.apply().await);
+        // A part may have named what the daemon names too.
+        changes.needs_restart.sort_unstable();
+        changes.needs_restart.dedup();
+        let config = self.in_force(config);
         self.log.configure(config.log.filter.clone());
         if let Some(control) = self.control.get().and_then(Weak::upgrade) {
             control.set_token(config.control.token.clone());
@@ -154,7 +190,12 @@ impl Reloader {
         state.config = Arc::new(config);
         state.effective = Arc::new(effective);
         state.needs_restart.clone_from(&changes.needs_restart);
-        state.changed_at_run_time.clear();
+        // A pool whose settings were put in force anew has those; the others keep what an operator set.
+        let now = self.limits();
+        state.changed_at_run_time.retain(|name| {
+            let pool = name.rsplit_once('.').map_or(name.as_str(), |(pool, _)| pool);
+            limits.get(pool).is_some_and(|before| now.get(pool) == Some(before))
+        });
         Ok(ReloadRow {
             generation: state.generation,
             differences: differences.into_iter().map(Into::into).collect(),
@@ -167,10 +208,43 @@ impl Reloader {
         })
     }
 
+    /// The endpoint listens where it did at the start, whatever the new config says: beyond loopback never without a token.
+    fn check_token(&self, config: &Config) -> Result<(), Refusal> {
+        let is_open = self.parts.control.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        match (is_open, &config.control.token, self.parts.control) {
+            (true, None, Some(address)) => Err(Refusal::Invalid(format!(
+                "control.token_file: the status endpoint listens on {address} until the next start, which nobody may reach without a \
+                 token: keep it, or start again"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What of a config is in force: parts that are not there before the next start, or only until then, are as they were.
+    fn in_force(&self, config: Config) -> Config {
+        let old = self.config();
+        Config {
+            dns: self.parts.dns.as_ref().and(config.dns.or_else(|| old.dns.clone())),
+            https: self.parts.https.as_ref().and(config.https.or_else(|| old.https.clone())),
+            tunnel: self.parts.tunnels.as_ref().and(config.tunnel.or_else(|| old.tunnel.clone())),
+            ..config
+        }
+    }
+
+    /// The limits of every pool.
+    fn limits(&self) -> HashMap<String, Limits> {
+        let server = self.parts.dns.as_ref().and_then(Weak::upgrade);
+        let mut pools = server.map(|server| server.named_pools()).unwrap_or_default();
+        pools.extend(self.parts.https.iter().flat_map(|(client, _)| client.pools()));
+        pools.extend(self.parts.tunnels.iter().flat_map(|(connector, _)| connector.pools()));
+        pools.into_iter().map(|named| (named.name, named.pool.limits())).collect()
+    }
+
     /// Builds all that is new. Dropping what is built leaves everything as it is.
-    async fn prepare(&self, old: &Config, config: &Config) -> Result<Prepared, Refusal> {
-        let mut prepared =
-            Prepared { dns: None, https: None, tunnels: None, needs_restart: needs_restart(old, config, &self.parts) };
+    async fn prepare(&self, config: &Config) -> Result<Prepared, Refusal> {
+        self.check_token(config)?;
+        let needs_restart = needs_restart(&self.first, config, &self.parts);
+        let mut prepared = Prepared { dns: None, https: None, tunnels: None, needs_restart };
         let mut own: Vec<SocketAddr> = self.parts.control.into_iter().collect();
         if let Some((server, config)) = self.parts.dns.as_ref().zip(config.dns.as_ref()) {
             let server = server.upgrade().ok_or_else(|| Refusal::Failed("the daemon is stopping".to_owned()))?;

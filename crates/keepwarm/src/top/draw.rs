@@ -84,7 +84,7 @@ fn trouble(app: &App, width: usize, paint: Paint) -> Line<'static> {
         return Line::styled(shortened(&words, width), paint.tone(Tone::Bad));
     }
     let troubles = &app.look.status.troubles;
-    let Some(first) = troubles.first() else { return Line::raw("") };
+    let Some(first) = troubles.first().and_then(|trouble| trouble.lines().next()) else { return Line::raw("") };
     let more = if troubles.len() > 1 { format!(" (and {} more)", troubles.len() - 1) } else { String::new() };
     let words = shortened(&format!("! {}", visible(first)), width.saturating_sub(more.len())) + &more;
     Line::styled(words, paint.tone(status::tone(app.look.status.health)))
@@ -179,7 +179,8 @@ fn table<R>(
     for (values, cells) in values.iter().zip(&cells).skip(order.offset).take(room) {
         let spans = kept.iter().map(|&index| {
             let style = values[index].tone().map_or(Style::new(), |tone| paint.tone(tone));
-            let text = shortened(&aligned(&fields[index], &cells[index], widths[index]), room_of(index));
+            let cell = shortened(&cells[index], room_of(index));
+            let text = aligned(&fields[index], &cell, widths[index].min(room_of(index)));
             Span::styled(text, style)
         });
         lines.push(joined(spans));

@@ -70,7 +70,7 @@ pub(super) fn plain(look: &Look, width: Option<usize>) -> String {
     let first = status::text(&look.status);
     let (first, rest) = first.split_once('\n').unwrap_or((&first, ""));
     let troubles: String =
-        rest.lines().take_while(|line| line.starts_with("  ! ")).map(|line| format!("{line}\n")).collect();
+        rest.lines().take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
     let mut text = format!("{first}{requests}\n{troubles}");
     let tables = [
         (!look.pools.is_empty()).then(|| table::fitted(&POOLS, &look.pools, width)),

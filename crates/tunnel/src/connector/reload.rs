@@ -92,6 +92,7 @@ impl Prepared {
         let mut changes = changes(&before, &state);
         for upstream in before.upstreams.iter().filter(|upstream| !is_kept(&state, upstream)) {
             changes.drained.push(Drained { name: name_of(upstream.name()), connections: upstream.retire() });
+            inner.past.retired(Arc::clone(upstream));
         }
         if let Some(listening) = listening {
             changes.extend(listening.apply());

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use keepwarm_pool::Histogram;
 use keepwarm_transport::proxy::Target;
 
-use super::Connector;
+use super::{Connector, Totals};
 use crate::{error::ErrorKind, upstream::UpstreamStats};
 
 /// The figures of a connector.
@@ -24,6 +24,8 @@ pub struct ConnectorStats {
     pub max_tunnels: usize,
     /// Tunnels that wait for a permit.
     pub waiting: usize,
+    /// What upstreams did that are gone since.
+    pub past: Totals,
     /// Upstreams that were tried after another one.
     pub failovers: u64,
     /// Tunnels that were opened ahead.
@@ -93,6 +95,7 @@ impl Connector {
             live: inner.permits.live(),
             max_tunnels: state.config.max_tunnels,
             waiting,
+            past: inner.past.totals(),
             failovers: counters.failovers.load(Ordering::Relaxed),
             opened_ahead: counters.ahead.load(Ordering::Relaxed),
             ready,

@@ -100,7 +100,7 @@ impl Case<'_> {
         let (wait, dial) = (self.summary.wait_p50?, self.summary.dial_p50?);
         let (counters, limits) = (&self.row.counters, &self.row.limits);
         let share = counters.waited as f64 / counters.acquires.max(1) as f64;
-        if counters.waited < WAITED_MIN || share < WAITED_SHARE || wait <= dial {
+        if serves_once(&self.row.name) || counters.waited < WAITED_MIN || share < WAITED_SHARE || wait <= dial {
             return None;
         }
         let ready = whole(with_headroom(self.summary.demand)).min(limits.max_idle_per_host);
@@ -118,6 +118,7 @@ impl Case<'_> {
         let summary = self.summary;
         let share = summary.opened_cold as f64 / summary.opened.max(1) as f64;
         if is_udp(&self.row.name)
+            || serves_once(&self.row.name)
             || summary.cold_starts < COLD_MIN
             || share < COLD_SHARE
             || self.row.limits.min_idle > 0
@@ -144,6 +145,10 @@ impl Case<'_> {
         let (summary, row) = (self.summary, self.row);
         let ratio = summary.reuse_ratio?;
         if serves_once(&row.name) || is_udp(&row.name) || summary.acquires < REUSE_ACQUIRES || ratio >= REUSE_MIN {
+            return None;
+        }
+        // Acquires that failed reuse nothing either; only new connections are a matter of what ends them.
+        if (summary.opened as f64) < summary.acquires as f64 * OPENED_SHARE {
             return None;
         }
         let closed = &row.counters.closed;
@@ -298,6 +303,7 @@ const COLD_MIN: u64 = 3;
 const COLD_SHARE: f64 = 0.5;
 const REUSE_ACQUIRES: u64 = 100;
 const REUSE_MIN: f64 = 0.8;
+const OPENED_SHARE: f64 = 0.1;
 const DIALS_MIN: u64 = 5;
 const DIALS_SHARE: f64 = 0.05;
 const DEAD_MIN: u64 = 5;

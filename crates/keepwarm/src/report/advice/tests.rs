@@ -28,7 +28,7 @@ fn material(row: PoolRow, series: PoolSeries) -> Material {
 }
 
 fn advice(material: &Material) -> Vec<Advice> {
-    let summaries: Vec<Summary> = material.history.pools.iter().map(|series| Summary::of(series, 10)).collect();
+    let summaries: Vec<Summary> = material.history.pools.iter().map(|series| Summary::of(series, 10, 1.0)).collect();
     advise(material, &summaries)
 }
 
@@ -234,8 +234,31 @@ fn spares_are_as_many_as_tunnels_come_while_one_is_made() {
 }
 
 #[test]
+fn pools_with_a_key_in_common_agree_on_the_larger_value() {
+    let mut series = hour("dns", 600, 595, 1, 10);
+    series.leased = vec![120.0; 360];
+    series.full = vec![5; 360];
+    let limits = LimitsRow { max_total: 512, max_per_host: 10, max_in_flight: 1, ..LimitsRow::default() };
+    let mut material = material(PoolRow { limits, ..pool("dns", CountersRow::default()) }, series.clone());
+    let udp = PoolRow { name: "dns.udp".into(), ..material.pools[0].clone() };
+    material.pools.push(udp);
+    series.pool = "dns.udp".into();
+    series.leased = vec![240.0; 360];
+    material.history.pools.push(series);
+    // 24 + 2.33 x sqrt(24) = 35.4
+    assert_eq!(settings(&material), ["dns.pool.max_per_host = 36"; 2]);
+}
+
+#[test]
+fn acquires_that_failed_are_no_want_of_reuse() {
+    let counters = CountersRow { closed: counted([("shrunk", 1)]), ..CountersRow::default() };
+    let all = advice(&material(pool("dns", counters), hour("dns", 1000, 550, 1, 2)));
+    assert_eq!(all[0].weight, Weight::Fine, "{all:?}");
+}
+
+#[test]
 fn what_is_urgent_comes_first_and_what_is_down_is_named() {
-    let mut series = hour("dns", 600, 100, 1, 10);
+    let mut series = hour("dns", 600, 100, 500, 10);
     series.full = vec![5; 360];
     let counters = CountersRow { closed: counted([("peer_closed", 9)]), ..CountersRow::default() };
     let mut material = material(pool("dns", counters), series);

@@ -7,7 +7,7 @@ use keepwarm_https::{
     Client, Error, ErrorKind, Key, RecentRequest, WarmUp,
     inventory::{self, Counts},
 };
-use keepwarm_pool::{CloseReason, Gauges, Histogram, HostStats, NamedPool};
+use keepwarm_pool::{CloseReason, Gauges, Histogram, HostStats, Limits, NamedPool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
@@ -36,17 +36,17 @@ impl Hot {
 
     /// Adds what there is to the counters of the whole daemon.
     pub(super) fn count(&self, stats: &mut Stats) {
-        let origins = self.view.client.stats();
-        let sum = |of: fn(&keepwarm_https::Requests) -> u64| origins.iter().map(|origin| of(&origin.requests)).sum();
+        // Those of origins that are gone too: a counter that falls would be taken for a restart.
+        let requests = self.view.client.requests();
         let gauges = self.view.client.pool_stats().gauges;
         stats.counters.extend(
             [
-                ("https_requests", sum(|requests| requests.came)),
-                ("https_answered", sum(|requests| requests.answered)),
-                ("https_failed", sum(|requests| requests.failed)),
-                ("https_cancelled", sum(|requests| requests.cancelled)),
-                ("https_retried", sum(|requests| requests.retried)),
-                ("https_reused", sum(|requests| requests.reused)),
+                ("https_requests", requests.came),
+                ("https_answered", requests.answered),
+                ("https_failed", requests.failed),
+                ("https_cancelled", requests.cancelled),
+                ("https_retried", requests.retried),
+                ("https_reused", requests.reused),
                 ("https_open", gauges.open as u64),
             ]
             .map(|(name, count)| (name.to_owned(), count)),
@@ -72,6 +72,11 @@ impl Hot {
             let latency = latencies.remove(&row.origin).unwrap_or_default();
             (row, latency)
         })
+    }
+
+    /// Those in force, whoever set them.
+    fn limits(&self) -> Limits {
+        self.view.client.pools().first().map_or_else(Limits::default, |named| named.pool.limits())
     }
 
     /// Where the gateway listens, as URLs.
@@ -128,7 +133,7 @@ impl HttpsSnapshots for Hot {
     }
 
     fn pools(&self) -> Vec<HttpsPoolRow> {
-        let max = self.view.pool.max_per_host.min(self.view.pool.max_total);
+        let max = self.limits().max_per_host.min(self.limits().max_total);
         let mut rows: Vec<_> = self.view.client.host_stats().iter().map(|(key, stats)| pool(key, stats, max)).collect();
         rows.sort_by(|a, b| (&a.origin, &a.ip, &a.profile).cmp(&(&b.origin, &b.ip, &b.profile)));
         rows
@@ -140,11 +145,11 @@ impl HttpsSnapshots for Hot {
 
     fn warm(&self, request: &WarmRequest) -> Result<mpsc::Receiver<WarmRow>, HttpsError> {
         let WarmRequest { origin, connections } = request.clone();
-        warmable(connections, self.view.pool.max_idle).map_err(HttpsError::Invalid)?;
+        warmable(connections, self.limits().max_idle).map_err(HttpsError::Invalid)?;
         let client = self.view.client.clone();
         // With `any_host`, the first who asks for a host makes it known.
         match client.inventory(&origin) {
-            Err(error) if !self.view.has_any_host => return Err(refused(&error)),
+            Err(error) if !self.view.client.serves_any_host() => return Err(refused(&error)),
             Ok(_) | Err(_) => {}
         }
         let busy = |_| HttpsError::Busy("too many warm-ups at once".into());

@@ -31,20 +31,24 @@ impl Tunnels {
         let status = self.status();
         let failed = status.failed.values().sum();
         let of = |count: fn(&TunnelUpstreamRow) -> u64| status.upstreams.iter().map(count).sum();
+        // Those that are gone too: a counter that falls would be taken for a restart.
+        let figures = self.0.connector.stats();
+        let mut totals = figures.past;
+        figures.upstreams.iter().for_each(|upstream| totals.add(upstream));
         let mut counts = vec![
             ("tunnel_asked", status.asked),
             ("tunnel_opened", status.opened),
             ("tunnel_failed", failed),
             ("tunnel_live", status.live),
             ("tunnel_waiting", status.waiting),
-            ("tunnel_hits", status.hits),
-            ("tunnel_misses", status.misses),
-            ("tunnel_retries", of(|upstream| upstream.retries)),
-            ("tunnel_hedged", of(|upstream| upstream.hedged)),
+            ("tunnel_hits", totals.hits),
+            ("tunnel_misses", totals.misses),
+            ("tunnel_retries", totals.retries),
+            ("tunnel_hedged", totals.hedged),
             ("tunnel_failovers", status.failovers),
             ("tunnel_spares", of(|upstream| upstream.spares.as_ref().map_or(0, |spares| spares.idle))),
-            ("tunnel_sent", status.sent),
-            ("tunnel_received", status.received),
+            ("tunnel_sent", totals.sent),
+            ("tunnel_received", totals.received),
         ];
         if let Some(clients) = &status.clients {
             counts.push(("tunnel_clients", clients.connected));

@@ -19,10 +19,9 @@ pub(super) fn dns(mut pool: PoolStatus) -> UpstreamRow {
 fn of_dns(row: &DnsUpstreamRow) -> UpstreamRow {
     let health = health(row.breaker, row.answers, row.failures);
     let why = row.dial_errors.iter().filter(|(_, count)| **count > 0).max_by_key(|(_, count)| **count);
-    let why = why.map_or_else(
-        || format!("{} of {} queries failed", row.failures, row.queries),
-        |(kind, count)| format!("{count} dials failed: {kind}; {} of {} queries failed", row.failures, row.queries),
-    );
+    let asked = (row.queries > 0).then(|| format!("{} failures in {} queries", row.failures, row.queries));
+    let dials = why.map(|(kind, count)| format!("{count} dials failed, by {kind}"));
+    let why = [dials, asked].into_iter().flatten().collect::<Vec<_>>().join("; ");
     UpstreamRow {
         job: Job::Dns,
         name: row.upstream.clone(),
