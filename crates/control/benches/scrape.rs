@@ -1,6 +1,5 @@
 //! What a scrape costs: 5 pools with 10 hosts each, 20 upstreams, every counter of every job.
 
-#![expect(clippy::print_stdout, reason = "a bench tells its figures")]
 #![expect(clippy::unwrap_used, reason = "a bench is a test")]
 
 use std::sync::Arc;

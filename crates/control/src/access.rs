@@ -2,7 +2,7 @@
 //!
 //! Three things guard a request. Its `Host` must be a loopback name or address while there is no token: a page elsewhere can point its own
 //! name at 127.0.0.1 (DNS rebinding), and then `Host` still carries that name. Its `Origin`, where it has one, must be the endpoint itself,
-//! and `Sec-Fetch-Site` must not say that it comes from elsewhere. And where a token is set, it must come with it: as
+//! and `Sec-Fetch-Site` must not say that it comes from elsewhere, but for a link to a page. And where a token is set, it must come with it: as
 //! `Authorization: Bearer`, or as the cookie of a session that the login page opened with it. What changes anything is sent as JSON, which
 //! no page of another site can do without asking first, or as a form with the secret that only our own pages know.
 //! No answer ever carries an `Access-Control-Allow-*` header.
@@ -10,17 +10,20 @@
 mod session;
 mod token;
 
-use std::net::IpAddr;
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use axum::{
+    body::{Body, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
+use http_body_util::LengthLimitError;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
-use crate::routes::{Shared, refuse};
+use crate::routes::{BODY_MAX, Shared, refuse};
 use session::Sessions;
 pub use token::{TOKEN_MIN, Token, TokenError};
 
@@ -31,11 +34,14 @@ pub(crate) struct Access {
     pub(crate) sessions: Sessions,
     /// What forms carry, so that only our own pages can send them.
     form: Token,
+    /// Raised when somebody who was let in no longer is: streams end, and who still may ask opens another one.
+    generation: watch::Sender<u64>,
 }
 
 impl Access {
     pub(crate) fn new(token: Option<Token>) -> Access {
-        Access { token: RwLock::new(token), sessions: Sessions::default(), form: Token::random() }
+        let (token, sessions, form) = (RwLock::new(token), Sessions::default(), Token::random());
+        Access { token, sessions, form, generation: watch::Sender::new(0) }
     }
 
     /// Another token, or none. Sessions that the former one opened end.
@@ -44,7 +50,21 @@ impl Access {
         if *current != token {
             *current = token;
             self.sessions.clear();
+            drop(current);
+            self.generation.send_modify(|generation| *generation += 1);
         }
+    }
+
+    /// Ends the session of this name, and streams.
+    pub(crate) fn log_out(&self, session: &str) {
+        if self.sessions.close(session) {
+            self.generation.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    /// Changes when whoever was let in has to ask again.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     pub(crate) fn has_token(&self) -> bool {
@@ -93,6 +113,10 @@ pub(crate) fn session(headers: &HeaderMap) -> Option<&str> {
 pub(crate) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let (method, headers, uri) = (request.method(), request.headers(), request.uri());
     let mut response = match check(&shared.access, method, headers, uri) {
+        Ok(()) if is_change(method) => match whole(request).await {
+            Ok(request) => next.run(request).await,
+            Err(refused) => *refused,
+        },
         Ok(()) => next.run(request).await,
         Err(refused) => *refused,
     };
@@ -101,6 +125,23 @@ pub(crate) async fn guard(State(shared): State<Shared>, request: Request, next: 
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// Waits for the body of a request that does something, and not for long: who sends none would keep its connection for ever.
+async fn whole(request: Request) -> Result<Request, Box<Response>> {
+    let (head, body) = request.into_parts();
+    let refused = |status, text: &str| {
+        // Where the body ends nobody knows, and so not where the next request begins.
+        Err(Box::new(([(header::CONNECTION, "close")], refuse(status, text)).into_response()))
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 KiB")
+        }
+        Ok(Err(_)) => refused(StatusCode::BAD_REQUEST, "the body did not come whole"),
+        Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+    }
 }
 
 fn check(access: &Access, method: &Method, headers: &HeaderMap, uri: &Uri) -> Result<(), Box<Response>> {
@@ -119,8 +160,8 @@ fn check(access: &Access, method: &Method, headers: &HeaderMap, uri: &Uri) -> Re
     if !headers.get_all(header::ORIGIN).iter().all(ours) {
         return forbidden("a page of another origin asks: that is refused");
     }
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if is_change(method) && !matches!(site, None | Some(b"same-origin" | b"none")) {
+    let mut sites = headers.get_all("sec-fetch-site").iter().map(HeaderValue::as_bytes);
+    if !sites.all(|site| matches!(site, b"same-origin" | b"none")) && !follows_link(method, headers, uri) {
         return forbidden("a page of another site asks: that is refused");
     }
     if PUBLIC.contains(&uri.path()) || access.may_see(headers) {
@@ -133,6 +174,15 @@ fn check(access: &Access, method: &Method, headers: &HeaderMap, uri: &Uri) -> Re
     let mut refused = refuse(StatusCode::UNAUTHORIZED, "this needs the token of control.token_file");
     refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"keepwarm\""));
     Err(Box::new(refused))
+}
+
+/// Whether a person follows a link to a page: the one thing that other sites may lead to, since they see nothing of the answer. What is
+/// embedded says another destination than `document` (Fetch Metadata, section 2.1).
+fn follows_link(method: &Method, headers: &HeaderMap, uri: &Uri) -> bool {
+    let says = |name, wanted: &[u8]| headers.get(name).is_some_and(|value: &HeaderValue| value.as_bytes() == wanted);
+    let is_page = matches!(uri.path(), "/" | "/login") || uri.path().starts_with("/pools/");
+    let is_embedded = headers.contains_key("sec-fetch-dest") && !says("sec-fetch-dest", b"document");
+    *method == Method::GET && is_page && says("sec-fetch-mode", b"navigate") && !is_embedded
 }
 
 /// Whether a method may change something.
@@ -151,6 +201,9 @@ fn is_local(authority: &str) -> bool {
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     port_is_one && host_is_local
 }
+
+/// For how long a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the session's cookie.
 pub(crate) const COOKIE: &str = "keepwarm_session";

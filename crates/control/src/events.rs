@@ -6,7 +6,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -52,20 +52,29 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     )]
 }
 
-async fn events(State(shared): State<Shared>) -> Response {
+async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let changes = shared.access.changes();
+    // Who was let in a moment ago may not be any more, and that change is not among those to come.
+    if !shared.access.may_see(&headers) {
+        return refuse(StatusCode::UNAUTHORIZED, "the session has ended");
+    }
     let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen already");
     };
     let receiver = Events::subscribe(&shared);
-    let looks = stream::unfold((receiver, place, shared.stop.clone()), async |(mut receiver, place, mut stop)| {
+    let ends = (shared.stop.clone(), changes);
+    let looks = stream::unfold((receiver, place, ends), async |(mut receiver, place, (mut stop, mut changes))| {
         tokio::select! {
-            changed = receiver.changed() => changed.ok()?,
+            biased;
             // The listener ends, and with it who listens.
             _ = stop.changed() => return None,
+            // Somebody logged out, or the token is another one: who still may listen comes back.
+            _ = changes.changed() => return None,
+            changed = receiver.changed() => changed.ok()?,
         }
         let data = Arc::clone(&receiver.borrow_and_update());
         let event = Event::default().event("sample").data(&*data);
-        Some((Ok::<_, Infallible>(event), (receiver, place, stop)))
+        Some((Ok::<_, Infallible>(event), (receiver, place, (stop, changes))))
     });
     Sse::new(looks).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }

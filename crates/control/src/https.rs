@@ -24,7 +24,7 @@ use axum::{
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::routes::{Endpoint, Shared, does, json, refuse, shows};
@@ -125,12 +125,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         shows::<HttpsStatus>(
             "/api/v1/https",
             "Hot HTTPS: its origins and the gateway.",
-            get(async |State(shared): State<Shared>| Json(overview(&shared))),
+            get(async |State(shared): State<Shared>| shown(shared, overview).await),
         ),
         shows::<Vec<HttpsPoolRow>>(
             "/api/v1/https/pools",
             "One row for each address that has connections or had them lately.",
-            get(async |State(shared): State<Shared>| Json(pools(&shared))),
+            get(async |State(shared): State<Shared>| shown(shared, pools).await),
         ),
         shows::<Vec<AddressRow>>("/api/v1/https/addresses", "The addresses of `?origin=HOST`.", get(addresses)),
         does::<WarmRequest, WarmRow>(
@@ -154,6 +154,11 @@ struct Which {
     origin: String,
 }
 
+async fn shown<T: Serialize + 'static>(shared: Shared, show: fn(&Shared) -> T) -> Response {
+    let asked = shared.clone();
+    shared.heavy.run(move || Json(show(&asked)).into_response()).await
+}
+
 fn overview(shared: &Shared) -> HttpsStatus {
     shared.snapshots.https().map(HttpsSnapshots::status).unwrap_or_default()
 }
@@ -170,10 +175,12 @@ async fn addresses(State(shared): State<Shared>, which: Result<Query<Which>, Que
     let Ok(Query(Which { origin })) = which else {
         return refuse(StatusCode::BAD_REQUEST, "write the origin as /api/v1/https/addresses?origin=HOST");
     };
-    match https(&shared).and_then(|https| https.addresses(&origin)) {
+    let asked = shared.clone();
+    let answer = move || match https(&asked).and_then(|https| https.addresses(&origin)) {
         Ok(rows) => Json(rows).into_response(),
         Err(error) => error.into_response(),
-    }
+    };
+    shared.heavy.run(answer).await
 }
 
 async fn warm(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {

@@ -12,6 +12,7 @@ pub mod client;
 mod dashboard;
 pub mod events;
 pub mod explain;
+mod heavy;
 mod history;
 pub mod https;
 pub mod metrics;
@@ -19,6 +20,7 @@ mod openapi;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 mod pools;
+mod ready;
 mod routes;
 pub mod rows;
 mod sample;

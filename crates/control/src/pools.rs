@@ -53,7 +53,12 @@ async fn pools(State(shared): State<Shared>) -> Json<Vec<PoolRow>> {
 }
 
 async fn pool(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    let Some(named) = find(&shared, &name) else { return answer::<()>(Err(unknown(&shared, &name))) };
+    let asked = shared.clone();
+    shared.heavy.run(move || detail(&asked, &name)).await
+}
+
+fn detail(shared: &Shared, name: &str) -> Response {
+    let Some(named) = find(shared, name) else { return answer::<()>(Err(unknown(shared, name))) };
     let mut hosts = named.pool.hosts();
     hosts.sort_by(|left, right| left.name.cmp(&right.name));
     hosts.truncate(ROWS_MAX);

@@ -15,13 +15,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, dashboard, events, history, https, metrics, openapi, pools,
+    access, dashboard, events, history, https, metrics, openapi, pools, ready,
     rows::{
-        CacheStatus, CheckRow, ConfigRow, DnsUpstreamRow, ErrorBody, FlushRequest, Flushed, ListenerRow, LogPatch,
-        LogRow, QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, StatusRow, UpstreamRow,
+        CacheStatus, ConfigRow, DnsUpstreamRow, ErrorBody, FlushRequest, Flushed, ListenerRow, LogPatch, LogRow,
+        QueryError, QueryReport, QueryRequest, RecentRow, ReloadRow, Stats, StatusRow, UpstreamRow,
     },
     serve::Control,
-    snapshots::Refusal,
+    snapshots::{Refusal, Snapshots},
     tunnel,
 };
 
@@ -94,13 +94,13 @@ pub fn endpoints() -> Vec<Endpoint> {
         shows::<Vec<DnsUpstreamRow>>(
             "/api/v1/dns/upstreams",
             "The upstreams of DNS, with what only DNS knows of them.",
-            get(async |State(shared): State<Shared>| Json(shared.snapshots.dns())),
+            get(async |State(shared): State<Shared>| heavy(shared, Snapshots::dns).await),
         ),
         shows::<Vec<ListenerRow>>("/api/v1/listeners", "Where clients come in.", get(listeners)),
         shows::<Vec<RecentRow>>(
             "/api/v1/recent",
             "The last requests that were slow or failed, the youngest first, with their phases and why.",
-            get(async |State(shared): State<Shared>| Json(shared.snapshots.recent())),
+            get(async |State(shared): State<Shared>| heavy(shared, Snapshots::recent).await),
         ),
         shows::<Stats>("/api/v1/stats", "The counters of the whole daemon.", get(stats)),
         shows::<ConfigRow>(
@@ -148,7 +148,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(dashboard::endpoints());
     all.extend([
         page("/livez", TEXT, "Whether the process answers.", get(async || "ok\n")),
-        page("/readyz", TEXT, "Whether clients can be served; `?verbose` lists the checks.", get(ready)),
+        page("/readyz", TEXT, "Whether clients can be served; `?verbose` lists the checks.", get(ready::ready)),
         shows::<Value>("/api/v1/openapi.json", "This document.", get(async || Json(openapi::document()))),
     ]);
     all
@@ -182,8 +182,14 @@ async fn listeners(State(shared): State<Shared>) -> Json<Vec<ListenerRow>> {
     Json(listeners)
 }
 
-async fn stats(State(shared): State<Shared>) -> Json<Stats> {
-    Json(shared.snapshots.stats())
+async fn stats(State(shared): State<Shared>) -> Response {
+    heavy(shared, Snapshots::stats).await
+}
+
+/// Shows what takes long to collect, off the threads that carry clients' bytes.
+async fn heavy<T: Serialize + 'static>(shared: Shared, show: fn(&dyn Snapshots) -> T) -> Response {
+    let asked = shared.clone();
+    shared.heavy.run(move || Json(show(&*asked.snapshots)).into_response()).await
 }
 
 async fn reload(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
@@ -199,22 +205,6 @@ async fn set_log(State(shared): State<Shared>, headers: HeaderMap, body: String)
         Err((status, error)) => return refuse(status, &error),
     };
     answer(shared.snapshots.set_log(patch))
-}
-
-async fn ready(State(shared): State<Shared>, uri: axum::http::Uri, headers: HeaderMap) -> Response {
-    let checks = shared.snapshots.checks().await;
-    let ok = checks.iter().all(|check| check.ok) && !shared.snapshots.is_stopping();
-    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if ok { "ok" } else { "not ready" };
-    // The page is for everybody, what is in it for those who may ask.
-    if uri.query() != Some("verbose") || !shared.access.may_see(&headers) {
-        return (status, format!("{word}\n")).into_response();
-    }
-    let line = |check: &CheckRow| {
-        let mark = if check.ok { '+' } else { '-' };
-        format!("[{mark}] {}: {}\n", check.name, check.text)
-    };
-    (status, checks.iter().map(line).collect::<String>() + word + "\n").into_response()
 }
 
 async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {

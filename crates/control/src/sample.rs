@@ -93,6 +93,8 @@ fn status(snapshots: &dyn Snapshots, pools: &[PoolRow], upstreams: &[UpstreamRow
 fn judge(pools: &[PoolRow], upstreams: &[UpstreamRow], config: Option<&str>) -> (DaemonHealth, Vec<String>) {
     let mut health = DaemonHealth::Ok;
     let mut troubles = Vec::new();
+    // A client of `any_host` may name any origin, also one that is not there: that says nothing of the daemon.
+    let upstreams: Vec<&UpstreamRow> = upstreams.iter().filter(|upstream| upstream.configured).collect();
     for job in [Job::Dns, Job::Https, Job::Tunnel] {
         let mut of_job = upstreams.iter().filter(|upstream| upstream.job == job).peekable();
         if of_job.peek().is_some() && of_job.all(|upstream| upstream.health == Health::Down) {
@@ -131,3 +133,20 @@ const FRESH: Duration = Duration::from_millis(100);
 /// What counts what clients asked for, by its name in the status.
 const REQUESTS: [(&str, &str); 3] =
     [("queries", "queries"), ("requests", "https_requests"), ("tunnels", "tunnel_asked")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_that_clients_come_with_decide_nothing() {
+        let down =
+            UpstreamRow { job: Job::Https, health: Health::Down, name: "a.test".into(), ..UpstreamRow::default() };
+        let (health, troubles) = judge(&[], std::slice::from_ref(&down), None);
+        assert_eq!((health, troubles.len()), (DaemonHealth::Failing, 2));
+        let came = UpstreamRow { configured: false, ..down };
+        assert_eq!(judge(&[], std::slice::from_ref(&came), None), (DaemonHealth::Ok, Vec::new()));
+        let up = UpstreamRow { health: Health::Up, configured: true, ..came.clone() };
+        assert_eq!(judge(&[], &[came, up], None).0, DaemonHealth::Ok);
+    }
+}

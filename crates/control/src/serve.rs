@@ -16,7 +16,9 @@ use tokio_io_timeout::TimeoutStream;
 use crate::{
     access::{Access, Token},
     events::{self, Events},
+    heavy::Heavy,
     history::{self, History},
+    ready::Ready,
     routes::{QUERIES_MAX, router},
     rows::ReloadRow,
     sample::Sampler,
@@ -30,13 +32,17 @@ pub struct Control {
     pub(crate) address: SocketAddr,
     pub(crate) sampler: Sampler,
     pub(crate) history: History,
+    pub(crate) ready: Ready,
+    pub(crate) heavy: Heavy,
     pub(crate) events: Events,
     /// Places of those who listen to events.
     pub(crate) streams: Arc<Semaphore>,
     /// Places of requests that take upstreams' time.
     pub(crate) queries: Arc<Semaphore>,
-    /// One reload at a time.
+    /// One reload at a time,
     reloading: Mutex<()>,
+    /// and at most one that waits: that reads what is written until then, and a third one would change nothing.
+    reloads: Arc<Semaphore>,
     pub(crate) stop: watch::Receiver<()>,
 }
 
@@ -70,10 +76,13 @@ impl Control {
             address,
             sampler: Sampler::default(),
             history: History::new(options.history),
+            ready: Ready::default(),
+            heavy: Heavy::default(),
             events: Events::default(),
             streams: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             reloading: Mutex::new(()),
+            reloads: Arc::new(Semaphore::new(RELOADS_MAX)),
             stop,
         })
     }
@@ -83,16 +92,20 @@ impl Control {
         self.access.set_token(token);
     }
 
-    /// Reads the config again, after a reload that is under way.
+    /// Reads the config again, after a reload that is under way. At most one waits for that.
     ///
     /// # Errors
-    /// When the config is refused: then nothing has changed.
+    /// When the config is refused, or another reload waits already: then nothing has changed.
     ///
     /// # Cancel safety
     /// A reload that has begun goes on.
     pub async fn reload(self: &Arc<Self>) -> Result<ReloadRow, Refusal> {
+        let Ok(place) = Arc::clone(&self.reloads).try_acquire_owned() else {
+            return Err(Refusal::Failed("a reload is under way already, and another one waits for it".into()));
+        };
         let control = Arc::clone(self);
         let done = tokio::spawn(async move {
+            let _place = place;
             let _turn = control.reloading.lock().await;
             let done = control.snapshots.reload().await;
             control.sampler.forget();
@@ -164,6 +177,8 @@ impl Control {
 }
 
 const CONNECTIONS_MAX: usize = 64;
+/// Reloads: one that runs and one that waits.
+const RELOADS_MAX: usize = 2;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -54,12 +54,15 @@ impl Connector for Lab {
     }
 }
 
-struct Fake {
+pub(crate) struct Fake {
     pool: Pool<Lab>,
     https: Option<https::FakeHttps>,
     tunnels: Option<tunnel::FakeTunnels>,
     down: bool,
     reloads: Arc<AtomicUsize>,
+    /// Reloads wait for this, where there is one.
+    gate: Option<Arc<tokio::sync::Semaphore>>,
+    pub(crate) checked: AtomicUsize,
     limits: Mutex<Vec<String>>,
 }
 
@@ -71,6 +74,8 @@ impl Default for Fake {
             tunnels: None,
             down: false,
             reloads: Arc::default(),
+            gate: None,
+            checked: AtomicUsize::default(),
             limits: Mutex::default(),
         }
     }
@@ -109,6 +114,7 @@ impl Snapshots for Fake {
     }
 
     fn checks(&self) -> Checks {
+        self.checked.fetch_add(1, Ordering::Relaxed);
         let check = CheckRow { name: "upstreams".into(), ok: !self.down, text: "of dns".into() };
         Box::pin(std::future::ready(vec![check]))
     }
@@ -127,7 +133,11 @@ impl Snapshots for Fake {
 
     fn reload(&self) -> Answer<ReloadRow> {
         let reloads = self.reloads.fetch_add(1, Ordering::Relaxed);
+        let gate = self.gate.clone();
         Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
             match reloads {
                 0 => Ok(ReloadRow { generation: 2, kept: vec!["dns.upstream.quad9".into()], ..ReloadRow::default() }),
                 _ => Err(Refusal::Invalid("keepwarm.toml:3: unknown key".into())),

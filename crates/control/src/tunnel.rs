@@ -53,17 +53,17 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         shows::<TunnelStatus>(
             "/api/v1/tunnel",
             "Tunnels: totals, listeners, upstreams with their spares.",
-            get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::status)),
+            get(async |State(shared): State<Shared>| shown(shared, TunnelSnapshots::status).await),
         ),
         shows::<Vec<DestinationRow>>(
             "/api/v1/tunnel/destinations",
             "The destinations in use, those that tunnels wait for first.",
-            get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::destinations)),
+            get(async |State(shared): State<Shared>| shown(shared, TunnelSnapshots::destinations).await),
         ),
         shows::<Vec<LiveRow>>(
             "/api/v1/tunnel/tunnels",
             "The live tunnels, the oldest first.",
-            get(async |State(shared): State<Shared>| shown(&shared, TunnelSnapshots::tunnels)),
+            get(async |State(shared): State<Shared>| shown(shared, TunnelSnapshots::tunnels).await),
         ),
         does::<TunnelFlushRequest, Flushed>(
             Method::POST,
@@ -76,9 +76,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-fn shown<T: Serialize>(shared: &Shared, show: impl FnOnce(&dyn TunnelSnapshots) -> T) -> Response {
-    let tunnels = shared.snapshots.tunnels();
-    tunnels.map_or_else(|| refuse(StatusCode::NOT_FOUND, NO_TUNNEL), |tunnels| Json(show(tunnels)).into_response())
+async fn shown<T: Serialize + 'static>(shared: Shared, show: fn(&dyn TunnelSnapshots) -> T) -> Response {
+    let asked = shared.clone();
+    let answer = move || match asked.snapshots.tunnels() {
+        Some(tunnels) => Json(show(tunnels)).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, NO_TUNNEL),
+    };
+    shared.heavy.run(answer).await
 }
 
 async fn flush(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {

@@ -352,7 +352,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 impl RunArgs {
     /// Where the daemon's config is from. Without a file the built-in default is used; no other place is searched.
     pub fn source(&self, log: Option<&LogFilter>) -> Source {
-        let source = Source::of_command(self.config.as_deref(), &self.set).with_log(log);
+        self.over(Source::of_command(self.config.as_deref(), &[]), log)
+    }
+
+    /// Puts the flags over a source: `--log` and `--control`, which are for one key each, over `--set`.
+    fn over(&self, source: Source, log: Option<&LogFilter>) -> Source {
+        let source = source.with_sets(&self.set).with_log(log);
         match self.control {
             Some(control) => source.with_flag("--control", "control.listen", control),
             None => source,
@@ -451,6 +456,23 @@ mod tests {
             (anyhow::anyhow!("anything else"), Exit::Failure),
         ] {
             assert_eq!(show(&error), exit, "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_of_their_own_stand_over_those_that_set_a_key() {
+        let words = "keepwarm --log debug run --set log.level=warn --set control.listen=[::1]:1 --control 127.0.0.1:2 --set dns.timeout=3s";
+        let Cli { log, command: Command::Run(args) } = Cli::try_parse_from(words.split(' ')).unwrap() else {
+            panic!("another command")
+        };
+        let effective = args.over(Source::built_in(), log.as_ref()).load().unwrap().effective;
+        for (path, value, origin) in [
+            ("log.level", "\"debug\"", "flag --log"),
+            ("control.listen", "\"127.0.0.1:2\"", "flag --control"),
+            ("dns.timeout", "\"3s\"", "flag --set"),
+        ] {
+            let entry = effective.entry(path).unwrap();
+            assert_eq!((entry.value(), entry.origin().to_string().as_str()), (value, origin), "{path}");
         }
     }
 

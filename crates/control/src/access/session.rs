@@ -45,8 +45,12 @@ impl Sessions {
         true
     }
 
-    pub(crate) fn close(&self, name: &str) {
-        self.open.lock().retain(|session| !session.id.is(name));
+    /// Whether there was one of this name.
+    pub(crate) fn close(&self, name: &str) -> bool {
+        let mut open = self.open.lock();
+        let before = open.len();
+        open.retain(|session| !session.id.is(name));
+        open.len() < before
     }
 
     pub(crate) fn clear(&self) {

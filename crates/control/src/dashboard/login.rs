@@ -62,7 +62,7 @@ pub(super) async fn log_out(
         return *refused;
     }
     if let Some(name) = session(&headers) {
-        shared.access.sessions.close(name);
+        shared.access.log_out(name);
     }
     let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
     (StatusCode::SEE_OTHER, [(header::LOCATION, "/login".to_owned()), (header::SET_COOKIE, cookie)]).into_response()

@@ -15,14 +15,20 @@ use super::{
     words::{self, Form, count},
 };
 use crate::{
+    history::{History, STEP},
     routes::Shared,
-    rows::{ConfigState, DaemonHealth, HistoryRow, LogRow, PoolSeries, StatusRow, UpstreamRow},
+    rows::{ConfigState, DaemonHealth, LogRow, PoolSeries, StatusRow, UpstreamRow},
     sample::Sample,
 };
 
 pub(super) async fn show(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let asked = shared.clone();
+    shared.heavy.run(move || made(&asked, &headers)).await
+}
+
+fn made(shared: &Shared, headers: &HeaderMap) -> Response {
     let sample = shared.sampler.now(&*shared.snapshots);
-    let frame = Frame::new(&shared, &sample.status, &headers);
+    let frame = Frame::new(shared, &sample.status, headers);
     let mut response = answer(StatusCode::OK, overview(&frame, &sample));
     if frame.outcome.is_some() {
         Outcome::forget(&mut response);
@@ -31,22 +37,23 @@ pub(super) async fn show(State(shared): State<Shared>, headers: HeaderMap) -> Re
 }
 
 fn overview(frame: &Frame<'_>, sample: &Sample) -> Markup {
-    let history = frame.shared.history.row();
+    let history = &frame.shared.history;
+    let past = history.pools(HOUR);
     let (status, recent) = (&sample.status, frame.shared.snapshots.recent());
     let main = html! {
         h1.hidden { "keepwarm" }
         (health(status))
         section.panel aria-labelledby="chart-head" {
             h2 #chart-head { "Connections, last hour" }
-            (chart(&history, status))
+            (chart(&past, status))
         }
         section.panel #pools aria-labelledby="pools-head" {
             h2 #pools-head { "Pools" }
-            (rows::pools(&sample.pools, |name| opened(&history, name)))
+            (rows::pools(&sample.pools, |name| opened(&past, name)))
         }
         section.panel #upstreams aria-labelledby="upstreams-head" {
             h2 #upstreams-head { "Upstreams" }
-            (rows::upstreams(&sample.upstreams, |row| latencies(&history, row)))
+            (rows::upstreams(&sample.upstreams, |row| latencies(history, row)))
         }
         section #jobs aria-labelledby="jobs-head" {
             h2.hidden #jobs-head { "Jobs" }
@@ -111,11 +118,11 @@ fn sentence(health: DaemonHealth) -> &'static str {
 }
 
 /// All pools together over the last hour.
-fn chart(history: &HistoryRow, status: &StatusRow) -> Markup {
+fn chart(pools: &[PoolSeries], status: &StatusRow) -> Markup {
     let sum = |figure: fn(&PoolSeries) -> &Vec<u64>| {
-        let length = history.pools.iter().map(|pool| figure(pool).len()).max().unwrap_or(0);
+        let length = pools.iter().map(|pool| figure(pool).len()).max().unwrap_or(0);
         let mut all = vec![0; length.min(HOUR)];
-        for points in history.pools.iter().map(figure) {
+        for points in pools.iter().map(figure) {
             for (sum, point) in all.iter_mut().rev().zip(points.iter().rev()) {
                 *sum += *point;
             }
@@ -205,19 +212,15 @@ fn actions(frame: &Frame<'_>) -> Markup {
 }
 
 /// Connections opened a second in the last step; none before the first.
-pub(super) fn opened(history: &HistoryRow, pool: &str) -> Option<f64> {
-    let series = history.pools.iter().find(|series| series.pool == pool)?;
-    Some(*series.opened.last()? as f64 / history.step.max(1) as f64)
+fn opened(past: &[PoolSeries], pool: &str) -> Option<f64> {
+    let series = past.iter().find(|series| series.pool == pool)?;
+    Some(*series.opened.last()? as f64 / STEP as f64)
 }
 
 /// What the latency of an upstream was in the last ten minutes, and is.
-fn latencies(history: &HistoryRow, row: &UpstreamRow) -> Vec<f64> {
-    let is_it = |series: &&crate::rows::UpstreamSeries| {
-        (&*series.job, &series.name, &series.transport) == (row.job.as_str(), &row.name, &row.transport)
-    };
-    let past = history.upstreams.iter().find(is_it).map_or(&[][..], |series| &series.latency);
+fn latencies(history: &History, row: &UpstreamRow) -> Vec<f64> {
     let now = row.latency_p50.map_or(0.0, |latency| latency.as_secs_f64());
-    past[past.len().saturating_sub(SPARK)..].iter().copied().chain([now]).collect()
+    history.latencies(row, SPARK).into_iter().chain([now]).collect()
 }
 
 const TROUBLES_SHOWN: usize = 8;

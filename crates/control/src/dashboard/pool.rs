@@ -24,11 +24,16 @@ use crate::{
 };
 
 pub(super) async fn show(State(shared): State<Shared>, Path(name): Path<String>, headers: HeaderMap) -> Response {
-    let Some(named) = find(&shared, &name) else {
+    let asked = shared.clone();
+    shared.heavy.run(move || made(&asked, &name, &headers)).await
+}
+
+fn made(shared: &Shared, name: &str, headers: &HeaderMap) -> Response {
+    let Some(named) = find(shared, name) else {
         return refuse(StatusCode::NOT_FOUND, "There is no pool of this name: a reload may have taken it away.");
     };
     let sample = shared.sampler.now(&*shared.snapshots);
-    let frame = Frame::new(&shared, &sample.status, &headers);
+    let frame = Frame::new(shared, &sample.status, headers);
     let mut response = answer(StatusCode::OK, detail(&frame, &named));
     if frame.outcome.is_some() {
         Outcome::forget(&mut response);

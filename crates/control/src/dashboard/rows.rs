@@ -109,7 +109,7 @@ pub(super) fn pools(rows: &[PoolRow], rate: impl Fn(&str) -> Option<f64>) -> Mar
 
 /// An upstream. `points` are its latencies of late.
 pub(super) fn upstream(row: &Value, points: &[f64]) -> Markup {
-    let key = format!("{}|{}|{}", text(row, "job"), text(row, "name"), text(row, "transport"));
+    let key = ["job", "name", "transport", "address"].map(|part| text(row, part)).join("|");
     let (reason, retry) = (text(row, "reason"), at(row, "retry_in"));
     html! {
         tr role="row" data-key=(key) {
@@ -231,3 +231,17 @@ pub(super) fn more(what: &str, left: usize, path: &str) -> Markup {
 pub(super) const ROWS_SHOWN: usize = 20;
 /// Requests that a page shows, as many as an event has.
 const RECENT_SHOWN: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_addresses_of_an_upstream_are_two_rows() {
+        let row =
+            |address: &str| UpstreamRow { name: "quad9".into(), address: address.into(), ..UpstreamRow::default() };
+        let shown = upstreams(&[row("192.0.2.1:853"), row("192.0.2.2:853")], |_| Vec::new()).into_string();
+        assert!(shown.contains("data-key=\"dns|quad9||192.0.2.1:853\""), "{shown}");
+        assert!(shown.contains("data-key=\"dns|quad9||192.0.2.2:853\""), "{shown}");
+    }
+}

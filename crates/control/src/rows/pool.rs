@@ -194,6 +194,7 @@ pub struct LimitsPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total: Option<usize>,
     /// Connections of one host. What follows from it and is not named here (`max_idle_per_host`, `min_idle`) is lowered along.
+    /// `max_idle_per_host` is raised along only where it equals `max_per_host` before the change; a lower one was meant to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_host: Option<usize>,
     /// Idle connections of all hosts together.
@@ -335,14 +336,15 @@ impl LimitsPatch {
     /// The limits with these changes. A lowered limit takes along those below it that are not named; a raised one of these was meant
     /// to be.
     pub fn over(&self, mut limits: Limits) -> Limits {
+        let all_idle = limits.max_idle_per_host == limits.max_per_host;
         limits.max_total = self.max_total.unwrap_or(limits.max_total);
         limits.max_per_host = self.max_per_host.unwrap_or(limits.max_per_host.min(limits.max_total));
         limits.max_idle = self.max_idle.unwrap_or(limits.max_idle.min(limits.max_total));
-        // Who sets only how many there may be, means those that may stay idle too.
-        let idle = self.max_per_host.map_or(limits.max_idle_per_host, |max| match limits.max_idle_per_host {
-            0 => 0,
-            _ => max.min(limits.max_idle),
-        });
+        // Where all may stay idle, who sets only how many there may be means those too.
+        let idle = match self.max_per_host {
+            Some(max) if all_idle => max.min(limits.max_idle),
+            _ => limits.max_idle_per_host,
+        };
         limits.max_idle_per_host = self.max_idle_per_host.unwrap_or(idle.min(limits.max_per_host));
         limits.min_idle = self.min_idle.unwrap_or(limits.min_idle.min(limits.max_idle_per_host));
         limits.max_in_flight = self.max_in_flight.unwrap_or(limits.max_in_flight);
@@ -544,6 +546,11 @@ mod tests {
         let back = LimitsPatch { max_per_host: Some(10), ..LimitsPatch::default() }.over(lower);
         assert_eq!((back.max_per_host, back.max_idle_per_host, back.min_idle), (10, 10, 2));
         back.check().unwrap();
+        let few_idle = Limits { max_idle_per_host: 3, ..Limits::per_host(10) };
+        for (max, idle) in [(20, 3), (5, 3), (2, 2)] {
+            let changed = LimitsPatch { max_per_host: Some(max), ..LimitsPatch::default() }.over(few_idle);
+            assert_eq!((changed.max_per_host, changed.max_idle_per_host), (max, idle), "3 idle were meant");
+        }
         let wrong = LimitsPatch { min_idle: Some(11), ..LimitsPatch::default() }.over(limits);
         assert!(wrong.check().is_err());
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{rows::BreakerState, seconds};
 
 /// A server that is connected to: an upstream of DNS, an origin of hot HTTPS, an upstream of tunnels.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpstreamRow {
     /// `dns`, `https` or `tunnel`.
     pub job: Job,
@@ -23,6 +23,9 @@ pub struct UpstreamRow {
     pub group: Option<String>,
     /// The pool that has its connections; none where it has none.
     pub pool: Option<String>,
+    /// Whether the config names it; false for an origin that a client came with (`any_host`), whose health is not the daemon's. Default
+    /// true.
+    pub configured: bool,
     /// How it does, in one word.
     pub health: Health,
     /// Why it is not `up`: the last failure in words. None while it is.
@@ -64,6 +67,36 @@ pub struct UpstreamRow {
     pub idle_limit: Option<Duration>,
     /// What only its job knows, by name: figures such as `wrong_answers`, `spares_target`, `addresses_quarantined`.
     pub figures: BTreeMap<String, u64>,
+}
+
+impl Default for UpstreamRow {
+    fn default() -> UpstreamRow {
+        UpstreamRow {
+            job: Job::default(),
+            name: String::new(),
+            transport: String::new(),
+            address: String::new(),
+            group: None,
+            pool: None,
+            configured: true,
+            health: Health::default(),
+            reason: None,
+            breaker: BreakerState::default(),
+            retry_in: None,
+            open: 0,
+            in_use: 0,
+            requests: 0,
+            failures: 0,
+            local_errors: 0,
+            handshakes: 0,
+            handshakes_resumed: 0,
+            latency_p50: None,
+            latency_p95: None,
+            latency: None,
+            idle_limit: None,
+            figures: BTreeMap::new(),
+        }
+    }
 }
 
 /// The three things that the daemon does for others.

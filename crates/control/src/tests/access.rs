@@ -103,6 +103,30 @@ async fn without_a_token_nobody_elsewhere_changes_anything() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_read_nothing_and_may_link_to_pages() {
+    let served = served().await;
+    let ask = async |path: &str, head: &str| {
+        let request = format!("GET {path} HTTP/1.1\nHost: {}\n{head}Connection: close\n\n", served.address);
+        raw(served.address, &request).await.0
+    };
+    for site in ["cross-site", "same-site"] {
+        let fetched = format!("Sec-Fetch-Site: {site}\nSec-Fetch-Mode: no-cors\n");
+        for endpoint in endpoints().iter().filter(|endpoint| !endpoint.is_change()) {
+            assert_eq!(ask(&path(endpoint), &fetched).await, 403, "{site}: {}", endpoint.path);
+        }
+        let link = format!("Sec-Fetch-Site: {site}\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document\n");
+        assert_eq!(ask("/", &link).await, 200);
+        assert_eq!(ask("/pools/lab", &link).await, 200);
+        assert_eq!(ask("/login", &link).await, 303, "there is no token");
+        assert_eq!(ask("/api/v1/history", &link).await, 403, "that is no page");
+        assert_eq!(ask("/", &link.replace("document", "iframe")).await, 403);
+    }
+    for own in ["Sec-Fetch-Site: same-origin\n", "Sec-Fetch-Site: none\n", ""] {
+        assert_eq!(ask("/api/v1/status", own).await, 200, "{own}");
+    }
+}
+
+#[tokio::test]
 async fn everything_but_being_alive_needs_the_token() {
     let served = served_with(Fake::default(), with_token()).await;
     for endpoint in endpoints().iter().filter(|endpoint| !endpoint.is_change()) {
@@ -137,4 +161,44 @@ async fn no_answer_invites_other_origins() {
             assert!(answer.contains("x-content-type-options: nosniff"), "{method} {path}: {answer}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_ends_its_connection() {
+    let served = served_with(Fake::default(), with_token()).await;
+    for head in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let request = format!("POST /login HTTP/1.1\nHost: a.test\n{head}\n\n");
+        let answer = tokio::time::timeout(Duration::from_secs(60), raw(served.address, &request)).await;
+        let (answered, body) = answer.expect("it is given up on");
+        assert_eq!(answered, 408, "{head}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_the_token_that_opened_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, stopped) = watch::channel(());
+    let control = Control::new(Arc::new(Fake::default()), address, with_token(), stopped);
+    tokio::spawn(Arc::clone(&control).serve(listener));
+    let listen = async |head: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /api/v1/events HTTP/1.1\r\nHost: a.test\r\n{head}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 200");
+        stream
+    };
+    let ends = async |mut stream: TcpStream| {
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.expect("it ends").unwrap();
+    };
+    let session = control.access.log_in(TOKEN).unwrap();
+    let stream = listen(&format!("Cookie: keepwarm_session={session}")).await;
+    control.access.log_out(&session);
+    ends(stream).await;
+    let stream = listen(&format!("Authorization: Bearer {TOKEN}")).await;
+    control.set_token(Some(Token::new("another-token-of-enough-characters").unwrap()));
+    ends(stream).await;
 }

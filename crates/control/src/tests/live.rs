@@ -91,7 +91,7 @@ async fn the_past_is_kept_in_steps() {
         drop(pool.acquire(&"up").await.unwrap());
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
-    let past = control.history.row();
+    let past = control.history.row().unwrap();
     let series = &past.pools[0];
     assert_eq!((past.step, &*series.pool), (10, "lab"));
     assert_eq!((series.acquires.iter().sum::<u64>(), series.opened.iter().sum::<u64>()), (3, 1), "{series:?}");

@@ -86,3 +86,24 @@ async fn the_level_of_the_log_is_changed_for_a_while() {
     let error = patch::<LogRow>(served.address, "/api/v1/log", &wrong).await.unwrap_err();
     assert_eq!(error.to_string(), "unknown level");
 }
+
+#[tokio::test]
+async fn one_reload_runs_and_one_waits() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let fake = Fake { gate: Some(Arc::clone(&gate)), ..Fake::default() };
+    let (_stop, stopped) = watch::channel(());
+    let control = Control::new(Arc::new(fake), ([127, 0, 0, 1], 1).into(), ControlOptions::default(), stopped);
+    let reload = || {
+        let control = Arc::clone(&control);
+        tokio::spawn(async move { control.reload().await })
+    };
+    let (first, second) = (reload(), reload());
+    tokio::task::yield_now().await;
+    let third = control.reload().await;
+    assert!(matches!(&third, Err(Refusal::Failed(why)) if why.contains("under way already")), "{third:?}");
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap().unwrap().generation, 2);
+    assert!(matches!(second.await.unwrap(), Err(Refusal::Invalid(_))), "the second was read too");
+    gate.add_permits(1);
+    assert!(matches!(control.reload().await, Err(Refusal::Invalid(_))), "there is a place again");
+}

@@ -65,7 +65,7 @@
 
   const keys = {
     pools: (row) => row.name,
-    upstreams: (row) => `${row.job}|${row.name}|${row.transport}`,
+    upstreams: (row) => `${row.job}|${row.name}|${row.transport}|${row.address}`,
     recent: (_, at) => String(at),
   };
   const isWell = {
@@ -102,7 +102,8 @@
       const phases = element.querySelector("[data-phases]");
       if (phases) fillPhases(phases, row.phases);
     });
-    known.forEach((row) => row.remove());
+    // What no row used is behind those that were: also what has the key of another one.
+    while (body.children.length > shown.length) body.lastElementChild.remove();
     const more = document.querySelector(`[data-more="${kind}"]`);
     if (more) {
       more.hidden = rows.length === shown.length;

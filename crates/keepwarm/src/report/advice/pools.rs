@@ -100,7 +100,7 @@ impl Case<'_> {
         let (wait, dial) = (self.summary.wait_p50?, self.summary.dial_p50?);
         let (counters, limits) = (&self.row.counters, &self.row.limits);
         let share = counters.waited as f64 / counters.acquires.max(1) as f64;
-        if counters.waited < WAITED_MIN || share < WAITED_SHARE || wait <= dial {
+        if serves_once(&self.row.name) || counters.waited < WAITED_MIN || share < WAITED_SHARE || wait <= dial {
             return None;
         }
         let ready = whole(with_headroom(self.summary.demand)).min(limits.max_idle_per_host);
@@ -118,6 +118,7 @@ impl Case<'_> {
         let summary = self.summary;
         let share = summary.opened_cold as f64 / summary.opened.max(1) as f64;
         if is_udp(&self.row.name)
+            || serves_once(&self.row.name)
             || summary.cold_starts < COLD_MIN
             || share < COLD_SHARE
             || self.row.limits.min_idle > 0

@@ -75,6 +75,7 @@ pub(super) fn https(row: &OriginRow, latency: Histogram) -> UpstreamRow {
         transport: "https".into(),
         address: row.origin.clone(),
         pool: Some("https".into()),
+        configured: row.configured,
         health,
         reason: reason(health, || why),
         breaker: if health == Health::Down { BreakerState::Open } else { BreakerState::Closed },

@@ -82,12 +82,17 @@ async fn reloads_under_load_fail_nobody_and_leave_nothing_behind() {
     }
     let status: StatusRow = client::get(plane.control, "/api/v1/status").await.unwrap();
     assert_eq!(status.config.generation, reloads + 22);
-    // What was drained ends once nobody uses it; its timers are the longest of what is left.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let after = plane.usage();
+    // What was drained ends once nobody uses it, and threads that read files end when they had nothing to do for ten seconds.
+    let mut after = plane.usage();
+    for _ in 0..60 {
+        if after.threads <= before.threads && after.files <= before.files + 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        after = plane.usage();
+    }
     println!("{before:?} -> {after:?}");
-    assert_eq!(after.threads, before.threads);
-    assert!(after.files <= before.files + 4, "{before:?} {after:?}");
+    assert!(after.threads <= before.threads && after.files <= before.files + 4, "{before:?} {after:?}");
     let grown = after.memory_kib.saturating_sub(before.memory_kib);
     assert!(grown < 4096 + usize::try_from(reloads).unwrap(), "{grown} KiB more: {before:?} {after:?}");
 }
