@@ -159,15 +159,6 @@ pub(crate) struct Counters {
     pub(crate) hedges_won: AtomicU64,
     pub(crate) hedges_denied: AtomicU64,
     pub(crate) network_changes: AtomicU64,
-    /// Queries that earlier query logs do not tell of.
-    pub(crate) unlogged: AtomicU64,
-}
-
-impl Counters {
-    /// A query log was replaced that had not told of so many queries.
-    fn count_unlogged(&self, entries: u64) {
-        self.unlogged.fetch_add(entries, Ordering::Relaxed);
-    }
 }
 
 /// A running DNS proxy.
@@ -284,7 +275,7 @@ impl Server {
             workers,
             pools,
             counters: Counters::default(),
-            recent: Recent::default(),
+            recent: Recent::new(setup.config.query_log.privacy),
             durations: (0..workers).map(|_| Tally::default()).collect(),
             handles,
             addresses,

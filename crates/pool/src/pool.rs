@@ -54,7 +54,7 @@ pub(crate) struct Inner<C: Connector> {
     /// Subscribers to all but leases and returns, who cost the hot path nothing.
     watched: AtomicBool,
     lifecycle: Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
-    /// What forgotten hosts did.
+    /// What forgotten hosts did. Changed only while `hosts` is locked for writing, so that each host is in one of the two.
     forgotten: Mutex<Stats>,
     tasks: AtomicUsize,
     /// Told when a task ends or a connection of a closing pool is gone.
@@ -64,6 +64,8 @@ pub(crate) struct Inner<C: Connector> {
 
 struct Hosts<C: Connector> {
     by_key: HashMap<C::Key, Arc<Shared<C>>>,
+    /// Found by nobody any more, and not counted as forgotten yet.
+    retiring: Vec<Arc<Shared<C>>>,
     limits: Limits,
     paused: bool,
     closed: bool,
@@ -197,7 +199,8 @@ impl<C: Connector> Inner<C> {
     fn forget_unused(&self, now: Instant) {
         let forget_after = self.options().forget_after;
         let mut gone = Vec::new();
-        self.hosts.write().by_key.retain(|_, host| {
+        let mut hosts = self.hosts.write();
+        hosts.by_key.retain(|_, host| {
             let unused = Arc::strong_count(host) == 1
                 && host.peek(|locked| {
                     locked.core.is_empty() && now.saturating_duration_since(locked.used_at) >= forget_after
@@ -211,6 +214,8 @@ impl<C: Connector> Inner<C> {
         for host in &gone {
             forgotten.add(&host.peek(|locked| locked.core.stats(now)));
         }
+        // Before the hosts, whose end is not for others to wait for.
+        drop((forgotten, hosts));
     }
 
     // --- limits across hosts
@@ -294,10 +299,19 @@ impl<C: Connector> Inner<C> {
 
     /// Ends one host and forgets it; what it did stays in the totals.
     fn retire(&self, key: &C::Key) -> usize {
-        let Some(host) = self.hosts.write().by_key.remove(key) else { return 0 };
+        let host = {
+            let mut hosts = self.hosts.write();
+            let Some(host) = hosts.by_key.remove(key) else { return 0 };
+            hosts.retiring.push(Arc::clone(&host));
+            host
+        };
+        // Not under the lock: it tells events, which look at the limits.
         host.step(HostState::close);
         let cut = host.step(HostState::force);
+        let mut hosts = self.hosts.write();
+        hosts.retiring.retain(|retiring| !Arc::ptr_eq(retiring, &host));
         self.forgotten.lock().add(&host.peek(|locked| locked.core.stats(self.clock.now())));
+        drop(hosts);
         cut
     }
 
@@ -322,11 +336,13 @@ impl<C: Connector> Inner<C> {
         for host in &hosts {
             host.step(HostState::force);
         }
-        let map = std::mem::take(&mut self.hosts.write().by_key);
+        let mut hosts = self.hosts.write();
+        let map = std::mem::take(&mut hosts.by_key);
         let mut forgotten = self.forgotten.lock();
         for host in map.values() {
             forgotten.add(&host.peek(|locked| locked.core.stats(self.clock.now())));
         }
+        drop((forgotten, hosts));
     }
 
     /// Closes, waits until `deadline` for leases to come back, then lets go of the rest.

@@ -49,6 +49,15 @@ impl Kind {
             ListenTransport::H3 | ListenTransport::Quic => &[Kind::Quic],
         }
     }
+
+    /// What is spoken by this kind of socket alone, of those of `transport`.
+    fn alone(self, transport: ListenTransport) -> ListenTransport {
+        match (self, transport) {
+            (Kind::Udp, ListenTransport::Plain) => ListenTransport::Udp,
+            (Kind::Tcp, ListenTransport::Plain) => ListenTransport::Tcp,
+            (_, transport) => transport,
+        }
+    }
 }
 
 /// A listener as the config has it, and as it is: with the port that the system chose.
@@ -114,55 +123,114 @@ pub(super) struct Rebinding {
 
 /// As [`bind`], with the sockets of `old` where they serve: those have no socket here.
 pub(super) fn rebind(listen: &[Listen], old: &[Bound], runtimes: &[Handle]) -> Result<Rebinding, StartError> {
-    let mut left = old.to_vec();
-    let mut take = |fits: &dyn Fn(&Bound) -> bool| left.iter().position(fits).map(|place| left.remove(place));
+    let mut left = Left(old.iter().map(|bound| (bound.clone(), Kind::of(bound.wanted.transport).to_vec())).collect());
     // Those that are as they were come first, so that nobody else takes their sockets.
-    let mut known: Vec<Option<Bound>> = listen.iter().map(|listen| take(&|bound| bound.wanted == *listen)).collect();
-    for (listen, known) in listen.iter().zip(&mut known) {
-        if known.is_none() {
-            *known = take(&|bound| [bound.wanted.address, bound.listen.address].contains(&listen.address));
-        }
-    }
+    let exact: Vec<Option<Bound>> = listen.iter().map(|listen| left.exact(listen)).collect();
     let workers = runtimes.len();
-    let mut rebinding = Rebinding { binding: Binding::new(workers), closed: left, opened: Vec::new(), undone: false };
-    for (listen, known) in listen.iter().zip(known) {
-        let Some(known) = known else {
-            let Binding { sockets, bound } = bind(std::slice::from_ref(listen), Vec::new(), runtimes)?;
-            rebinding.binding.bound.extend(bound);
-            rebinding.binding.sockets.iter_mut().zip(sockets).for_each(|(own, sockets)| own.extend(sockets));
-            rebinding.opened.push(listen.clone());
-            continue;
-        };
-        if turns(known.wanted.transport, listen.transport) {
-            rebinding.undone = true;
-            rebinding.binding.push(&known.wanted, kept(&known.listen, workers));
+    let mut rebinding =
+        Rebinding { binding: Binding::new(workers), closed: Vec::new(), opened: Vec::new(), undone: false };
+    let mut turning = Vec::new();
+    for (listen, exact) in listen.iter().zip(exact) {
+        if let Some(known) = exact {
+            rebinding.binding.push(listen, kept(&known.listen, workers));
             continue;
         }
-        let now = Listen { address: known.listen.address, ..listen.clone() };
-        let (had, wants) = (Kind::of(known.wanted.transport), Kind::of(listen.transport));
-        let mut sockets = kept(&now, workers);
-        for kind in wants.iter().filter(|kind| !had.contains(kind)) {
-            let transport = if *kind == Kind::Tcp { ListenTransport::Tcp } else { listen.transport };
-            let transport = if *kind == Kind::Udp { ListenTransport::Udp } else { transport };
-            let alone = Listen { transport, ..now.clone() };
-            let Binding { sockets: new, .. } = bind(&[alone], Vec::new(), runtimes)?;
-            for (own, new) in sockets.iter_mut().zip(new.into_iter().flatten()) {
-                own.udp = new.udp.or(own.udp.take());
-                own.tcp = new.tcp.or(own.tcp.take());
-            }
+        let address = left.address(listen);
+        if let Some(address) = address.filter(|address| left.turns(*address, listen.transport)) {
+            turning.push(address);
+            continue;
         }
-        if known.wanted != *listen {
-            rebinding.opened.push(listen.clone());
-        }
-        rebinding.binding.push(listen, sockets);
+        let now = Listen { address: address.unwrap_or(listen.address), ..listen.clone() };
+        let missing =
+            Kind::of(listen.transport).iter().copied().filter(|kind| !left.take(now.address, *kind)).collect();
+        rebinding.binding.push(listen, renewed(&now, missing, runtimes)?);
+        rebinding.opened.push(listen.clone());
     }
+    // After those that take something of the same address.
+    for address in turning {
+        rebinding.undone = true;
+        for bound in left.all(address) {
+            rebinding.binding.push(&bound.wanted, kept(&bound.listen, workers));
+        }
+    }
+    rebinding.closed = left.0.into_iter().filter(|(_, kinds)| !kinds.is_empty()).map(|(bound, _)| bound).collect();
     Ok(rebinding)
 }
 
-/// Whether one needs another kind of socket for datagrams than the other has on the same port.
-fn turns(before: ListenTransport, after: ListenTransport) -> bool {
-    let datagrams = |transport| Kind::of(transport).iter().find(|kind| **kind != Kind::Tcp);
-    datagrams(before).zip(datagrams(after)).is_some_and(|(before, after)| before != after)
+/// A listener with new sockets of these kinds only.
+fn renewed(listen: &Listen, kinds: Vec<Kind>, runtimes: &[Handle]) -> Result<Vec<Sockets>, StartError> {
+    if kinds.len() == Kind::of(listen.transport).len() {
+        let Binding { sockets, .. } = bind(std::slice::from_ref(listen), Vec::new(), runtimes)?;
+        return Ok(sockets.into_iter().flatten().collect());
+    }
+    let mut sockets = kept(listen, runtimes.len());
+    for kind in kinds {
+        let alone = Listen { transport: kind.alone(listen.transport), ..listen.clone() };
+        let Binding { sockets: new, .. } = bind(&[alone], Vec::new(), runtimes)?;
+        for (own, new) in sockets.iter_mut().zip(new.into_iter().flatten()) {
+            own.udp = new.udp.or(own.udp.take());
+            own.tcp = new.tcp.or(own.tcp.take());
+        }
+    }
+    Ok(sockets)
+}
+
+/// Old listeners with the sockets of them that nobody has asked for yet.
+struct Left(Vec<(Bound, Vec<Kind>)>);
+
+impl Left {
+    /// The old one that is the same, whole.
+    fn exact(&mut self, listen: &Listen) -> Option<Bound> {
+        let whole = |kinds: &[Kind]| kinds == Kind::of(listen.transport);
+        let place = self.0.iter().position(|(bound, kinds)| bound.wanted == *listen && whole(kinds))?;
+        Some(self.0.remove(place).0)
+    }
+
+    /// Where this is to listen because an old one does: the same address, or one whose port the system chose for the same.
+    fn address(&self, listen: &Listen) -> Option<SocketAddr> {
+        let chooses = listen.address.port() == 0;
+        let fits = |(bound, kinds): &&(Bound, Vec<Kind>)| {
+            let shares = Kind::of(listen.transport).iter().any(|kind| kinds.contains(kind));
+            [bound.wanted.address, bound.listen.address].contains(&listen.address)
+                && !kinds.is_empty()
+                && (shares || !chooses)
+        };
+        self.0.iter().find(fits).map(|(bound, _)| bound.listen.address)
+    }
+
+    /// Whether this would need another kind of socket for datagrams than there is.
+    fn turns(&self, address: SocketAddr, transport: ListenTransport) -> bool {
+        let other = match Kind::of(transport).iter().find(|kind| **kind != Kind::Tcp) {
+            Some(Kind::Udp) => Kind::Quic,
+            Some(_) => Kind::Udp,
+            None => return false,
+        };
+        self.at(address).any(|(_, kinds)| kinds.contains(&other))
+    }
+
+    fn at(&self, address: SocketAddr) -> impl Iterator<Item = &(Bound, Vec<Kind>)> {
+        self.0.iter().filter(move |(bound, _)| bound.listen.address == address)
+    }
+
+    /// Takes the socket of this kind; whether there was one.
+    fn take(&mut self, address: SocketAddr, kind: Kind) -> bool {
+        let mut kinds = self.0.iter_mut().filter(|(bound, _)| bound.listen.address == address).map(|(_, kinds)| kinds);
+        kinds.any(|kinds| kinds.iter().position(|own| *own == kind).map(|place| kinds.swap_remove(place)).is_some())
+    }
+
+    /// Takes all that is left there.
+    fn all(&mut self, address: SocketAddr) -> Vec<Bound> {
+        let at = |(bound, kinds): &mut (Bound, Vec<Kind>)| bound.listen.address == address && !kinds.is_empty();
+        let mut all = Vec::new();
+        for (mut bound, kinds) in self.0.extract_if(.., at) {
+            if let [kind] = kinds[..] {
+                bound.wanted.transport = kind.alone(bound.wanted.transport);
+                bound.listen.transport = kind.alone(bound.listen.transport);
+            }
+            all.push(bound);
+        }
+        all
+    }
 }
 
 fn kept(listen: &Listen, workers: usize) -> Vec<Sockets> {

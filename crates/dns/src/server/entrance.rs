@@ -98,10 +98,12 @@ impl Worker {
         let mut before = std::mem::take(&mut *self.entrances.0.borrow_mut());
         let mut after = Vec::new();
         for Sockets { listen, udp, tcp } in sockets {
-            let mut new = Vec::new();
+            let mut new: Vec<Opened> = Vec::new();
             new.extend(udp.and_then(|socket| self.open_udp(&listen, socket)));
             new.extend(tcp.and_then(|socket| self.open_tcp(&listen, socket)));
-            for &kind in Kind::of(listen.transport) {
+            let kinds = Kind::of(listen.transport).iter().copied();
+            let old: Vec<_> = kinds.filter(|kind| !new.iter().any(|new| new.door.kind() == *kind)).collect();
+            for kind in old {
                 let stays = |opened: &Opened| opened.address == listen.address && opened.door.kind() == kind;
                 if let Some(place) = before.iter().position(stays) {
                     let opened = before.swap_remove(place);

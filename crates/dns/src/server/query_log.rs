@@ -30,7 +30,6 @@ use super::{
 use crate::{
     config::{ListenTransport, QueryLogPrivacy, QueryLogSettings},
     message,
-    upstream::count,
 };
 use writer::Writer;
 
@@ -45,8 +44,17 @@ pub(crate) struct QueryLog {
 struct Counters {
     /// Entries that were not written, for want of room in the queue or on the disk.
     dropped: AtomicU64,
+    /// The same of all query logs of the server, one after the other.
+    unlogged: Arc<AtomicU64>,
     /// Write what is there, then leave.
     closing: AtomicBool,
+}
+
+impl Counters {
+    fn drop_entries(&self, entries: u64) {
+        self.dropped.fetch_add(entries, Relaxed);
+        self.unlogged.fetch_add(entries, Relaxed);
+    }
 }
 
 /// The thread that writes.
@@ -110,13 +118,16 @@ pub(crate) enum Source {
 }
 
 impl QueryLog {
-    /// Opens the file and starts the thread; `None` when nothing is to be written.
-    pub(super) fn open(settings: &QueryLogSettings) -> Result<Option<(QueryLog, LogThread)>, QueryLogError> {
+    /// Opens the file and starts the thread; `None` when nothing is to be written. What is not written is counted in `unlogged`.
+    pub(super) fn open(
+        settings: &QueryLogSettings,
+        unlogged: &Arc<AtomicU64>,
+    ) -> Result<Option<(QueryLog, LogThread)>, QueryLogError> {
         let (Some(path), QueryLogPrivacy::Hashed | QueryLogPrivacy::Full) = (&settings.file, settings.privacy) else {
             return Ok(None);
         };
         let failed = |error| QueryLogError { path: path.clone(), error };
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::new(Counters { unlogged: unlogged.clone(), ..Counters::default() });
         let writer = Writer::open(path, settings, counters.clone()).map_err(failed)?;
         let (queue, entries) = mpsc::sync_channel(settings.queue.max(1));
         let (end, ended) = oneshot::channel();
@@ -128,11 +139,6 @@ impl QueryLog {
         Ok(Some((QueryLog { queue, counters }, LogThread { ended })))
     }
 
-    /// Entries that were not written.
-    pub(super) fn dropped(&self) -> u64 {
-        self.counters.dropped.load(Relaxed)
-    }
-
     /// Asks the thread to write what is there and to end. It then tells [`LogThread::wait`].
     pub(super) fn close(&self) {
         self.counters.closing.store(true, Relaxed);
@@ -142,7 +148,7 @@ impl QueryLog {
 
     fn push(&self, entry: Entry) {
         if self.queue.try_send(Mail::Entry(entry)).is_err() {
-            count(&self.counters.dropped);
+            self.counters.drop_entries(1);
         }
     }
 }

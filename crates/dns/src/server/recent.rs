@@ -28,7 +28,8 @@ use crate::{
 pub struct RecentQuery {
     /// When it was over, by the clock on the wall.
     pub at: SystemTime,
-    /// The name that was asked for; only where the query log's privacy is `full`, else nothing at all is said of it.
+    /// The name that was asked for; only where the query log's privacy is `full` and was when it was asked for, else nothing at all is
+    /// said of it.
     pub name: Option<String>,
     /// The type that was asked for.
     pub qtype: u16,
@@ -57,14 +58,35 @@ impl RecentQuery {
 }
 
 /// The last ones of all workers.
-#[derive(Default)]
-pub(crate) struct Recent(Mutex<VecDeque<RecentQuery>>);
+pub(crate) struct Recent(Mutex<Queries>);
+
+struct Queries {
+    list: VecDeque<RecentQuery>,
+    /// Whether names may be told now.
+    names: bool,
+}
 
 impl Recent {
-    fn push(&self, query: RecentQuery) {
+    pub(super) fn new(privacy: QueryLogPrivacy) -> Recent {
+        Recent(Mutex::new(Queries { list: VecDeque::new(), names: privacy == QueryLogPrivacy::Full }))
+    }
+
+    /// Tells names from here on, or forgets them, also those of queries in flight.
+    pub(super) fn set_privacy(&self, privacy: QueryLogPrivacy) {
         let mut queries = self.0.lock();
-        let old = if queries.len() < RECENT_MAX { None } else { queries.pop_front() };
-        queries.push_back(query);
+        queries.names = privacy == QueryLogPrivacy::Full;
+        if !queries.names {
+            queries.list.iter_mut().for_each(|query| query.name = None);
+        }
+    }
+
+    fn push(&self, mut query: RecentQuery) {
+        let mut queries = self.0.lock();
+        if !queries.names {
+            query.name = None;
+        }
+        let old = if queries.list.len() < RECENT_MAX { None } else { queries.list.pop_front() };
+        queries.list.push_back(query);
         drop(queries);
         drop(old);
     }
@@ -73,7 +95,7 @@ impl Recent {
 impl Server {
     /// The last 128 queries that were slow or failed, the latest first.
     pub fn recent(&self) -> Vec<RecentQuery> {
-        self.shared.recent.0.lock().iter().rev().cloned().collect()
+        self.shared.recent.0.lock().list.iter().rev().cloned().collect()
     }
 
     /// How long queries took from the question to the answer, of all workers. Those answered from the cache or from names that are

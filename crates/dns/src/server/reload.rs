@@ -18,10 +18,10 @@ use super::{
     inbox::{Address, Event},
     local::{self, Watch},
     pools::Pools,
-    query_log::{LogThread, QueryLog},
+    query_log::LogThread,
     setup::Setup,
 };
-use crate::{config::DnsConfig, local::Local};
+use crate::{cache::Cache, config::DnsConfig, local::Local};
 
 /// A config that a server is ready for. Dropped without [`apply`](Self::apply) it changes nothing.
 #[must_use = "nothing has changed yet"]
@@ -44,7 +44,8 @@ pub(super) struct News {
     pub(super) local: Option<(u64, Local)>,
     /// All listeners. Those without a socket stay as they are.
     pub(super) sockets: Vec<Sockets>,
-    pub(super) done: oneshot::Sender<()>,
+    /// Gets the names from before, where these are others, for they take long to free.
+    pub(super) done: oneshot::Sender<Option<Local>>,
 }
 
 impl Server {
@@ -116,6 +117,7 @@ impl Prepared {
         }
         setup.upstreams.iter().for_each(|upstream| upstream.adopt(&setup.config));
         shared.put(setup.clone());
+        shared.recent.set_privacy(setup.config.query_log.privacy);
         for upstream in &setup.upstreams {
             if !old.upstreams.iter().any(|old| Arc::ptr_eq(old, upstream)) {
                 discovery::start(&shared, upstream, &setup, &shared.addresses);
@@ -125,10 +127,10 @@ impl Prepared {
             encryption.watch(&shared.handles[0]);
         }
         if old.config.query_log != setup.config.query_log {
-            shared.counters.count_unlogged(old.query_log.as_deref().map_or(0, QueryLog::dropped));
             shared.running.lock().log_thread = log_thread;
         }
-        // From here on the workers alone hold what is old, and let go of it with their last query.
+        let (cache, lasts) = (discarded(&old, &setup), old.config.timeout);
+        // From here on the workers alone hold what is old, but for what takes long to free, and let go of it with their last query.
         drop(old);
         let names = local.as_ref().map(|(number, local, _)| (*number, local.clone()));
         let mut waits = Vec::new();
@@ -143,15 +145,36 @@ impl Prepared {
         if let Some(watch) = former {
             watch.leave();
         }
+        if let Some(cache) = cache {
+            tokio::spawn(free_later(cache, lasts));
+        }
+        let mut names = Vec::new();
         let all = async {
             for wait in waits {
-                let _ = wait.await;
+                names.extend(wait.await.ok().flatten());
             }
         };
         // A server that has been stopped meanwhile does not answer.
         let _ = timeout(PATIENCE, all).await;
+        if !names.is_empty() {
+            tokio::task::spawn_blocking(move || drop(names));
+        }
         changes
     }
+}
+
+/// The cache of a config that the next one does not go on with.
+fn discarded(old: &Setup, new: &Setup) -> Option<Arc<Cache>> {
+    let goes_on = |old: &Arc<Cache>| new.cache.as_ref().is_some_and(|new| new.shares_answers(old));
+    old.cache.clone().filter(|old| !goes_on(old))
+}
+
+/// Frees a cache after the last query that began with it, which takes at most so long: a worker would stand still while it frees a
+/// million answers.
+async fn free_later(cache: Arc<Cache>, lasts: Duration) {
+    tokio::time::sleep(lasts.saturating_add(PATIENCE)).await;
+    // Nobody waits for it.
+    drop(tokio::task::spawn_blocking(move || drop(cache)));
 }
 
 impl Running {

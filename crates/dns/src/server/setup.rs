@@ -4,7 +4,7 @@
 //! known of it. Not here: sockets on which clients come in ([`bind`](super::bind)), and how the new one gets into force
 //! ([`reload`](super::reload)).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use tokio::time::Instant as Clock;
 
@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) cache: Option<Arc<Cache>>,
     pub(crate) query_log: Option<Arc<QueryLog>>,
+    /// Queries that this query log and those before it do not tell of.
+    pub(crate) unlogged: Arc<AtomicU64>,
 }
 
 impl Setup {
@@ -58,10 +60,11 @@ impl Setup {
             Some(Setup { encryption: Some(same), .. }) => Encryption::wanted(&config)?.map(|_| same.clone()),
             _ => Encryption::new(&config)?,
         };
+        let unlogged = old.map_or_else(Arc::default, |old| old.unlogged.clone());
         let (query_log, thread) = match old.filter(|old| old.config.query_log == config.query_log) {
             Some(old) => (old.query_log.clone(), None),
             None => {
-                let (log, thread) = QueryLog::open(&config.query_log).map_err(StartError::QueryLog)?.unzip();
+                let (log, thread) = QueryLog::open(&config.query_log, &unlogged).map_err(StartError::QueryLog)?.unzip();
                 (log.map(Arc::new), thread)
             }
         };
@@ -69,6 +72,7 @@ impl Setup {
         let limiter = |old: &Setup| old.limiter.clone().filter(|_| old.config.clients == config.clients);
         let now = Clock::now().into_std();
         let setup = Setup {
+            cache: cache(&config, &upstreams, workers, old),
             upstreams,
             groups,
             hedges: hedges.unwrap_or_else(|| Arc::new(HedgeBudget::new(config.hedge))),
@@ -84,8 +88,8 @@ impl Setup {
                 }),
                 None => Limiter::new(&config.clients, now).map(Arc::new),
             },
-            cache: cache(&config, workers, old),
             query_log,
+            unlogged,
             config,
         };
         Ok((setup, thread))
@@ -111,11 +115,25 @@ fn upstreams(config: &DnsConfig, pools: &Pools, old: Option<&Setup>) -> Result<V
     Ok(upstreams)
 }
 
-/// The cache, with its answers where they still hold: those of other routes may be from another horizon.
-fn cache(config: &DnsConfig, workers: usize, old: Option<&Setup>) -> Option<Arc<Cache>> {
-    let kept = old.filter(|old| old.config.routes == config.routes).and_then(|old| {
+/// The cache, with its answers where they still hold: those of other routes may be from another horizon, and those of other upstreams
+/// from one that is trusted no more, or does not filter as the one that came. Queries in flight fill the cache that they began with.
+fn cache(config: &DnsConfig, upstreams: &[Arc<Upstream>], workers: usize, old: Option<&Setup>) -> Option<Arc<Cache>> {
+    let holds = |old: &&Setup| {
+        old.config.routes == config.routes
+            && old.config.fallback == config.fallback
+            && sources(&old.config, &old.upstreams) == sources(config, upstreams)
+    };
+    let kept = old.filter(holds).and_then(|old| {
         let cache = old.cache.as_ref()?;
         if old.config.cache == config.cache { Some(cache.clone()) } else { cache.renewed(&config.cache).map(Arc::new) }
     });
     kept.or_else(|| Cache::new(&config.cache, workers, rand::random()).map(Arc::new))
+}
+
+/// Who answers, and in which group, in an order of its own: each upstream by its identity.
+fn sources<'a>(config: &'a DnsConfig, upstreams: &[Arc<Upstream>]) -> Vec<(&'a str, *const Upstream)> {
+    let groups = config.upstreams.iter().map(|upstream| &*upstream.group);
+    let mut sources: Vec<_> = groups.zip(upstreams.iter().map(Arc::as_ptr)).collect();
+    sources.sort_unstable();
+    sources
 }

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use keepwarm_pool::{CloseReason, Histogram, Steer as _};
 use tokio::time::Instant as Clock;
 
-use super::{Server, Shared, query_log::QueryLog};
+use super::{Server, Shared};
 use crate::{
     cache::Cache,
     config::Transport,
@@ -213,7 +213,7 @@ impl Server {
             cache_stale: read(&counters.cache_stale),
             cache_prefetches: read(&counters.cache_prefetches),
             local_answers: read(&counters.local_answers),
-            query_log_dropped: read(&counters.unlogged) + setup.query_log.as_deref().map_or(0, QueryLog::dropped),
+            query_log_dropped: read(&setup.unlogged),
             hedges_sent: read(&counters.hedges_sent),
             hedges_won: read(&counters.hedges_won),
             hedges_denied: read(&counters.hedges_denied),

@@ -97,3 +97,33 @@ async fn the_limits_of_udp_pools_are_those_of_all_workers_together() {
     assert!(pool.hosts()[0].connections.len() <= 2, "{:?}", pool.hosts());
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn names_are_forgotten_when_privacy_is_tightened_also_of_queries_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Faults { delay: Duration::from_millis(400), ..Faults::default() };
+    let mut config = None;
+    let bench = Bench::with(Transport::Tcp, [slow], |settings| {
+        let file = Some(folder.path().join("queries"));
+        settings.query_log = QueryLogSettings { privacy: QueryLogPrivacy::Full, file, ..settings.query_log.clone() };
+        settings.slow = Duration::from_millis(60);
+        config = Some(settings.clone());
+    })
+    .await;
+    bench.ask("before.example").await.unwrap();
+    assert_eq!(bench.server.recent()[0].name.as_deref(), Some("before.example."));
+    let address = bench.address;
+    let asked = tokio::spawn(async move { ask(address, "during.example").await });
+    while bench.server.status().queries < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut config = config.unwrap();
+    config.query_log.privacy = QueryLogPrivacy::Hashed;
+    bench.server.prepare(config).await.expect("the config is good").apply().await;
+    assert_eq!((bench.server.recent().len(), bench.server.recent()[0].name.as_deref()), (1, None));
+    asked.await.unwrap().unwrap();
+    let recent = bench.server.recent();
+    assert_eq!(recent.len(), 2);
+    assert!(recent.iter().all(|query| query.name.is_none()), "{recent:?}");
+    bench.stop().await;
+}

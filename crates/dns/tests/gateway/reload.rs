@@ -265,6 +265,71 @@ async fn listeners_are_opened_kept_and_closed() {
     client.send(&query("tcp.example", 1)).await;
     client.receive().await.unwrap();
     ask(udp, "udp.example").await.unwrap();
+
+    // Both apart, and together again: the same sockets, of which nobody has one twice, and the connection stays.
+    let apart = [ListenTransport::Tcp, ListenTransport::Udp].map(|transport| Listen::new(udp, transport));
+    for listen in [apart.to_vec(), vec![Listen::plain(udp)]] {
+        let sockets = entries("/proc/self/fd");
+        setup.reload(|config| config.listen = listen.clone()).await;
+        assert_eq!(setup.server.listening(), listen);
+        assert_eq!(entries("/proc/self/fd"), sockets, "{listen:?}");
+        client.send(&query("stays.example", 1)).await;
+        client.receive().await.expect("its listener stays");
+        ask(udp, "udp.example").await.unwrap();
+    }
+    // And one of them alone; the other's port is free.
+    setup.reload(|config| config.listen = vec![Listen::new(udp, ListenTransport::Tcp)]).await;
+    client.send(&query("stays.example", 1)).await;
+    client.receive().await.expect("its listener stays");
+    drop(UdpSocket::bind(udp).await.expect("the port is free"));
+    setup.stop().await;
+}
+
+#[tokio::test]
+async fn answers_of_upstreams_that_are_replaced_are_forgotten() {
+    let mut setup = Setup::new(Transport::Udp, 2, |config| config.cache = CacheSettings::default()).await;
+    let second = setup.config.upstreams[1].clone();
+    let changes: [fn(&mut DnsConfig); 4] = [
+        |config| config.upstreams[1].group = "other".into(),
+        |config| config.upstreams[0].padding ^= true,
+        |config| config.fallback = Some("other".into()),
+        |config| (config.fallback, config.upstreams[1].group) = (None, config.upstreams[0].group.clone()),
+    ];
+    for change in changes {
+        setup.ask("cached.example").await.unwrap();
+        assert_eq!(setup.server.status().cache_entries, 1);
+        let changes = setup.reload(|config| config.upstreams[0].weight += 1).await;
+        assert!(changes.kept.contains(&"dns.cache".to_owned()), "{changes:?}");
+        assert_eq!(setup.server.status().cache_entries, 1);
+        let changes = setup.reload(change).await;
+        assert!(changes.changed.contains(&"dns.cache".to_owned()), "{changes:?}");
+        assert_eq!(setup.server.status().cache_entries, 0);
+    }
+    for upstreams in [1, 2] {
+        setup.ask("cached.example").await.unwrap();
+        let all = [setup.config.upstreams[0].clone(), second.clone()];
+        let changes = setup.reload(|config| config.upstreams = all[..upstreams].to_vec()).await;
+        assert!(changes.changed.contains(&"dns.cache".to_owned()), "{changes:?}");
+        assert_eq!(setup.server.status().cache_entries, 0);
+    }
+    setup.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_in_flight_does_not_fill_the_cache_of_a_later_config() {
+    let slow = Faults { delay: Duration::from_millis(600), ..Faults::default() };
+    let mut setup = Setup::with(Transport::Udp, vec![slow, Faults::default()], |config| {
+        config.upstreams.truncate(1);
+        config.cache = CacheSettings::default();
+    })
+    .await;
+    let address = setup.address;
+    let asked = tokio::spawn(async move { ask(address, "slow.example").await });
+    until("it is in flight", || setup.server.status().queries == 1).await;
+    let second = upstream(1, &setup.labs[1], Transport::Udp);
+    setup.reload(|config| config.upstreams = vec![second]).await;
+    asked.await.unwrap().unwrap();
+    assert_eq!(setup.server.status().cache_entries, 0);
     setup.stop().await;
 }
 

@@ -6,7 +6,6 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use keepwarm_pool::Limits;
 use keepwarm_transport::{resolve::Resolve, tls::TlsRoots};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
@@ -91,10 +90,6 @@ impl Settings {
 
     pub(super) fn ground<'a>(&'a self, resolver: &'a Arc<dyn Resolve>) -> Ground<'a> {
         Ground { roots: &self.roots, resolver, focus: self.focus }
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        limits::limits(&self.pool)
     }
 
     /// The settings of a host that no origin names; `None`: it is refused.

@@ -195,8 +195,9 @@ impl Prepared {
     ///   profile, protocols, proxy or roots are others: then it begins with the addresses alone. Bans stay in both cases.
     /// - One that is gone gets no new request; its idle connections are closed.
     /// - Hosts that no origin names follow the settings of [`any_host`](HttpsConfig::any_host) in the same way.
-    /// - Limits and times of the pool hold at once, also where [limits](keepwarm_pool::Steer::set_limits) were set at run time; connections
-    ///   that are open keep their lifetime, and HTTP/2 ones the interval of their pings.
+    /// - Limits and times of the pool hold at once where they are others than the last config's; connections that are open keep their
+    ///   lifetime, and HTTP/2 ones the interval of their pings. [Limits](keepwarm_pool::Steer::set_limits) that were set at run time stay
+    ///   until then.
     ///
     /// Requests under way end by the settings that they began with. Names are keys of the config, such as
     /// `https.origin.tiles.example.com:8443`, `https.any_host`, `https.pool`.
@@ -207,7 +208,7 @@ impl Prepared {
         next.values().for_each(|next| next.take_over(settings.focus, now));
         inner.recent.set_slow(settings.slow);
         let (next, gone) = inner.swap(settings.clone(), next, keeps_passing);
-        let is_other = settings.pool != old_pool || inner.pool.limits() != settings.limits();
+        let is_other = settings.pool != old_pool;
         if is_other {
             inner.set_pool(&settings.pool);
         }

@@ -252,11 +252,11 @@ async fn limits_and_times_of_the_pool_hold_at_once() {
     let changes = client.prepare(config.clone()).expect("prepared").apply();
     assert_eq!((changes.changed, changes.needs_restart), (vec!["https.pool".to_owned()], vec![]));
     assert_eq!((ids(&client).len(), pool.limits().max_per_host), (2, 2));
-    // What was set at run time ends with the next config.
-    pool.set_limits(keepwarm_pool::Limits { max_total: 7, ..pool.limits() }).expect("they agree");
-    assert_eq!(client.prepare(config.clone()).expect("prepared").apply().changed, ["https.pool"]);
-    assert_eq!(pool.limits().max_total, config.pool.max_total);
+    // What was set at run time stays until the config has other settings for the pool.
+    let set = keepwarm_pool::Limits { max_total: 7, ..pool.limits() };
+    pool.set_limits(set).expect("they agree");
     assert_eq!(client.prepare(config.clone()).expect("prepared").apply().changed, NO_NAMES);
+    assert_eq!(pool.limits(), set);
 
     config.pool = PoolConfig {
         idle_timeout: Duration::from_millis(200),
@@ -264,7 +264,8 @@ async fn limits_and_times_of_the_pool_hold_at_once() {
         connect_timeout: Duration::from_millis(300),
         ..config.pool
     };
-    assert_eq!(client.prepare(config).expect("prepared").apply().changed, ["https.pool"]);
+    assert_eq!(client.prepare(config.clone()).expect("prepared").apply().changed, ["https.pool"]);
+    assert_eq!(pool.limits().max_total, config.pool.max_total);
     eventually("idle ones are closed", || ids(&client).is_empty()).await;
     lab.addresses().iter().for_each(|ip| lab.update_faults(*ip, |faults| faults.hang_tls = true));
     let error = client.get(&url(&lab, "/")).await.expect_err("no handshake");

@@ -264,10 +264,14 @@ impl<C: Connector> Pool<C> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let inner = self.inner();
-        let mut stats = inner.forgotten.lock().clone();
-        let hosts = inner.hosts_now();
+        let (mut stats, hosts, known) = {
+            // Under one lock, so that no host is missing while it goes from one to the other, and counters never fall.
+            let hosts = inner.hosts.read();
+            let all: Vec<_> = hosts.by_key.values().chain(&hosts.retiring).cloned().collect();
+            (inner.forgotten.lock().clone(), all, hosts.by_key.len())
+        };
         // What was forgotten is in no state any more.
-        (stats.hosts, stats.paused, stats.unhealthy, stats.full) = (hosts.len(), 0, 0, 0);
+        (stats.hosts, stats.paused, stats.unhealthy, stats.full) = (known, 0, 0, 0);
         hosts.iter().for_each(|host| stats.add(&host.stats()));
         stats
     }

@@ -1,5 +1,8 @@
 //! Limits across hosts, cases 45 to 53.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use keepwarm_pool::{AcquireError, CloseReason, Limits};
 
 use crate::lab::*;
@@ -145,4 +148,27 @@ async fn a_retired_host_is_closed_and_forgotten_and_its_figures_kept() {
     assert_eq!((other.number, bench.pool.stats().gauges.open), (number, 1));
     drop(other);
     assert_eq!(bench.pool.stats().gauges.open, 1);
+}
+
+#[tokio::test]
+async fn counters_never_fall_while_hosts_are_retired() {
+    const ROUNDS: u64 = 300;
+    let bench = instant(2);
+    let (pool, over) = (bench.pool.clone(), Arc::<AtomicBool>::default());
+    let ends = over.clone();
+    let watcher = std::thread::spawn(move || {
+        let mut highest = 0;
+        while !ends.load(Ordering::Relaxed) {
+            let acquires = pool.stats().counters.acquires;
+            assert!(acquires >= highest, "{acquires} after {highest}");
+            highest = acquires;
+        }
+    });
+    for _ in 0..ROUNDS {
+        drop(bench.get("a").await);
+        bench.pool.retire(&"a");
+    }
+    over.store(true, Ordering::Relaxed);
+    watcher.join().expect("no counter fell");
+    assert_eq!(bench.pool.stats().counters.acquires, ROUNDS);
 }

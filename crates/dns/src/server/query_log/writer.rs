@@ -92,7 +92,7 @@ impl Writer {
         match written {
             Ok(()) => self.recovered(),
             Err(error) => {
-                self.counters.dropped.fetch_add(self.entries, Relaxed);
+                self.counters.drop_entries(self.entries);
                 self.failed(error, now);
             }
         }

@@ -19,15 +19,16 @@ impl Worker {
             self.rewind(new.config.strategy, now);
         }
         *self.era.borrow_mut() = new;
-        if let Some((number, local)) = local {
+        let former = local.map(|(number, local)| {
             let state = &mut *self.state.borrow_mut();
-            (state.local_number, state.local) = (number, local);
-        }
+            state.local_number = number;
+            std::mem::replace(&mut state.local, local)
+        });
         if !self.stopped.get() {
             self.listen(sockets);
         }
         // Nobody may wait any more.
-        let _ = done.send(());
+        let _ = done.send(former);
     }
 
     /// Hosts files changed. What is of settings that are no longer in force is of no account.
