@@ -98,8 +98,10 @@ impl Https {
         let mut cut = self.gateway.task.await.unwrap_or_default();
         // The gateway's own have ended; what is left has little to wait for.
         cut += self.client.close(deadline.saturating_duration_since(Instant::now()).max(LINGER)).await;
-        let [events, network] = self.beside;
+        let [mut events, network] = self.beside;
         network.abort();
+        // What the end closed is to be in the log; the pool's other handles keep its events open.
+        let _ = tokio::time::timeout(LAST_WORDS, &mut events).await;
         events.abort();
         cut
     }
@@ -151,6 +153,9 @@ fn shown(host: &str, port: u16) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     if port == 443 { host } else { format!("{host}:{port}") }
 }
+
+/// For how long the log may take for what the end closed.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// For how long connections may close in order when nobody waits for them any more.
 const LINGER: Duration = Duration::from_millis(100);
