@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,7 +21,6 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use keepwarm_lab::{Lab, LabSpec};
 use serde_json::Value;
 
 use crate::{machine::Machine, programs};
@@ -74,10 +73,9 @@ pub(crate) fn run(args: &ControlArgs) -> anyhow::Result<()> {
         Some(file) => programs::checked(file)?,
         None => programs::build_keepwarm()?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let lab = runtime.block_on(Lab::start(LabSpec::default())).context("start an upstream")?;
     let folder = tempfile::tempdir()?;
-    let daemon = Daemon::start(&keepwarm, folder.path(), lab.udp_addr())?;
+    let upstream = Upstream::start(folder.path())?;
+    let daemon = Daemon::start(&keepwarm, folder.path(), upstream.udp)?;
     // Everything is in the cache, and every thread exists, before anything is measured.
     daemon.load(args.rate, 3)?;
     let mut rows = Vec::new();
@@ -154,12 +152,10 @@ fn measure(daemon: &Daemon, phase: &Phase, args: &ControlArgs) -> anyhow::Result
         of(&after).saturating_sub(of(&before))
     };
     let figure = |name: &str| outcome[name].as_u64().unwrap_or_default();
-    // The load knows the records of another upstream, so that it takes those of the lab for useless.
-    let failed = ["wrong", "servfail", "refused", "timeouts", "closed"].into_iter().map(figure).sum();
     Ok(Row {
         name: phase.name,
-        answered: figure("sent").saturating_sub(failed),
-        failed,
+        answered: figure("right"),
+        failed: figure("sent").saturating_sub(figure("right")),
         scrapes: scrapes.load(Ordering::Relaxed),
         seconds,
         workers: spent(true),
@@ -205,6 +201,33 @@ fn get(control: SocketAddr, path: &str) -> anyhow::Result<String> {
         bail!("{path}: {}", answer.lines().next().unwrap_or_default());
     }
     Ok(answer)
+}
+
+/// The upstream whose answers the load knows, ended when this is dropped.
+struct Upstream {
+    child: Child,
+    udp: SocketAddr,
+}
+
+impl Upstream {
+    fn start(folder: &Path) -> anyhow::Result<Upstream> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["stub", "--ca"]).arg(folder.join("ca.pem")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("start the upstream")?;
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().context("the upstream has an output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let told: Value = serde_json::from_str(&line).context("read where the upstream listens")?;
+        let udp = told["plain"].as_str().and_then(|udp| udp.parse().ok()).context("the upstream has no address")?;
+        Ok(Upstream { child, udp })
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The daemon, ended when this is dropped.

@@ -490,7 +490,8 @@ async fn a_hundred_reloads_under_load_lose_no_query_and_leave_nothing_behind() {
     assert!(kept.iter().all(|id| now.contains(id)), "{kept:?} {now:?}");
     let hosts = |pool: usize| setup.server.named_pools()[pool].pool.stats().hosts;
     until("what is drained goes", || hosts(0) == 3 && hosts(1) == 1).await;
-    assert_eq!(entries("/proc/self/task"), threads);
+    // A thread that frees what is old lives on for ten seconds.
+    until("no thread is left behind", || entries("/proc/self/task") <= threads).await;
     // Connections of a pool come and go with the load; what would be left behind by each reload is more.
     until("no socket is left behind", || entries("/proc/self/fd") < files + 20).await;
     setup.stop().await;
