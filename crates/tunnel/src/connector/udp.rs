@@ -39,10 +39,13 @@ impl Connector {
             || Error::new(ErrorKind::Rejected, Side::Client, format!("datagrams to {target}: forbidden by a rule"));
         let route = state.routes.find(state.rules.decide(target).via).ok_or_else(rejected)?;
         let order = route.order(&state, Clock::now().into_std());
-        // The first that can: HTTP proxies carry none, and of the others some say so when they are asked.
+        // The first that can: HTTP proxies carry none, and of the others some say so when they are asked. One that is paused gets nothing
+        // new, and is named only where there is no other, so that it is said why.
         let able = || order.iter().map(|&index| &state.upstreams[index]).filter(|upstream| upstream.carries_udp());
+        let free = || able().filter(|upstream| !upstream.is_paused());
         let now = Clock::now().into_std();
-        let able = able().find(|upstream| !upstream.declines_udp(now)).or_else(|| able().next());
+        let first = free().find(|upstream| !upstream.declines_udp(now));
+        let able = first.or_else(|| free().next()).or_else(|| able().next());
         let unsupported = || {
             Error::new(ErrorKind::Unsupported, Side::Local, format!("datagrams to {target}: no upstream carries them"))
         };
