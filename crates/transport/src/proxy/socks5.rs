@@ -2,7 +2,7 @@
 //!
 //! Every answer is read to its last byte and no further, so what follows it is the destination's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -126,9 +126,22 @@ pub(super) async fn associate<S: AsyncRead + AsyncWrite + Unpin>(
     }
     match place {
         Some(ip) if ip.is_unspecified() => Ok(SocketAddr::new(peer, port)),
-        Some(ip) => Ok(SocketAddr::new(ip.to_canonical(), port)),
+        Some(ip) => relay_address(ip.to_canonical(), peer.to_canonical()).map(|ip| SocketAddr::new(ip, port)),
         None => Err(broken("its relay of datagrams is not given by address")),
     }
+}
+
+/// A relay where one can be. A proxy elsewhere that names a loopback address means its own, and here something else listens there, which
+/// would get what clients send.
+fn relay_address(ip: IpAddr, peer: IpAddr) -> Result<IpAddr, Failure> {
+    let is_host = !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    if is_host && (!ip.is_loopback() || peer.is_loopback()) {
+        return Ok(ip);
+    }
+    Err(Failure::new(
+        ErrorKind::ProxyUnsupported,
+        format!("the proxy's relay of datagrams is at {ip}, where it cannot be"),
+    ))
 }
 
 /// Reads a reply. `Ok` has the address and port of the proxy's end, without the former where that is a name; `Err` its code.

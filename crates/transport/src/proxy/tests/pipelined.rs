@@ -164,7 +164,7 @@ async fn associated(url: &str, heard: &[&[u8]], said: &[&[u8]]) -> Result<Socket
 #[tokio::test(start_paused = true)]
 async fn a_relay_of_datagrams_is_where_the_proxy_says_or_at_the_proxy() {
     for (said, relay) in [
-        (&b"\x05\0\0\x01\x7f\0\0\x01\x04\x38"[..], "127.0.0.1:1080"),
+        (&b"\x05\0\0\x01\xc6\x33\x64\x07\x04\x38"[..], "198.51.100.7:1080"),
         (b"\x05\0\0\x01\0\0\0\0\x04\x38", "192.0.2.9:1080"),
         (b"\x05\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\x38", "192.0.2.9:1080"),
         (b"\x05\0\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x04\x38", "[2001:db8::1]:1080"),
@@ -182,6 +182,11 @@ async fn a_relay_that_there_is_not_says_nothing_of_a_destination() {
         (b"\x05\x05", ErrorKind::ProxyGeneral, Blame::Declined),
         (b"\x05\x07", ErrorKind::ProxyUnsupported, Blame::Declined),
         (b"\x05\x09", ErrorKind::Proxy, Blame::Proxy),
+        // The proxy is at 192.0.2.9, so its loopback is not ours.
+        (b"\x05\0\0\x01\x7f\0\0\x01\x04\x38", ErrorKind::ProxyUnsupported, Blame::Declined),
+        (b"\x05\0\0\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\x01\x04\x38", ErrorKind::ProxyUnsupported, Blame::Declined),
+        (b"\x05\0\0\x01\xff\xff\xff\xff\x04\x38", ErrorKind::ProxyUnsupported, Blame::Declined),
+        (b"\x05\0\0\x01\xe0\0\0\x01\x04\x38", ErrorKind::ProxyUnsupported, Blame::Declined),
         (b"\x05\0\0\x03\x05proxy\x04\x38", ErrorKind::Proxy, Blame::Proxy),
         (b"\x05\0\0\x01\x7f\0\0\x01\0\0", ErrorKind::Proxy, Blame::Proxy),
         (b"\x05\0\0", ErrorKind::TimedOut(Phase::Proxy), Blame::Proxy),
