@@ -276,16 +276,20 @@ impl Upstream {
             None => spares.take(false, self.dial_deadline(deadline)).await?,
         };
         let was_ready = taken.was_ready;
-        let associated = match associate(taken, deadline).await {
-            Err(error) if was_ready && proxy::is_dead(&error) => {
+        // A spare that the proxy has forgotten is silent.
+        let patience = if was_ready { deadline.min((Clock::now() + self.patience()).into_std()) } else { deadline };
+        let associated = match associate(taken, patience).await {
+            Err(error) if was_ready && (proxy::is_dead(&error) || error.is_timeout()) => {
                 associate(spares.take(true, self.dial_deadline(deadline)).await?, deadline).await
             }
             other => other,
         };
         if let Err(error) = &associated {
-            self.vitals.judge(error);
-            if Blame::of(error) == Blame::Declined {
+            // One that greets and then says nothing of datagrams may do well for tunnels.
+            if error.is_timeout() || Blame::of(error) == Blame::Declined {
                 *self.udp_declined.lock() = Some(Clock::now().into_std());
+            } else {
+                self.vitals.judge(error);
             }
         }
         associated

@@ -67,7 +67,10 @@ impl Upstream {
                     self.missed();
                     second.await
                 }
-                Err(failed) => Err(failed.missed(2)),
+                Err(failed) => {
+                    self.hit();
+                    Err(failed.missed(2))
+                }
             },
             reached = &mut second => match reached {
                 Ok(reached) => {
@@ -78,10 +81,17 @@ impl Upstream {
                     }
                     Ok(reached)
                 }
-                Err(missed) if missed.is_answer() => Err(missed),
+                Err(missed) if missed.is_answer() => {
+                    self.missed();
+                    Err(missed)
+                }
                 Err(_) => {
-                    let reached = first.await.map_err(|failed| failed.missed(2));
-                    reached.map(|reached| Reached { tries: 2, ..reached })
+                    let reached = first.await;
+                    match &reached {
+                        Err(failed) if failed.is_dead() => self.missed(),
+                        _ => self.hit(),
+                    }
+                    reached.map(|reached| Reached { tries: 2, ..reached }).map_err(|failed| failed.missed(2))
                 }
             },
         }
@@ -117,7 +127,11 @@ impl Upstream {
                 Ok(stream) => return Ok(Reached { stream: stream.into(), spare: None, tries: 1, sent: false }),
                 // It may not bear it any more; step by step it is known to work.
                 Err(error) if Blame::of(&error) == Blame::Proxy => return self.fresh(spares, target, deadline).await,
-                Err(error) => return Err(missed(error)),
+                Err(error) => {
+                    let missed = missed(error);
+                    // What this machine lacks, or the proxy's own name, says nothing of the destination.
+                    return Err(if missed.blame == Blame::Local { missed.not_asked() } else { missed });
+                }
             }
         }
         let taken = spares.take(false, limit).await.map_err(|error| missed(error).not_asked())?;
@@ -133,7 +147,7 @@ impl Upstream {
     }
 
     /// For how long a spare may be silent before a fresh connection is tried beside it.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.vitals.latency().map_or(PATIENCE_UNKNOWN, |latency| (latency * 4).clamp(PATIENCE_MIN, PATIENCE_MAX))
     }
 

@@ -67,6 +67,27 @@ async fn a_spare_that_died_unnoticed_is_replaced_unseen() {
     }
 }
 
+#[tokio::test]
+async fn each_tunnel_that_is_asked_for_is_a_hit_or_a_miss() {
+    let (proxy, echo, connector) = one(with_password(), 1).await;
+    until("spares are made", || idle(&connector, "exit") == 4).await;
+    // The spare is silent, and so is the fresh connection beside it.
+    proxy.update_faults(|faults| faults.silent_connect = true);
+    proved(&connector, &echo, 0).await.unwrap_err();
+    let counted =
+        || (stats(&connector, "exit").hedged, stats(&connector, "exit").hits + stats(&connector, "exit").misses);
+    assert_eq!(counted(), (1, 1));
+    // The fresh connection is told what the spare was not.
+    let asked = tokio::spawn({
+        let (connector, target) = (connector.clone(), Target::from(echo.addr(0)));
+        async move { connector.connect(&target).await.map(drop) }
+    });
+    until("the spare is asked", || proxy.counters().connects == 3).await;
+    proxy.set_faults(ProxyFaults { reply: Some(5), ..ProxyFaults::default() });
+    assert_eq!(asked.await.unwrap().unwrap_err().kind(), keepwarm_tunnel::ErrorKind::Refused);
+    assert_eq!(counted(), (2, 2));
+}
+
 /// As `ssh -D` says that it cannot reach a destination.
 #[tokio::test]
 async fn a_proxy_that_answers_a_connect_with_its_end_teaches_no_idle_limit() {

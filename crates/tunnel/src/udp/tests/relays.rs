@@ -205,6 +205,58 @@ async fn a_relay_that_its_upstream_closes_is_opened_anew() {
 }
 
 #[tokio::test]
+async fn datagrams_go_past_a_paused_upstream() {
+    let (first, second) = (Upstream::new().await, Upstream::new().await);
+    let config = through(vec![first.config("first"), second.config("second")]);
+    let rig = rig(TunnelConfig { default: Via::Group("default".into()), ..config }).await;
+    let pools = rig.connector.pools();
+    assert_eq!(pools.iter().find(|pool| pool.name == "tunnel.first").unwrap().pool.pause(None), 1);
+    let client = rig.client().await;
+    client.send(&to_name("one.example", 53, b"1")).await;
+    let relay = second.associate(SUCCEEDED).await;
+    assert_eq!(relay.receive().await.0, to_name("one.example", 53, b"1"));
+    assert_eq!(rig.dropped(UdpDropped::Failed), 0);
+}
+
+/// What a NAT on the way has forgotten is no longer answered.
+#[tokio::test]
+async fn a_spare_that_is_silent_is_replaced_by_a_fresh_connection() {
+    let upstream = Upstream::new().await;
+    let mut config = through(vec![upstream.config("exit")]);
+    (config.pool.spares, config.pool.spares_min, config.pool.spares_max) = (1, 1, 1);
+    let rig = rig(config).await;
+    let (mut forgotten, _) = upstream.0.accept().await.unwrap();
+    forgotten.read_exact(&mut [0; 3]).await.unwrap();
+    forgotten.write_all(&[5, 0]).await.unwrap();
+    let spares = || rig.connector.stats().upstreams[0].spares.clone().unwrap().pool.gauges.idle;
+    while spares() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let client = rig.client().await;
+    client.send(&to_name("one.example", 53, b"1")).await;
+    // One takes its place as a spare, and one is dialled for the relay.
+    let relay = async {
+        let (mut asked, _) = upstream.0.accept().await.unwrap();
+        asked.read_exact(&mut [0; 3]).await.unwrap();
+        asked.write_all(&[5, 0]).await.unwrap();
+        let other = upstream.associate(SUCCEEDED);
+        let mut request = [0; 10];
+        tokio::select! {
+            relay = other => relay,
+            read = asked.read_exact(&mut request) => {
+                read.unwrap();
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                asked.write_all(&reply(SUCCEEDED, socket.local_addr().unwrap())).await.unwrap();
+                Relay { control: asked, socket }
+            }
+        }
+    };
+    let relay = timeout(std::time::Duration::from_secs(20), relay).await.expect("it is asked again");
+    assert_eq!(relay.receive().await.0, to_name("one.example", 53, b"1"));
+    forgotten.read_exact(&mut [0; 10]).await.expect("it was asked first");
+}
+
+#[tokio::test]
 async fn an_upstream_that_refuses_loses_what_waits() {
     let upstream = Upstream::new().await;
     let rig = rig(through(vec![upstream.config("exit")])).await;
