@@ -244,7 +244,8 @@ impl<'a> Desk<'a> {
 /// field that is not passed on.
 fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let protocol = fields::upgrade(&parts.headers).filter(|_| parts.version >= Version::HTTP_11)?;
-    (!protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2")).then_some(protocol)
+    let is_h2 = |name: &[u8]| name.trim_ascii().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
+    (!protocol.as_bytes().split(|byte| *byte == b',').any(is_h2)).then_some(protocol)
 }
 
 /// Makes of a request to a proxy one to the origin.

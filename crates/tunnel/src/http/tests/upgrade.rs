@@ -90,6 +90,7 @@ async fn a_change_that_nobody_wished_is_an_error() {
             "",
             "Upgrade: websocket\r\n",
             "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+            "Connection: upgrade\r\nUpgrade: websocket, H2C\r\n",
             "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n",
         ] {
             let mut client = proxy.client().await;
