@@ -33,6 +33,7 @@ use crate::{
     error::{Error, ErrorKind},
     permits::Permits,
     ready::Ready,
+    server::destination::OwnNow,
     upstream::Upstream,
 };
 use recent::{Attempt, Recent};
@@ -87,6 +88,9 @@ struct Inner {
     sweep: OnceLock<AbortHandle>,
     /// What upstreams did that are gone.
     past: past::Past,
+    /// What this machine does not connect to, by whatever name: the server that takes clients in for these tunnels, and what is served
+    /// beside it.
+    own: RwLock<OwnNow>,
 }
 
 #[derive(Default)]
@@ -157,6 +161,7 @@ impl Connector {
             reloading: Arc::new(Semaphore::new(1)),
             sweep: OnceLock::new(),
             past: past::Past::default(),
+            own: RwLock::default(),
         });
         inner.state().upstreams.iter().for_each(Upstream::begin);
         let ready = Arc::downgrade(&inner.ready);
@@ -263,6 +268,11 @@ impl Connector {
     /// Another number with each change of where tunnels go and by which way.
     pub(crate) fn ways(&self) -> u64 {
         self.inner.state().ways
+    }
+
+    /// Names what this machine does not connect to from now on, by whatever name; see [`OwnNow`].
+    pub(crate) fn keep_off(&self, own: OwnNow) {
+        *self.inner.own.write() = own;
     }
 
     /// Looks up what this machine connects to itself.

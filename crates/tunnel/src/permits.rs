@@ -94,12 +94,13 @@ impl Permits {
         self.all.set_max(max_tunnels);
     }
 
-    /// Waits in order for a permit, until `deadline`. `make_room` is called when all tunnels are in use, before the wait.
+    /// Waits in order for a permit, until `deadline`. `make_room` is called before each wait, when the one who waits is seen already: with
+    /// the destination while its permits are out, with nothing while those of all tunnels are.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         target: &Target,
         deadline: Instant,
-        make_room: impl FnOnce(),
+        make_room: impl Fn(Option<&Target>),
     ) -> Result<Permit, Refused> {
         let entered = self.enter(target);
         let destination = &entered.destination;
@@ -107,6 +108,7 @@ impl Permits {
             Some(permit) => permit,
             None => {
                 let _waiting = Waiting::new(&destination.waiting, self.max_waiters()).ok_or(Refused::QueueFull)?;
+                make_room(Some(target));
                 let wait = Arc::clone(&destination.permits).pass();
                 let permit = tokio::time::timeout_at(deadline, wait).await;
                 permit.map_err(|_| Refused::Destination)?.map_err(|_| Refused::Closed)?
@@ -116,7 +118,7 @@ impl Permits {
             Some(permit) => permit,
             None => {
                 let _waiting = Waiting::new(&destination.waiting, self.max_waiters()).ok_or(Refused::QueueFull)?;
-                make_room();
+                make_room(None);
                 let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.all).pass()).await;
                 permit.map_err(|_| Refused::All)?.map_err(|_| Refused::Closed)?
             }
@@ -270,7 +272,7 @@ mod tests {
             let (permits, served) = (Arc::clone(&permits), Arc::clone(&served));
             let (live, live_max) = (Arc::clone(&live), Arc::clone(&live_max));
             tasks.spawn(async move {
-                let permit = permits.acquire(&target("one.test"), Instant::now() + LONG, || ()).await.unwrap();
+                let permit = permits.acquire(&target("one.test"), Instant::now() + LONG, |_| ()).await.unwrap();
                 served.lock().push(number);
                 live_max.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -288,18 +290,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_or_gives_up_leaves_no_trace() {
         let permits = Permits::new(1, 10, 2);
-        let held = permits.acquire(&target("one.test"), Instant::now(), || ()).await.unwrap();
+        let held = permits.acquire(&target("one.test"), Instant::now(), |_| ()).await.unwrap();
         let wait = |permits: &Arc<Permits>, seconds| {
             let permits = Arc::clone(permits);
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            tokio::spawn(async move { permits.acquire(&target("one.test"), deadline, || ()).await })
+            tokio::spawn(async move { permits.acquire(&target("one.test"), deadline, |_| ()).await })
         };
         let (short, given_up) = (wait(&permits, 1), wait(&permits, 100));
         tokio::task::yield_now().await;
         let row = permits.destinations().remove(0);
         assert_eq!((row.live, row.waiting), (1, 2));
         assert!(held.is_wanted());
-        let full = permits.acquire(&target("one.test"), Instant::now() + LONG, || ()).await.unwrap_err();
+        let full = permits.acquire(&target("one.test"), Instant::now() + LONG, |_| ()).await.unwrap_err();
         assert_eq!(full, Refused::QueueFull);
         assert_eq!(short.await.unwrap().unwrap_err(), Refused::Destination);
         given_up.abort();
@@ -312,13 +314,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn holders_are_told_when_somebody_begins_to_wait() {
         let permits = Permits::new(1, 10, 1);
-        let held = permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap();
+        let held = permits.acquire(&target("a.test"), Instant::now(), |_| ()).await.unwrap();
         let mut next = std::pin::pin!(next_wait());
         next.as_mut().enable();
         assert!(!held.is_wanted());
         let waiter = {
             let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, |_| ()).await })
         };
         next.await;
         assert!(held.is_wanted());
@@ -330,27 +332,27 @@ mod tests {
     async fn the_limit_of_all_tunnels_holds_across_destinations() {
         let permits = Permits::new(10, 2, 10);
         let deadline = Instant::now() + Duration::from_secs(1);
-        let _a = permits.acquire(&target("a.test"), deadline, || ()).await.unwrap();
-        let b = permits.acquire(&target("b.test"), deadline, || ()).await.unwrap();
-        assert_eq!(permits.acquire(&target("c.test"), deadline, || ()).await.unwrap_err(), Refused::All);
+        let _a = permits.acquire(&target("a.test"), deadline, |_| ()).await.unwrap();
+        let b = permits.acquire(&target("b.test"), deadline, |_| ()).await.unwrap();
+        assert_eq!(permits.acquire(&target("c.test"), deadline, |_| ()).await.unwrap_err(), Refused::All);
         drop(b);
-        assert!(permits.acquire(&target("c.test"), deadline, || ()).await.is_ok());
+        assert!(permits.acquire(&target("c.test"), deadline, |_| ()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn limits_change_while_permits_are_out_and_others_wait() {
         let permits = Permits::new(1, 10, 10);
-        let mut held = vec![permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap()];
+        let mut held = vec![permits.acquire(&target("a.test"), Instant::now(), |_| ()).await.unwrap()];
         let waiter = {
             let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, |_| ()).await })
         };
         tokio::task::yield_now().await;
         permits.set_limits(3, 10, 10);
         held.push(waiter.await.unwrap().unwrap());
         held.push(permits.try_acquire(&target("a.test")).unwrap());
         permits.set_limits(1, 2, 0);
-        assert_eq!(permits.acquire(&target("b.test"), Instant::now(), || ()).await.unwrap_err(), Refused::QueueFull);
+        assert_eq!(permits.acquire(&target("b.test"), Instant::now(), |_| ()).await.unwrap_err(), Refused::QueueFull);
         assert_eq!((permits.live(), permits.destinations()[0].live), (3, 3), "those that are live stay");
         held.truncate(1);
         assert!(permits.try_acquire(&target("a.test")).is_none());
@@ -360,13 +362,33 @@ mod tests {
         assert_eq!((permits.live(), permits.destinations().len()), (0, 0));
     }
 
+    /// A tunnel that nobody uses holds a permit, and was put where nobody of its destination has looked since.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_has_room_made_for_it_at_the_destination_and_among_all() {
+        let permits = Permits::new(1, 2, 10);
+        let mut unused = HashMap::new();
+        for host in ["a.test", "b.test"] {
+            unused.insert(target(host), permits.try_acquire(&target(host)).unwrap());
+        }
+        let unused = Mutex::new(unused);
+        let make_room = |of: Option<&Target>| match of {
+            Some(of) => drop(unused.lock().remove(of)),
+            None => unused.lock().clear(),
+        };
+        let a = permits.acquire(&target("a.test"), Instant::now() + LONG, make_room).await.unwrap();
+        assert!(unused.lock().contains_key(&target("b.test")), "that of another destination stays");
+        let c = permits.acquire(&target("c.test"), Instant::now() + LONG, make_room).await.unwrap();
+        assert_eq!(permits.live(), 2);
+        drop((a, c));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn closing_fails_those_who_wait() {
         let permits = Permits::new(1, 10, 10);
-        let _held = permits.acquire(&target("a.test"), Instant::now(), || ()).await.unwrap();
+        let _held = permits.acquire(&target("a.test"), Instant::now(), |_| ()).await.unwrap();
         let waiter = {
             let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, || ()).await })
+            tokio::spawn(async move { permits.acquire(&target("a.test"), Instant::now() + LONG, |_| ()).await })
         };
         tokio::task::yield_now().await;
         permits.close();

@@ -111,12 +111,14 @@ impl Ready {
         drop(refused);
     }
 
-    /// Closes the oldest of all: somebody waits for a permit.
-    pub(crate) fn give_way(&self) {
+    /// Closes the oldest to a destination, or of all: somebody waits for a permit. Whoever waits for a destination has found none of its
+    /// tunnels that he may use; one that is there nevertheless came in that instant, or by a way that is no longer in force.
+    pub(crate) fn give_way(&self, of: Option<&Target>) {
         let mut map = self.waiting.lock();
-        let oldest =
-            map.iter().filter_map(|(target, list)| Some((list.first()?.id, target.clone()))).min_by_key(|(id, _)| *id);
-        let Some((_, target)) = oldest else { return };
+        let all = || map.iter().filter_map(|(target, list)| Some((list.first()?.id, target)));
+        let Some(target) = of.or_else(|| all().min_by_key(|(id, _)| *id).map(|(_, target)| target)).cloned() else {
+            return;
+        };
         let gone = map.get_mut(&target).map(|list| list.remove(0));
         if map.get(&target).is_some_and(Vec::is_empty) {
             map.remove(&target);

@@ -44,6 +44,10 @@ impl Rules {
     /// listens on loopback is meant for those that are, unless a rule names the destination.
     pub(crate) fn allows(&self, target: &Target, ip: IpAddr, remote: bool) -> bool {
         let ip = ip.to_canonical();
+        // Systems take it for this machine, past a rule for loopback.
+        if ip.is_unspecified() && target.ip().is_none() {
+            return false;
+        }
         if remote && (ip.is_loopback() || ip.is_unspecified()) && !self.decide(target).is_named {
             return false;
         }
@@ -223,6 +227,9 @@ mod tests {
             ("127.0.0.1", true, false),
             ("::1", true, false),
             ("0.0.0.0", true, false),
+            ("0.0.0.0", false, false),
+            ("::", false, false),
+            ("::ffff:0.0.0.0", false, false),
         ] {
             assert_eq!(rules.allows(&name, ip.parse().unwrap(), remote), allowed, "{ip} {remote}");
         }

@@ -115,6 +115,7 @@ impl Server {
         let own = Own::new(addresses.clone(), own);
         check::check_forwards(config, &addresses, &own, is_direct)?;
         let shared = Arc::new(Shared::with(connector, config, own));
+        shared.connector.keep_off(shared.own().clone());
         shared.set_doors(doors);
         Ok(Server { addresses, open: Open(shared) })
     }

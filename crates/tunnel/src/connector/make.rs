@@ -1,6 +1,7 @@
 //! How one tunnel comes about: what is ready, else a permit and then the upstreams that the rules allow, one after another.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -37,7 +38,7 @@ impl Inner {
             deadline.map_or(own, |deadline| own.min(deadline.into()))
         };
         let limit = by(state.config.acquire_timeout, start);
-        let permit = self.permits.acquire(target, limit, || self.ready.give_way()).await;
+        let permit = self.permits.acquire(target, limit, |of| self.ready.give_way(of)).await;
         let begun = Clock::now();
         attempt.waited = begun - start;
         let permit = permit.map_err(|refused| self.refused(target, refused, attempt.waited))?;
@@ -111,7 +112,8 @@ impl Inner {
         deadline: Instant,
         attempt: &mut Attempt,
     ) -> Result<(Arc<Upstream>, Reached), Error> {
-        let may = |ip| state.rules.allows(target, ip, remote);
+        let is_own = |ip| self.own.read().now().is(&SocketAddr::new(ip, target.port()).into());
+        let may = |ip| state.rules.allows(target, ip, remote) && !is_own(ip);
         let order = route.order(state, Clock::now().into_std());
         let mut last = None;
         let mut silent: Vec<(usize, keepwarm_transport::error::Error)> = Vec::new();

@@ -83,7 +83,7 @@ impl Own {
     }
 
     /// Whether `target` is one of them. Names are not looked up, but `localhost` needs no look-up.
-    pub(super) fn is(&self, target: &Target) -> bool {
+    pub(crate) fn is(&self, target: &Target) -> bool {
         let ip = || target.ip().or_else(|| is_localhost(&target.host()).then_some(Ipv4Addr::UNSPECIFIED.into()));
         let mut same_port =
             self.listeners.iter().chain(&self.services).filter(|own| own.port() == target.port()).peekable();

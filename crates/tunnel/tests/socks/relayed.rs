@@ -1,16 +1,16 @@
 //! What clients are told of their tunnels, and what others can see of these.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use keepwarm_tunnel::{
-    ErrorKind,
+    Connector, ErrorKind, Server,
     config::{ListenKind, UdpConfig},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{
     GREETING, Names, Running, broken, connect, connect_name, destination, echo, expect, listen, nobody, open, pair,
-    reply, rest, target, within,
+    reply, rest, target, through, within,
 };
 
 #[tokio::test]
@@ -64,6 +64,24 @@ async fn what_went_wrong_is_said_by_reply() {
     client.write_all(&[&[4, 1], &closed.port().to_be_bytes()[..], &[127, 0, 0, 1, 0]].concat()).await.unwrap();
     assert_eq!(rest(&mut client).await, [0, 91, 0, 0, 0, 0, 0, 0]);
     assert_eq!((running.watch.stats().socks5, running.watch.stats().socks4), (4, 1));
+}
+
+/// Whoever owns the name chooses its address.
+#[tokio::test]
+async fn a_name_that_is_found_at_this_process_leads_nowhere() {
+    let names = Names::with("loops.example", [127, 0, 0, 1].into());
+    let connector = Connector::new(open(), Arc::new(names)).unwrap();
+    let served = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = served.local_addr().unwrap();
+    let running = Running::of(Server::bind_with(connector, &[service]).unwrap());
+    for port in [running.addresses[0].port(), service.port()] {
+        let mut client = running.client().await;
+        client.write_all(&[GREETING, &connect_name("loops.example", port)].concat()).await.unwrap();
+        assert_eq!(rest(&mut client).await, [&[5, 0], &reply(2)[..]].concat());
+    }
+    assert_eq!((running.watch.stats().accepted, running.watch.stats().tunnels_opened), (2, 0));
+    let other = echo("127.0.0.1").await;
+    through(&running, &connect_name("loops.example", other.port())).await;
 }
 
 #[tokio::test]
