@@ -91,8 +91,8 @@ impl Server {
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) when the settings have no listener, no room for clients, a listener beyond loopback
-    /// that asks nobody who he is (none without users does, and a forward never), a user that SOCKS or HTTP cannot express, or a forward
-    /// to a listener of this server or to one of `own`; and what the system reports, with the address.
+    /// that asks nobody who he is (none without users does, and a forward never), a user that SOCKS or HTTP cannot express, a forward
+    /// to a listener of this server or to one of `own`, or an upstream that is such a listener; and what the system reports, with the address.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -114,6 +114,7 @@ impl Server {
         let addresses: Vec<_> = doors.iter().map(|door| door.address()).collect();
         let own = Own::new(addresses.clone(), own);
         check::check_forwards(config, &addresses, &own, is_direct)?;
+        check::check_upstreams(config, &addresses)?;
         let shared = Arc::new(Shared::with(connector, config, own));
         shared.connector.keep_off(shared.own().clone());
         shared.set_doors(doors);

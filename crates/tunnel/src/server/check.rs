@@ -6,7 +6,7 @@ use keepwarm_transport::proxy::Target;
 use tokio::sync::Semaphore;
 
 use super::destination::Own;
-use crate::config::{Listen, ListenKind, TunnelConfig};
+use crate::config::{Listen, ListenKind, TunnelConfig, UpstreamKind};
 
 /// Whether there is anything to open.
 pub(super) fn check_any(config: &TunnelConfig) -> io::Result<()> {
@@ -78,14 +78,37 @@ pub(super) fn check_forwards(
     Ok(())
 }
 
+/// An upstream that is a listener of ours would have every tunnel asked for once more, and each spare be a client. Told once the ports are
+/// known.
+pub(super) fn check_upstreams(config: &TunnelConfig, addresses: &[SocketAddr]) -> io::Result<()> {
+    let listeners = Own::new(addresses.to_vec(), &[]);
+    for upstream in &config.upstreams {
+        let first = match (&upstream.through, &upstream.kind) {
+            (Some(proxy), _) | (None, UpstreamKind::Proxy(proxy)) => Target::new(&proxy.host, proxy.port),
+            (None, UpstreamKind::Ssh(ssh)) => Target::new(&ssh.host, ssh.port),
+            (None, UpstreamKind::Direct) => continue,
+        };
+        if let Ok(first) = first
+            && listeners.is(&first)
+        {
+            return wrong(format!("upstream {} is reached at {first}, where the tunnel itself listens", upstream.name));
+        }
+    }
+    Ok(())
+}
+
 fn wrong(text: String) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use keepwarm_transport::proxy::Proxy;
+
     use super::*;
-    use crate::config::User;
+    use crate::config::{UpstreamConfig, User};
 
     fn listen(address: &str, kind: ListenKind) -> Listen {
         Listen { address: address.parse().unwrap(), kind }
@@ -158,6 +181,28 @@ mod tests {
         ] {
             let checked = check_forwards(&to(Target::new(host, port).unwrap()), &addresses, &own, |_| is_direct);
             assert_eq!(checked.is_ok(), is_right, "{host}:{port} {is_direct}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_is_a_listener_of_ours_is_refused() {
+        let proxy = |url: &str| Arc::new(Proxy::parse(url).unwrap());
+        let upstream = |url: &str| UpstreamConfig::new("exit", UpstreamKind::Proxy(proxy(url)));
+        let through = |url, first| UpstreamConfig { through: Some(proxy(first)), ..upstream(url) };
+        let addresses = ["127.0.0.1:4000".parse().unwrap(), "0.0.0.0:4001".parse().unwrap()];
+        for (upstream, is_right) in [
+            (upstream("socks5://127.0.0.1:4000"), false),
+            (upstream("http://localhost:4000"), false),
+            (upstream("socks5://127.8.8.8:4001"), false),
+            (through("socks5://exit.example:1080", "socks5://127.0.0.1:4000"), false),
+            // The first proxy's loopback is not ours.
+            (through("socks5://127.0.0.1:4000", "socks5://first.example:1080"), true),
+            (upstream("socks5://127.0.0.1:4002"), true),
+            (UpstreamConfig::new("own", UpstreamKind::Direct), true),
+        ] {
+            let config = TunnelConfig { upstreams: vec![upstream], ..TunnelConfig::default() };
+            let checked = check_upstreams(&config, &addresses);
+            assert_eq!(checked.is_ok(), is_right, "{:?}", config.upstreams);
         }
     }
 }

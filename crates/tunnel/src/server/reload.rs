@@ -48,6 +48,7 @@ impl Prepared {
         let addresses: Vec<_> = doors.iter().map(|door| door.address()).collect();
         let own = Own::new(addresses.clone(), own);
         check::check_forwards(&config, &addresses, &own, |target| self.is_direct(target))?;
+        check::check_upstreams(&config, &addresses)?;
         let users = (shared.connector.config().users != config.users).then(|| Users::new(&config.users));
         self.listening = Some(Listening { shared, config, doors, gone, users, own });
         Ok(self)

@@ -213,7 +213,7 @@ async fn datagrams_go_past_a_paused_upstream() {
     assert_eq!(pools.iter().find(|pool| pool.name == "tunnel.first").unwrap().pool.pause(None), 1);
     let client = rig.client().await;
     client.send(&to_name("one.example", 53, b"1")).await;
-    let relay = second.associate(SUCCEEDED).await;
+    let relay = timeout(std::time::Duration::from_secs(20), second.associate(SUCCEEDED)).await.expect("it is asked");
     assert_eq!(relay.receive().await.0, to_name("one.example", 53, b"1"));
     assert_eq!(rig.dropped(UdpDropped::Failed), 0);
 }
