@@ -4,6 +4,8 @@
 
 #[path = "connector/ahead.rs"]
 mod ahead;
+#[path = "connector/checks.rs"]
+mod checks;
 #[path = "connector/crossed.rs"]
 mod crossed;
 #[path = "connector/failover.rs"]

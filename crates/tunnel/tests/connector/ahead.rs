@@ -2,7 +2,7 @@
 //! so.
 
 use bytes::Bytes;
-use keepwarm_lab::{Pipelining as Bears, ProxyFaults};
+use keepwarm_lab::{Pipelining as Bears, ProxyFaults, ProxyPhase};
 use keepwarm_tunnel::{
     ConnectOptions, Pipelining,
     config::{HostMatch, Match, Rule},
@@ -58,6 +58,20 @@ async fn a_proxy_that_bears_it_gets_everything_in_one_write_and_payload_with_the
     proxy.update_faults(|faults| faults.max_connections = Some(2));
     drop(tunnel);
     assert_eq!(echo.foreign(), 0);
+}
+
+#[tokio::test]
+async fn a_payload_that_was_sent_is_not_sent_again() {
+    let (proxy, echo, connector) = far(ProxyFaults::default()).await;
+    drop(proved(&connector, &echo, 0).await.unwrap());
+    until("a canary goes through", || level(&connector) == Pipelining::Handshake).await;
+    until("a spare is there", || idle(&connector, "exit") > 0).await;
+    proxy.update_faults(|faults| faults.close_at = Some(ProxyPhase::Connect));
+    let connects = proxy.counters().connects;
+    let options = ConnectOptions { payload: Bytes::from_static(b"once"), ..ConnectOptions::default() };
+    let error = connector.connect_with(&Target::from(echo.addr(0)), options).await.unwrap_err();
+    assert!(error.to_string().contains("may have arrived"), "{error}");
+    assert_eq!((proxy.counters().connects - connects, stats(&connector, "exit").retries), (1, 0));
 }
 
 #[tokio::test]
