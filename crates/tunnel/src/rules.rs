@@ -20,7 +20,7 @@ pub(crate) struct Decision<'a> {
     pub(crate) via: &'a Via,
     /// Tunnels that are opened ahead.
     pub(crate) speculate: usize,
-    /// Whether a rule speaks of this destination, and not of all.
+    /// Whether a rule speaks of this destination, and not of all: `*` does not, nor does a network that has loopback among others.
     pub(crate) is_named: bool,
 }
 
@@ -32,7 +32,7 @@ impl Rules {
     pub(crate) fn decide(&self, target: &Target) -> Decision<'_> {
         for rule in &self.rules {
             if let Some(pattern) = rule.matches.iter().find(|pattern| pattern.matches(target)) {
-                let is_named = pattern.host != HostMatch::Any;
+                let is_named = pattern.host.is_particular();
                 return Decision { via: &rule.via, speculate: rule.speculate, is_named };
             }
         }
@@ -69,6 +69,18 @@ impl HostMatch {
     /// addresses, as destinations are.
     pub fn net(net: IpNet) -> HostMatch {
         HostMatch::Net(canonical(net))
+    }
+
+    /// Whether whoever wrote it knew that it is about this machine, where it is.
+    fn is_particular(&self) -> bool {
+        match self {
+            HostMatch::Any => false,
+            HostMatch::Net(net) => {
+                let net = canonical(*net);
+                net.network().is_loopback() && net.broadcast().is_loopback()
+            }
+            HostMatch::Name(_) | HostMatch::Suffix(_) | HostMatch::Below(_) => true,
+        }
     }
 
     fn matches(&self, target: &Target) -> bool {
@@ -243,6 +255,29 @@ mod tests {
         assert!(rules.allows(&target("db.local", 5432), loopback, true), "a rule means it");
         assert!(!rules.allows(&target("db.local", 5433), loopback, true));
     }
+
+    #[test]
+    fn loopback_is_open_to_those_elsewhere_by_rules_about_it_alone() {
+        let loopback = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        for (net, is_allowed) in [
+            ("127.0.0.1/32", [true, false]),
+            ("127.0.0.0/8", [true, false]),
+            ("::ffff:127.0.0.0/104", [true, false]),
+            ("::1/128", [false, true]),
+            ("0.0.0.0/0", [false, false]),
+            ("126.0.0.0/7", [false, false]),
+            ("::/0", [false, false]),
+            ("::/127", [false, false]),
+        ] {
+            let host = HostMatch::Net(net.parse().unwrap());
+            let rule = Rule { matches: vec![Match { host, ports: None }], via: Via::Direct, speculate: 0 };
+            let rules = Rules::new(vec![rule], Via::Direct);
+            let allows = |ip: IpAddr, remote| rules.allows(&SocketAddr::new(ip, 80).into(), ip, remote);
+            assert_eq!(loopback.map(|ip| allows(ip, true)), is_allowed, "{net}");
+            assert_eq!(loopback.map(|ip| allows(ip, false)), [true, true], "{net}");
+        }
+    }
+
     #[test]
     fn a_name_that_a_rule_lets_through_is_not_held_by_what_comes_after_it() {
         let rule = |host, via| Rule { matches: vec![Match { host, ports: None }], via, speculate: 0 };
