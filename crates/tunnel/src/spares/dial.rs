@@ -123,8 +123,10 @@ impl Dialer {
     ) -> Result<ProxyStream, Error> {
         let late = |_| Error::timed_out(Phase::Proxy, format!("connect to {}", self.proxy.proxy()), Duration::ZERO);
         let dialling = async { self.dials.acquire().await.expect("it is never closed") };
-        let _dial = tokio::time::timeout_at(dial_deadline.into(), dialling).await.map_err(late)?;
+        let dial = tokio::time::timeout_at(dial_deadline.into(), dialling).await.map_err(late)?;
         let stream = self.open(dial_deadline).await?;
+        // The destination's word may take long, and is nothing that others should wait for.
+        drop(dial);
         let connected = self.proxy.proxy().connect_pipelined(stream, target, &[], deadline).await;
         if let Err(error) = &connected
             && (Blame::of(error) == Blame::Proxy || error.is_timeout())

@@ -61,6 +61,30 @@ async fn a_proxy_that_bears_it_gets_everything_in_one_write_and_payload_with_the
 }
 
 #[tokio::test]
+async fn destinations_that_are_silent_keep_no_tunnel_from_being_dialled() {
+    let proxy = ProxyLab::start(ProxySpec { delay: 20 * MS, ..with_password() }).await.unwrap();
+    let echo = EchoLab::start(1).await.unwrap();
+    let mut exit = upstream("exit", &proxy);
+    exit.check = Some(Target::from(http_destination().await));
+    let mut config = TunnelConfig { timeout: 300 * SECOND, max_per_destination: 100, ..group(vec![exit]) };
+    config.pool = PoolConfig { spares: 0, spares_min: 0, connect_timeout: 200 * SECOND, ..config.pool };
+    let connector = start(config);
+    drop(proved(&connector, &echo, 0).await.unwrap());
+    until("a canary goes through", || level(&connector) == Pipelining::Handshake).await;
+    proxy.update_faults(|faults| faults.silent_connect = true);
+    let asked = proxy.counters().connects;
+    let mut silent = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (connector, target) = (connector.clone(), Target::from(echo.addr(0)));
+        silent.spawn(async move { connector.connect(&target).await.map(drop) });
+    }
+    until("all of them are asked for", || proxy.counters().connects == asked + 20).await;
+    proxy.set_faults(ProxyFaults::default());
+    drop(proved(&connector, &echo, 0).await.unwrap());
+    assert!(silent.try_join_next().is_none(), "they still wait");
+}
+
+#[tokio::test]
 async fn a_payload_that_was_sent_is_not_sent_again() {
     let (proxy, echo, connector) = far(ProxyFaults::default()).await;
     drop(proved(&connector, &echo, 0).await.unwrap());
