@@ -103,6 +103,12 @@ impl Error {
         self.retry != Retry::No
     }
 
+    /// What a dial died of, in the words that the pools of all jobs count by: the transport's where it is the transport's failure. Those of
+    /// [`kind`](Self::kind) tell queries apart, for which it is enough that there was no connection.
+    pub(crate) fn dial_kind(&self) -> &'static str {
+        self.source.as_ref().map_or(self.kind.as_str(), |source| source.kind().as_str())
+    }
+
     pub(crate) fn retry(&self) -> Retry {
         self.retry
     }

@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_phase_that_took_no_time_is_there_and_one_that_never_was_is_not() {
-        let dial = DialPhases::default().with(DialPhase::Resolve, Duration::ZERO).with_some(DialPhase::Tls, Duration::ZERO);
+        let dial =
+            DialPhases::default().with(DialPhase::Resolve, Duration::ZERO).with_some(DialPhase::Tls, Duration::ZERO);
         let mut times = PhaseTimes::default();
         times.record(&dial);
         times.record(&DialPhases::default().with_some(DialPhase::Connect, MS));
