@@ -251,6 +251,9 @@ async fn a_host_name_is_resolved_through_the_bootstrap_resolver() {
     let server = Server::start(config).unwrap();
     assert_eq!(ask(server.listening()[0].address, "named.example").await, Ok(()));
     assert!(resolver.counters().udp.queries >= 1);
+    let stats = server.named_pools().into_iter().find(|pool| pool.name == "dns").unwrap().pool.stats();
+    let resolved = stats.dial_phases.of(keepwarm_pool::DialPhase::Resolve).map(keepwarm_pool::Histogram::count);
+    assert!(resolved.is_some_and(|count| count >= stats.counters.opened), "a phase of its dials: {resolved:?}");
     server.stop(Duration::from_secs(2)).await;
 }
 
