@@ -133,3 +133,24 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keepwarm_transport::error::{ErrorKind as TransportKind, Phase};
+
+    use super::*;
+
+    #[test]
+    fn a_dial_is_counted_by_the_transports_word_and_a_query_by_a_coarser_one() {
+        for (kind, dial, query) in [
+            (TransportKind::PortsExhausted, "ports_exhausted", "local"),
+            (TransportKind::FilesExhausted, "files_exhausted", "local"),
+            (TransportKind::Certificate, "certificate", "connect"),
+            (TransportKind::TimedOut(Phase::Tls), "timeout_tls", "connect"),
+        ] {
+            let error = Error::from(TransportError::new(kind, Phase::Connect, "connect to 192.0.2.1:853", "it failed"));
+            assert_eq!((error.dial_kind(), error.kind().as_str()), (dial, query));
+        }
+        assert_eq!(Error::new(ErrorKind::Ech, "no keys").dial_kind(), "ech");
+    }
+}

@@ -199,7 +199,7 @@ async fn hosts_that_no_origin_names_are_served_where_that_is_allowed_and_are_for
         ..Default::default()
     };
     let resolver = keepwarm_transport::resolve::Fixed(lab.addresses());
-    let client = keepwarm_https::Client::new(config, std::sync::Arc::new(resolver)).expect("a client");
+    let client = keepwarm_https::Client::new(config, Arc::new(resolver)).expect("a client");
     whole(client.get(&url(&lab, "/")).await.expect("found by the resolver")).await;
     // These have a certificate for another name.
     for host in ["one.test", "two.test", "three.test"] {
