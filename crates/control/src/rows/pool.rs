@@ -29,6 +29,10 @@ pub struct PoolRow {
     pub wait: TimesRow,
     /// Successful dials.
     pub dial: TimesRow,
+    /// Their phases, of those that any dial came to: `resolve`, `connect` (TCP), `proxy`, `tls`, `quic`, `protocol` (HTTP/2, HTTP/3, SSH). The
+    /// `count` of each is how many dials did.
+    #[serde(default)]
+    pub dial_phases: BTreeMap<String, TimesRow>,
     /// How long leases were held.
     pub lease: TimesRow,
     /// How long connections had been idle when leased.
@@ -463,6 +467,7 @@ impl From<&NamedPool> for PoolRow {
             counters: (&stats.counters).into(),
             wait: (&stats.wait).into(),
             dial: (&stats.dial).into(),
+            dial_phases: stats.dial_phases.iter().map(|(phase, times)| (phase.as_str().into(), times.into())).collect(),
             lease: (&stats.lease).into(),
             idle_age: (&stats.idle_age).into(),
             limits: limits.into(),
