@@ -27,7 +27,7 @@ pub(super) struct Advice {
     pub(super) value: Option<String>,
     /// The value that it has; none where that is not known.
     pub(super) now: Option<String>,
-    /// The command that does the same until the next reload; none where there is none.
+    /// The command that does the same until a restart, or a reload that changes the pool's section; none where there is none.
     pub(super) command: Option<String>,
 }
 
