@@ -18,16 +18,17 @@ pub struct HistoryRow {
     pub slow: Vec<SlowSeries>,
 }
 
-/// A pool over time. Counts are those within a step; times are the percentiles of what happened in it.
+/// A pool over time. Gauges are the most that any look (one a second) of a step saw; counts are those within a step; times are the
+/// percentiles of what happened in it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PoolSeries {
     /// The pool.
     pub pool: String,
-    /// Connections.
+    /// Connections, at most.
     pub open: Vec<u64>,
-    /// Connections with a lease.
+    /// Connections with a lease, at most.
     pub in_use: Vec<u64>,
-    /// Acquires that waited.
+    /// Acquires that waited at the same time, at most.
     pub waiting: Vec<u64>,
     /// Acquires.
     pub acquires: Vec<u64>,

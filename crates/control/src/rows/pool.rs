@@ -186,7 +186,7 @@ pub struct LimitsRow {
     pub max_dials: u64,
 }
 
-/// Limits to change; what is left out stays. In force until the next change, reload or restart.
+/// Limits to change; what is left out stays. In force until the next change, a restart, or a reload that changes the pool's section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsPatch {
@@ -477,7 +477,7 @@ impl HostRow {
         let state = match (stats.paused, stats.healthy, stats.gauges.waiting > 0) {
             (true, ..) => PoolState::Paused,
             (_, false, _) => PoolState::Failing,
-            (.., true) if stats.full => PoolState::Full,
+            (.., true) if stats.full && !waits_for_dials(&stats.gauges) => PoolState::Full,
             (.., true) => PoolState::Waiting,
             _ if stats.gauges.open + stats.gauges.dialing == 0 => PoolState::Idle,
             _ => PoolState::Ok,
@@ -517,6 +517,12 @@ fn ratio(counters: &Counters) -> Option<f64> {
     (counters.acquires > 0).then(|| counters.reuse_ratio())
 }
 
+/// Whether those who wait wait for dials alone: nothing is leased that could come back. A first dial takes the place of a connection, so the
+/// limit of 1 is reached by it, and a larger one would help nobody.
+fn waits_for_dials(gauges: &Gauges) -> bool {
+    gauges.dialing > 0 && gauges.in_use == 0
+}
+
 fn state_of_pool(stats: &keepwarm_pool::Stats, limits: &Limits) -> PoolState {
     let gauges = &stats.gauges;
     let taken = gauges.open + gauges.dialing;
@@ -525,6 +531,7 @@ fn state_of_pool(stats: &keepwarm_pool::Stats, limits: &Limits) -> PoolState {
         _ if stats.hosts > 0 && stats.unhealthy == stats.hosts => PoolState::Failing,
         0 if taken == 0 => PoolState::Idle,
         0 => PoolState::Ok,
+        _ if waits_for_dials(gauges) => PoolState::Waiting,
         _ if stats.full > 0 || taken >= limits.max_total => PoolState::Full,
         _ => PoolState::Waiting,
     }
@@ -536,6 +543,21 @@ pub const ROWS_MAX: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_whose_first_dial_takes_its_only_place_is_not_full() {
+        let limits = Limits::per_host(1);
+        let state = |dialing, in_use| {
+            let mut stats = keepwarm_pool::Stats::default();
+            (stats.hosts, stats.full) = (1, 1);
+            stats.gauges.waiting = 3;
+            (stats.gauges.dialing, stats.gauges.open, stats.gauges.in_use) = (dialing, in_use, in_use);
+            state_of_pool(&stats, &limits)
+        };
+        assert_eq!(state(1, 0), PoolState::Waiting, "there is nothing that a larger limit would give back sooner");
+        assert_eq!(state(0, 1), PoolState::Full);
+        assert_eq!(state(1, 1), PoolState::Full, "of two hosts one is full");
+    }
 
     #[test]
     fn a_lowered_limit_takes_along_what_follows_from_it() {

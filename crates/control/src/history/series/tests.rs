@@ -46,6 +46,33 @@ async fn what_was_away_does_not_come_back_with_its_lifetime_in_one_step() {
 }
 
 #[tokio::test]
+async fn what_a_pool_had_between_the_ends_of_steps_is_not_lost() {
+    let history = History::new(Duration::from_secs(40));
+    let look = |state, in_use, waiting| {
+        let gauges = GaugesRow { open: in_use + 1, in_use, waiting, ..GaugesRow::default() };
+        let mut seen = sample(Vec::new());
+        seen.pools = vec![crate::rows::PoolRow { name: "dns".into(), state, gauges, ..Default::default() }];
+        history.look(&seen);
+    };
+    let step = || history.inner.lock().step_pools(vec![("dns", Stats::default())]);
+    let points = || history.pools(9).pop().unwrap();
+    look(PoolState::Ok, 1, 0);
+    look(PoolState::Full, 4, 9);
+    look(PoolState::Idle, 0, 0);
+    step();
+    let PoolSeries { open, in_use, waiting, full, .. } = points();
+    assert_eq!(
+        (open, in_use, waiting, full),
+        (vec![5], vec![4], vec![9], vec![1]),
+        "it was full, and so it was in use"
+    );
+    history.inner.lock().steps = 1;
+    look(PoolState::Ok, 2, 0);
+    step();
+    assert_eq!((points().in_use, points().full), (vec![4, 2], vec![1, 0]), "each step begins anew");
+}
+
+#[tokio::test]
 async fn pools_that_are_gone_go_and_the_rest_is_bounded() {
     let history = History::new(Duration::from_secs(20));
     let step = |pools: &[(&str, u64)]| {
