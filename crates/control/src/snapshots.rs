@@ -21,8 +21,8 @@ pub trait Snapshots: Send + Sync + 'static {
     /// The upstreams of every job, in the order of the config.
     fn upstreams(&self) -> Vec<UpstreamRow>;
 
-    /// The upstreams of DNS, with what only DNS knows of them.
-    fn dns(&self) -> Vec<DnsUpstreamRow>;
+    /// The upstreams of DNS, with what only DNS knows of them; none where the daemon has no DNS.
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>>;
 
     /// Where clients come in.
     fn listeners(&self) -> Vec<ListenerRow>;
