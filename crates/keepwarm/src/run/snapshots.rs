@@ -126,8 +126,8 @@ impl Snapshots for Daemon {
                 Some(server) => Some(server.is_alive(ALIVE_WITHIN).await),
                 None => has_dns.then_some(false),
             };
-            // Listeners are bound before there is anybody to ask.
-            ready::checks(&Facts { is_loaded: true, unbound: Vec::new(), workers_answer, upstreams, is_stopping })
+            // Who can be asked has a config, and has bound each listener of it.
+            ready::checks(&Facts { is_loaded: true, workers_answer, upstreams, is_stopping })
         })
     }
 
