@@ -336,11 +336,12 @@ impl Upstream {
     }
 }
 
-fn upstream_series((job, name, transport, _): &Key, points: &VecDeque<(u64, u64, u64, f64)>) -> UpstreamSeries {
+fn upstream_series((job, name, transport, address): &Key, points: &VecDeque<(u64, u64, u64, f64)>) -> UpstreamSeries {
     UpstreamSeries {
         job: (*job).to_owned(),
         name: name.clone(),
         transport: transport.clone(),
+        address: address.clone(),
         requests: points.iter().map(|point| point.0).collect(),
         failures: points.iter().map(|point| point.1).collect(),
         handshakes: points.iter().map(|point| point.2).collect(),

@@ -12,7 +12,7 @@ pub struct HistoryRow {
     pub end: u64,
     /// One series a pool, of equal length, the oldest point first.
     pub pools: Vec<PoolSeries>,
-    /// One series an upstream.
+    /// One series an upstream, transport and address.
     pub upstreams: Vec<UpstreamSeries>,
     /// Slow and failed requests a step, by job and the phase that took longest: `dns.connect`.
     pub slow: Vec<SlowSeries>,
@@ -63,6 +63,8 @@ pub struct UpstreamSeries {
     pub name: String,
     /// Its transport.
     pub transport: String,
+    /// Where it is, as the row of the upstream has it: one may have several addresses over the same transport (RFC 9462).
+    pub address: String,
     /// Requests.
     pub requests: Vec<u64>,
     /// Failures.

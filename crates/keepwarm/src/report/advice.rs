@@ -119,11 +119,12 @@ fn agree(all: &mut [Advice]) {
     }
 }
 
-/// An upstream that is not asked now.
+/// An upstream that is not asked now. An origin that a client came with may not be there: that is not for the operator to mend.
 fn down(upstream: &UpstreamRow) -> Option<Advice> {
     let why = upstream.reason.as_deref().unwrap_or("no reason is known");
     let about = format!("{} upstream {}", upstream.job.as_str(), upstream.name);
-    (upstream.health == Health::Down).then(|| Advice::new(Weight::Look, &about, format!("it is down: {why}")))
+    (upstream.configured && upstream.health == Health::Down)
+        .then(|| Advice::new(Weight::Look, &about, format!("it is down: {why}")))
 }
 
 /// How many are needed so that a demand of so many on average finds room in 99 of 100 moments.

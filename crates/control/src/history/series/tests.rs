@@ -27,6 +27,8 @@ async fn an_upstream_with_two_addresses_has_two_series() {
         history.step(&sample(vec![upstream("192.0.2.1:853", at), upstream("192.0.2.2:853", 10 * at)]), &[]);
     }
     assert_eq!(requests(&history), [[1, 1], [10, 10]]);
+    let addresses: Vec<String> = history.row().unwrap().upstreams.into_iter().map(|series| series.address).collect();
+    assert_eq!(addresses, ["192.0.2.1:853", "192.0.2.2:853"], "they can be told apart");
     assert_eq!(history.latencies(&upstream("192.0.2.2:853", 0), 1), [0.0]);
 }
 
