@@ -3,7 +3,7 @@
 //! DNS, hot HTTPS and tunnels run side by side and share nothing but the process, its limits and the status endpoint. The DNS server has
 //! threads of its own. The other two live on the daemon's runtime, which has as many threads as there are workers where there is one of
 //! them: one core's worth of TLS and copying would be the limit of all downloads together, and a long one would delay the rest. Without
-//! them the runtime has one thread, for the status endpoint alone.
+//! them, and with one worker, the runtime is this thread alone, which spares what threads take to share work.
 
 mod file;
 mod https;
@@ -67,14 +67,14 @@ pub fn main(source: Source, loaded: Loaded, args: &RunArgs) -> anyhow::Result<Ex
 }
 
 fn runtime(config: &Config) -> std::io::Result<Runtime> {
-    if config.https.is_none() && config.tunnel.is_none() {
+    let workers = match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    if workers == 1 || config.https.is_none() && config.tunnel.is_none() {
         return Builder::new_current_thread().enable_all().build();
     }
-    let mut builder = Builder::new_multi_thread();
-    if config.workers > 0 {
-        builder.worker_threads(config.workers);
-    }
-    builder.thread_name("gateway").enable_all().build()
+    Builder::new_multi_thread().worker_threads(workers).thread_name("gateway").enable_all().build()
 }
 
 async fn run(

@@ -15,6 +15,7 @@ mod udp;
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -118,6 +119,8 @@ pub struct ConnectOptions {
 pub struct Trace {
     /// Name of the upstream, `direct` where this machine connected itself.
     pub upstream: Arc<str>,
+    /// Our end of the connection, where this machine connected itself.
+    pub local: Option<SocketAddr>,
     /// Age of the spare that served it; `None`: there was none, the connection was dialled for it.
     pub spare: Option<Duration>,
     /// Whether the tunnel itself was there already: opened ahead, or given back by [`Connector::release_clean`].

@@ -134,10 +134,9 @@ impl Relay<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<RelayReason> {
         let before = (self.up.progress(), self.down.progress());
-        // Whoever cannot be given its bytes any more gets a reset in the end, so it is not told before that the stream is whole.
-        let passes_end = !matches!(self.down.end(), Some(End::ToFailed(_)));
+        let passes_end = is_told(&self.upstream, &self.down);
         self.up.poll(cx, &mut self.client, &mut self.upstream, &self.traffic.sent, passes_end);
-        let passes_end = !matches!(self.up.end(), Some(End::ToFailed(_)));
+        let passes_end = is_told(&self.client, &self.up);
         self.down.poll(cx, &mut self.upstream, &mut self.client, &self.traffic.received, passes_end);
         if let Some(reason) = self.verdict() {
             return Poll::Ready(reason);
@@ -231,6 +230,17 @@ impl Relay<'_> {
                 part::reset_after_delivery(self.client, wait).await;
             }
         }
+    }
+}
+
+/// Whether `stream` is told of the other side's end. `from` carries what it sends.
+fn is_told(stream: &Stream, from: &Direction) -> bool {
+    match from.end() {
+        // Whoever cannot be given its bytes any more gets a reset in the end, so it is not told before that the stream is whole.
+        Some(End::ToFailed(_)) => false,
+        // It has ended itself and was read to its end: that its socket is closed now tells it, and spares a system call.
+        Some(End::Closed) => stream.as_tcp().is_none(),
+        Some(End::FromFailed(_)) | None => true,
     }
 }
 

@@ -10,25 +10,20 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
 use keepwarm_transport::proxy::Target;
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    task::{JoinError, JoinSet},
-};
+use tokio::sync::watch;
 
 use crate::{
     Connector, UdpStats,
     config::{Listen, TunnelConfig},
 };
-use counters::Counters;
 pub use counters::{HandshakeFailure, ServerStats};
 use destination::Own;
-use door::{Door, Inside};
+use door::Door;
+use reception::Reception;
 pub use registry::TunnelRow;
 pub(crate) use shared::{ClientInfo, Shared, is_remote};
 pub(crate) use terms::Terms;
@@ -41,6 +36,7 @@ mod gone;
 mod handshake;
 pub(crate) mod linger;
 mod listen;
+mod reception;
 mod registry;
 pub(crate) mod reload;
 mod session;
@@ -136,42 +132,21 @@ impl Server {
     /// Dropping the future closes the listeners and every connection at once.
     pub async fn run(self, stop: impl Future, patience: Duration) -> usize {
         let Server { open, .. } = self;
-        let shared = Arc::clone(&open.0);
-        let (mut clients, mut next) = (JoinSet::new(), 0);
-        let mut changed = shared.doors_changed();
+        let mut reception = Reception::new(Arc::clone(&open.0));
         let mut stop = pin!(stop);
         loop {
-            let doors = shared.doors();
-            let accepted = tokio::select! {
+            let error = tokio::select! {
                 biased;
                 _ = &mut stop => break,
-                Some(ended) = clients.join_next() => {
-                    note(ended);
-                    continue;
-                }
-                // The sender is in `shared`.
-                _ = changed.changed() => continue,
-                accepted = accept(&doors, &mut next) => accepted,
+                error = poll_fn(|cx| reception.poll(cx)) => error,
             };
-            match accepted {
-                Ok((stream, client, door)) => match shared.places.try_pass() {
-                    Some(place) => {
-                        clients.spawn(session::serve(stream, client, door, shared.clone(), place));
-                    }
-                    None => Counters::count(&shared.counters.turned_away),
-                },
-                // The client gave up while it waited in the backlog.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // EMFILE and the like: the connection stays in the backlog, so give others time to end.
-                    tracing::warn!(%error, "cannot accept a client of the tunnel: local shortage");
-                    let pause = tokio::time::sleep(ACCEPT_PAUSE);
-                    tokio::select! { _ = &mut stop => break, () = pause => {} }
-                }
-            }
+            // EMFILE and the like: the connection stays in the backlog, so give others time to end.
+            tracing::warn!(%error, "cannot accept a client of the tunnel: local shortage");
+            let pause = tokio::time::sleep(ACCEPT_PAUSE);
+            tokio::select! { _ = &mut stop => break, () = pause => {} }
         }
         drop(open);
-        finish(clients, &shared.counters, patience).await
+        reception.finish(patience).await
     }
 }
 
@@ -219,47 +194,6 @@ impl fmt::Debug for ServerWatch {
 /// Becomes ready when the server stops, or is gone.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
-}
-
-/// The next client of any listener; each listener is looked at first in turn.
-async fn accept(doors: &[Arc<Door>], next: &mut usize) -> io::Result<(TcpStream, ClientInfo, Inside)> {
-    poll_fn(|cx| {
-        for offset in 0..doors.len() {
-            let listener = (*next + offset) % doors.len();
-            let door = &doors[listener];
-            if let Poll::Ready(accepted) = door.poll_accept(cx) {
-                *next = listener + 1;
-                return Poll::Ready(
-                    accepted.map(|(stream, peer)| (stream, ClientInfo { peer, listener }, door.enter())),
-                );
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Waits for tasks to end, and ends those that take longer. Returns how many of these had something left to do.
-async fn finish(mut clients: JoinSet<()>, counters: &Counters, patience: Duration) -> usize {
-    let all = async {
-        while let Some(ended) = clients.join_next().await {
-            note(ended);
-        }
-    };
-    if tokio::time::timeout(patience, all).await.is_ok() {
-        return 0;
-    }
-    let cut_off = counters.unserved();
-    clients.shutdown().await;
-    cut_off
-}
-
-fn note(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a client's task of the tunnel ended by a panic");
-    }
 }
 
 /// Pause after a connection could not be accepted.

@@ -22,7 +22,7 @@ use keepwarm_pool::BreakerSettings;
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
     proxy::{Blame, ProxyProtocol, ProxyStream, Target},
-    resolve::{Resolve, literal},
+    resolve::Resolve,
     tcp::{self, TcpOptions},
     tls::TlsRoots,
 };
@@ -93,6 +93,8 @@ struct Load {
 /// A connection to a destination.
 pub(crate) struct Reached {
     pub(crate) stream: Stream,
+    /// Our end of it, where this machine connected itself.
+    pub(crate) local: Option<SocketAddr>,
     /// Age of the spare; `None`: there was none.
     pub(crate) spare: Option<Duration>,
     /// Connections that were tried.
@@ -234,7 +236,7 @@ impl Upstream {
         let channel = opened.map_err(|(error, asked)| Missed { asked, ..Missed::new(error, 1) })?;
         let counted = if channel.reused.is_some() { &self.counters.hits } else { &self.counters.misses };
         counted.fetch_add(1, Ordering::Relaxed);
-        Ok(Reached { stream: channel.stream, spare: channel.reused, tries: 1, sent: false })
+        Ok(Reached { stream: channel.stream, local: None, spare: channel.reused, tries: 1, sent: false })
     }
 
     /// Whether this machine connects itself.
@@ -376,10 +378,10 @@ async fn direct(
     deadline: Instant,
 ) -> Result<Reached, Missed> {
     let missed = |error| Missed::new(error, 1);
-    let host = target.host();
-    let ips = match literal(&host) {
+    let ips = match target.ip() {
         Some(ip) => vec![ip],
         None => {
+            let host = target.host();
             let start = Clock::now();
             let resolving = tokio::time::timeout_at(deadline.into(), resolver.resolve(&host)).await;
             let late = |_| Err(Error::timed_out(Phase::Resolve, format!("resolve {host}"), start.elapsed()));
@@ -396,8 +398,8 @@ async fn direct(
             happened,
         )));
     }
-    let (stream, _) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
-    Ok(Reached { stream: Stream::Tcp(stream), spare: None, tries: 1, sent: false })
+    let (stream, trace) = tcp::connect(&addresses, &TcpOptions::default(), deadline).await.map_err(missed)?;
+    Ok(Reached { stream: Stream::Tcp(stream), local: Some(trace.local), spare: None, tries: 1, sent: false })
 }
 
 async fn associate(taken: Taken, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {

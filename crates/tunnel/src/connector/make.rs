@@ -49,6 +49,7 @@ impl Inner {
         let (upstream, reached) = self.reach(&state, target, route, &payload, remote, limit, attempt).await?;
         let trace = Trace {
             upstream: Arc::clone(upstream.name()),
+            local: reached.local,
             spare: reached.spare,
             ready: false,
             tries: attempt.tries,
@@ -167,6 +168,7 @@ impl Inner {
                 inner.counters.ahead.fetch_add(1, Ordering::Relaxed);
                 let trace = Trace {
                     upstream: Arc::clone(upstream.name()),
+                    local: reached.local,
                     spare: reached.spare,
                     ready: true,
                     tries: attempt.tries,

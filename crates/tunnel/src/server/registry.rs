@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant as Clock;
 
-use crate::{Live, Traffic};
+use crate::{Live, Trace, Traffic};
 
 /// A live tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,11 @@ impl Listed<'_> {
     /// Its bytes; whoever relays them counts here.
     pub(crate) fn traffic(&self) -> &Traffic {
         self.live.traffic()
+    }
+
+    /// How it came about.
+    pub(crate) fn trace(&self) -> &Trace {
+        self.live.trace()
     }
 
     /// By which rules and upstreams it came about.

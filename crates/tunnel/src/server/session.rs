@@ -109,7 +109,7 @@ impl Session<'_> {
         };
         match (made, version) {
             (Ok((upstream, listed)), version) => {
-                let reply = version.map(|version| version.success(shared::local_address(&upstream)));
+                let reply = version.map(|version| version.success(shared::local_address(&upstream, listed.trace())));
                 if let Some(reply) = reply
                     && stream.write_all(&reply).await.is_err()
                 {

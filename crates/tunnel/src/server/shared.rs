@@ -1,7 +1,6 @@
 //! What all clients have in common.
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
@@ -19,7 +18,8 @@ use super::{
     terms::Terms,
 };
 use crate::{
-    ConnectOptions, Connector, Error, ErrorKind, Side, Stream, config::TunnelConfig, gate::Gate, udp, users::Users,
+    ConnectOptions, Connector, Error, ErrorKind, Side, Stream, Trace, config::TunnelConfig, gate::Gate, udp,
+    users::Users,
 };
 
 /// What all clients have in common.
@@ -171,12 +171,9 @@ impl Shared {
 }
 
 /// The address that a tunnel's connection has on this side, where it is a socket.
-pub(crate) fn local_address(stream: &Stream) -> Option<SocketAddr> {
-    let local = |stream: &tokio::net::TcpStream| -> io::Result<SocketAddr> {
-        let address = stream.local_addr()?;
-        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
-    };
-    stream.as_tcp().and_then(|stream| local(stream).ok())
+pub(super) fn local_address(stream: &Stream, trace: &Trace) -> Option<SocketAddr> {
+    let address = trace.local.or_else(|| stream.as_tcp()?.local_addr().ok())?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 #[cfg(test)]

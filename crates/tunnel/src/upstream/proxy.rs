@@ -114,7 +114,9 @@ impl Upstream {
         let (missed, limit) = (|error| Missed::new(error, 1), self.dial_deadline(deadline));
         if spares.level() == Pipelining::Handshake {
             match spares.connected(target, limit, deadline).await {
-                Ok(stream) => return Ok(Reached { stream: stream.into(), spare: None, tries: 1, sent: false }),
+                Ok(stream) => {
+                    return Ok(Reached { stream: stream.into(), local: None, spare: None, tries: 1, sent: false });
+                }
                 // It may not bear it any more; step by step it is known to work.
                 Err(error) if Blame::of(&error) == Blame::Proxy => return self.fresh(spares, target, deadline).await,
                 Err(error) => return Err(missed(error)),
@@ -189,7 +191,7 @@ pub(super) async fn over(taken: Taken, target: &Target, deadline: Instant) -> Re
     if was_ready {
         not_early(start, round_trip, target)?;
     }
-    Ok(Reached { stream: stream.into(), spare: was_ready.then_some(idle_for), tries: 1, sent: false })
+    Ok(Reached { stream: stream.into(), local: None, spare: was_ready.then_some(idle_for), tries: 1, sent: false })
 }
 
 /// Over a young spare, with the first bytes ahead of the proxy's word. What fails now is not tried again unless the proxy refused: they
@@ -202,7 +204,7 @@ async fn with_payload(taken: Taken, target: &Target, payload: &[u8], deadline: I
         Err(error) => Err(Failed::Said(error)),
     };
     match reached {
-        Ok(stream) => Ok(Reached { stream: stream.into(), spare: Some(idle_for), tries: 1, sent: true }),
+        Ok(stream) => Ok(Reached { stream: stream.into(), local: None, spare: Some(idle_for), tries: 1, sent: true }),
         Err(failed) => {
             let missed = failed.missed(1);
             Err(Missed { sent: !missed.is_answer(), ..missed })
