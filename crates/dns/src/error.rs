@@ -103,6 +103,12 @@ impl Error {
         self.retry != Retry::No
     }
 
+    /// What a dial died of, in the words that the pools of all jobs count by: the transport's where it is the transport's failure. Those of
+    /// [`kind`](Self::kind) tell queries apart, for which it is enough that there was no connection.
+    pub(crate) fn dial_kind(&self) -> &'static str {
+        self.source.as_ref().map_or(self.kind.as_str(), |source| source.kind().as_str())
+    }
+
     pub(crate) fn retry(&self) -> Retry {
         self.retry
     }
@@ -125,5 +131,26 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepwarm_transport::error::{ErrorKind as TransportKind, Phase};
+
+    use super::*;
+
+    #[test]
+    fn a_dial_is_counted_by_the_transports_word_and_a_query_by_a_coarser_one() {
+        for (kind, dial, query) in [
+            (TransportKind::PortsExhausted, "ports_exhausted", "local"),
+            (TransportKind::FilesExhausted, "files_exhausted", "local"),
+            (TransportKind::Certificate, "certificate", "connect"),
+            (TransportKind::TimedOut(Phase::Tls), "timeout_tls", "connect"),
+        ] {
+            let error = Error::from(TransportError::new(kind, Phase::Connect, "connect to 192.0.2.1:853", "it failed"));
+            assert_eq!((error.dial_kind(), error.kind().as_str()), (dial, query));
+        }
+        assert_eq!(Error::new(ErrorKind::Ech, "no keys").dial_kind(), "ech");
     }
 }

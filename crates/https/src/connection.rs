@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::{HeaderMap, uri::Authority};
-use keepwarm_pool::{Connected, Connector, Side as PoolSide, Slot};
+use keepwarm_pool::{Connected, Connector, DialPhase, DialPhases, Side as PoolSide, Slot};
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase, Side},
     proxy::{Proxy, Target as Destination},
@@ -31,6 +31,7 @@ use crate::{
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+mod phases;
 pub(crate) mod upload;
 mod watch;
 
@@ -168,14 +169,18 @@ impl Target {
         &self.label
     }
 
-    async fn tcp(&self, ip: IpAddr, deadline: Instant) -> Result<tokio::net::TcpStream, Error> {
+    async fn tcp(&self, ip: IpAddr, deadline: Instant) -> Result<(tokio::net::TcpStream, DialPhases), Error> {
         let addr = SocketAddr::new(ip, self.port);
         let options = TcpOptions::default();
         match &self.proxy {
-            None => Ok(tcp::connect(&[addr], &options, deadline).await?.0),
+            None => {
+                let (stream, trace) = tcp::connect(&[addr], &options, deadline).await?;
+                Ok((stream, phases::direct(&trace)))
+            }
             Some(proxy) => {
                 let destination = Destination::from(addr);
-                Ok(proxy.connect(&*self.resolver, &destination, &options, deadline).await?.0)
+                let (stream, trace) = proxy.connect(&*self.resolver, &destination, &options, deadline).await?;
+                Ok((stream, phases::by_proxy(&trace)))
             }
         }
     }
@@ -320,19 +325,22 @@ impl Dialer {
         let DialTimes { connect_timeout, check_interval } = *self.times.read();
         let deadline = (start + connect_timeout).into_std();
         let target = &key.target;
-        let tcp = target.tcp(key.ip, deadline).await?;
+        let (tcp, phases) = target.tcp(key.ip, deadline).await?;
         let address = SocketAddr::new(key.ip, target.port);
         let connect = start.elapsed();
         let (stream, tls) = target.dialer.connect(tcp, &target.host, deadline).await?;
+        let phases = phases.with(DialPhase::Tls, tls.handshake);
         let tried = || format!("connect to {address}");
         let wire = match (tls.alpn.as_deref(), target.versions) {
             (Some(b"h2"), _) => {
                 let builder = crate::http2_profile::http2_builder(target.profile.http2.as_ref());
                 let (stream, first) = Watched::new(stream);
+                let start = tokio::time::Instant::now();
                 let (handle, capacity) = h2::connect(stream, &builder, slot, check_interval, address).await?;
+                let phases = phases.with(DialPhase::Protocol, start.elapsed());
                 let (wire, settings) = (Wire::Http2(handle), Some(first));
                 let connection = Connection { wire, address, tls, connect, settings };
-                return Ok(Connected::new(connection).capacity(capacity));
+                return Ok(Connected::new(connection).capacity(capacity).phases(phases));
             }
             (_, HttpVersions::Http2) => {
                 let happened = "the server does not speak h2, the only protocol that is asked for";
@@ -345,7 +353,7 @@ impl Dialer {
                 return Err(Error::new(ErrorKind::Alpn, Phase::Tls, tried(), happened));
             }
         };
-        Ok(Connected::new(Connection { wire, address, tls, connect, settings: None }))
+        Ok(Connected::new(Connection { wire, address, tls, connect, settings: None }).phases(phases))
     }
 }
 

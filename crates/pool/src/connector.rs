@@ -7,6 +7,7 @@ use std::future::Future;
 use std::hash::Hash;
 
 use crate::error::Side;
+use crate::phases::DialPhases;
 use crate::slot::Slot;
 
 /// Dials and validates the connections of a [`Pool`](crate::Pool).
@@ -84,12 +85,13 @@ pub struct Connected<T> {
     pub(crate) connection: T,
     pub(crate) capacity: Option<u32>,
     pub(crate) reusable: bool,
+    pub(crate) phases: DialPhases,
 }
 
 impl<T> Connected<T> {
     /// Wraps an exclusive connection: one lease at a time.
     pub fn new(connection: T) -> Self {
-        Self { connection, capacity: None, reusable: true }
+        Self { connection, capacity: None, reusable: true, phases: DialPhases::default() }
     }
 
     /// Makes it a multiplexed connection that carries `capacity` leases at once; 0 is allowed until
@@ -104,6 +106,14 @@ impl<T> Connected<T> {
     #[must_use]
     pub fn reusable(mut self, reusable: bool) -> Self {
         self.reusable = reusable;
+        self
+    }
+
+    /// Says how long each phase of the dial took, for [`Stats::dial_phases`](crate::Stats::dial_phases). Default: nothing is known of
+    /// them.
+    #[must_use]
+    pub fn phases(mut self, phases: DialPhases) -> Self {
+        self.phases = phases;
         self
     }
 }

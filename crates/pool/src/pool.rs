@@ -28,6 +28,7 @@ use crate::connector::Connector;
 use crate::core::{HostState, RawEvent};
 use crate::event::{CloseReason, Event, EventKind};
 use crate::limits::{Limits, LimitsError, Options};
+use crate::phases::PhaseTimes;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 
@@ -56,6 +57,8 @@ pub(crate) struct Inner<C: Connector> {
     lifecycle: Mutex<Option<broadcast::Sender<Event<C::Key>>>>,
     /// What forgotten hosts did. Changed only while `hosts` is locked for writing, so that each host is in one of the two.
     forgotten: Mutex<Stats>,
+    /// Of all hosts together: each has its dials as a whole. Nothing else is locked under it.
+    phases: Mutex<PhaseTimes>,
     tasks: AtomicUsize,
     /// Told when a task ends or a connection of a closing pool is gone.
     progress: Notify,

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod lease;
 mod limits;
+mod phases;
 mod pool;
 #[path = "../tests/shuttle/rt.rs"]
 mod rt;
@@ -32,6 +33,7 @@ pub use error::{AcquireError, AcquireErrorKind, DialError, Phase, Side};
 pub use event::{CloseReason, Event, EventKind};
 pub use lease::Lease;
 pub use limits::{Limits, LimitsError, Options, Policy};
+pub use phases::{DialPhase, DialPhases, PhaseTimes};
 pub use pool::{AcquireOptions, Acquired, Builder, Grants, Host, Pool, Spawn, Ticket};
 pub use slot::Slot;
 pub use stats::{Counters, Gauges, Histogram, HostStats, Stats, tally::Tally};

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::error::{AcquireErrorKind, Phase};
 use crate::event::CloseReason;
+use crate::phases::PhaseTimes;
 
 /// Counts of durations in buckets of a quarter of a power of two of microseconds, up to about 71 minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -347,6 +348,9 @@ pub struct Stats {
     pub wait: Histogram,
     /// Duration of successful dials.
     pub dial: Histogram,
+    /// Their phases, as far as the [`Connector`](crate::Connector) tells of them. What is between them is the pool's own: a phase's times
+    /// need not add up to those of `dial`.
+    pub dial_phases: PhaseTimes,
     /// How long leases were held.
     pub lease: Histogram,
     /// How long connections had been idle when leased.
@@ -397,6 +401,7 @@ impl Stats {
         self.counters.merge(&other.counters);
         self.wait.merge(&other.wait);
         self.dial.merge(&other.dial);
+        self.dial_phases.merge(&other.dial_phases);
         self.lease.merge(&other.lease);
         self.idle_age.merge(&other.idle_age);
     }

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod dial;
+pub(crate) mod phases;
 mod stock;
 
 use std::{
@@ -252,10 +253,10 @@ impl Connector for SpareConnector {
         let deadline = (Clock::now() + self.tuning.connect_timeout()).into_std();
         let start = Clock::now();
         let greeted = self.dialer.greeted(deadline).await;
-        let greeted = greeted.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
+        let (greeted, phases) = greeted.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
         self.lead.lock().record(start.elapsed());
         let parked = Parked::new(greeted, move |reason| slot.closed(reason));
-        Ok(Connected::new(Spare(parked)))
+        Ok(Connected::new(Spare(parked)).phases(phases))
     }
 
     fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {

@@ -15,8 +15,8 @@ use std::{
 };
 
 use keepwarm_pool::{
-    AcquireError, AcquireOptions, CloseReason, Connected, Connector, Host, HostStats, HostView, Lease, Limits,
-    LimitsError, Options, Pool, Slot, Stats, Steer, WarmUp,
+    AcquireError, AcquireOptions, CloseReason, Connected, Connector, DialPhase, DialPhases, Host, HostStats, HostView,
+    Lease, Limits, LimitsError, Options, Pool, Slot, Stats, Steer, WarmUp,
 };
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
@@ -35,6 +35,7 @@ use tokio::{
 
 use crate::{
     config::{HostKey, PoolConfig, SshConfig},
+    spares::phases,
     stream::Stream,
     upstream::Tuning,
     vitals::Vitals,
@@ -272,14 +273,16 @@ impl Connector for Dialer {
 
     async fn connect(&self, _key: &Arc<str>, slot: Slot<Self>) -> Result<Connected<Session>, DialFailed> {
         let deadline = (Clock::now() + self.tuning.connect_timeout()).into_std();
-        let session = self.dial(deadline).await.inspect_err(|error| self.vitals.judge(error)).map_err(DialFailed)?;
+        let dialled = self.dial(deadline).await.inspect_err(|error| self.vitals.judge(error));
+        let (session, phases) = dialled.map_err(DialFailed)?;
         let session = Arc::new(session);
         let watched = Arc::clone(&session);
         let watch = tokio::spawn(async move {
             watched.closed().await;
             slot.closed(CloseReason::PeerClosed);
         });
-        Ok(Connected::new(Session { session, watch: watch.abort_handle() }).capacity(self.channels))
+        let connected = Connected::new(Session { session, watch: watch.abort_handle() });
+        Ok(connected.capacity(self.channels).phases(phases))
     }
 
     fn side(&self, error: &DialFailed) -> keepwarm_pool::Side {
@@ -301,20 +304,25 @@ impl Connector for Dialer {
 }
 
 impl Dialer {
-    async fn dial(&self, deadline: Instant) -> Result<SshSession, Error> {
+    async fn dial(&self, deadline: Instant) -> Result<(SshSession, DialPhases), Error> {
         let options = TcpOptions::default();
         let Some(through) = &self.through else {
-            return Ok(self.client.connect(&*self.resolver, &options, deadline).await?.0);
+            let (session, trace) = self.client.connect(&*self.resolver, &options, deadline).await?;
+            return Ok((session, phases::of_connection(&trace).with(DialPhase::Protocol, trace.greeting)));
         };
         let SshSettings { host, port, .. } = self.client.settings();
         let target = Target::new(host, *port).map_err(|error| {
             Error::new(ErrorKind::Other, Phase::Proxy, format!("connect to ssh://{host}:{port}"), error.to_string())
         })?;
-        let (stream, _) = through.open(&*self.resolver, &options, deadline).await?;
+        let (stream, trace) = through.open(&*self.resolver, &options, deadline).await?;
+        let start = Clock::now();
         let greeted = through.proxy().greet(stream, deadline).await?;
         let stream =
             greeted.connect(&target, deadline).await.map_err(|error| crate::spares::of_chain(&self.tried(), error))?;
-        self.client.connect_over(stream, deadline).await
+        let phases = phases::through(&trace, start.elapsed());
+        let start = Clock::now();
+        let session = self.client.connect_over(stream, deadline).await?;
+        Ok((session, phases.with(DialPhase::Protocol, start.elapsed())))
     }
 
     fn tried(&self) -> String {

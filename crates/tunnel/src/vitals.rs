@@ -130,8 +130,14 @@ impl Vitals {
         let was_closed = state.health.state() == BreakerState::Closed;
         state.health.record_failure(now, rand::random());
         if was_closed && state.health.state() != BreakerState::Closed {
-            // Not the whole error: it may name the destination.
-            tracing::warn!(upstream = &*self.name, error = error.kind().as_str(), "upstream is left alone for a while");
+            // Not the whole error: it may name the destination. What is below it is between us and the proxy.
+            let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                upstream = &*self.name,
+                error = error.kind().as_str(),
+                reason,
+                "upstream is left alone for a while"
+            );
         }
         state.last_failure = Some((now, error.to_string().into()));
     }

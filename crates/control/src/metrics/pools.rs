@@ -131,10 +131,13 @@ fn counters(pools: &[Look<'_>]) -> Vec<Family> {
 fn times(pools: &[Look<'_>]) -> Vec<Family> {
     let mut dial = Family::histogram(
         "keepwarm_pool_connect_duration_seconds",
-        "Successful dials; the phase `total` is all of them from the first packet to the last of TLS.",
+        "Successful dials by phase; `total` is each as a whole, the others are those of its parts that it came to.",
     );
     for pool in pools {
         dial.push([("pool", pool.name), ("phase", "total")], (&pool.stats.dial, Bounds::Latency));
+        for (phase, times) in pool.stats.dial_phases.iter() {
+            dial.push([("pool", pool.name), ("phase", phase.as_str())], (times, Bounds::Latency));
+        }
     }
     vec![
         dial,

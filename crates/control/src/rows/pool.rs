@@ -33,6 +33,10 @@ pub struct PoolRow {
     pub wait: TimesRow,
     /// Successful dials.
     pub dial: TimesRow,
+    /// Their phases, of those that any dial came to: `resolve`, `connect` (TCP), `proxy`, `tls`, `quic`, `protocol` (HTTP/2, HTTP/3, SSH). The
+    /// `count` of each is how many dials did.
+    #[serde(default)]
+    pub dial_phases: BTreeMap<String, TimesRow>,
     /// How long leases were held.
     pub lease: TimesRow,
     /// How long connections had been idle when leased.

@@ -15,8 +15,8 @@ use keepwarm_control::{
     tunnel::{ClientsRow, DestinationRow, LiveRow, TunnelSnapshots, TunnelStatus, UdpRow},
 };
 use keepwarm_pool::{
-    Connected, Connector, Histogram, HostView, Limits, LimitsError, NamedPool, Pool, Slot, Stats as PoolStats, Steer,
-    WarmUp,
+    Connected, Connector, DialPhase, DialPhases, Histogram, HostView, Limits, LimitsError, NamedPool, Pool, Slot,
+    Stats as PoolStats, Steer, WarmUp,
 };
 
 /// A daemon with `pools` and `upstreams` of each job.
@@ -276,6 +276,8 @@ impl Still {
         for n in 1..2000_u64 {
             stats.wait.record(Duration::from_micros(n * n));
             stats.dial.record(Duration::from_micros(n * 100));
+            let phases = DialPhases::default().with(DialPhase::Connect, Duration::from_micros(n * 60));
+            stats.dial_phases.record(&phases.with(DialPhase::Tls, Duration::from_micros(n * 40)));
             stats.lease.record(Duration::from_millis(n * 3));
             stats.idle_age.record(Duration::from_millis(n * 70));
         }
@@ -328,7 +330,12 @@ impl Connector for Lab {
     async fn connect(&self, key: &u16, _: Slot<Lab>) -> Result<Connected<u16>, std::io::Error> {
         match key {
             0 => Err(std::io::Error::other("nobody is there")),
-            key => Ok(Connected::new(*key)),
+            // Only the even ones speak TLS.
+            key => {
+                let phases = DialPhases::default().with(DialPhase::Connect, Duration::from_micros(300));
+                let tls = if key % 2 == 0 { Duration::from_millis(3) } else { Duration::ZERO };
+                Ok(Connected::new(*key).phases(phases.with_some(DialPhase::Tls, tls)))
+            }
         }
     }
 

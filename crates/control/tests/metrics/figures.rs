@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use keepwarm_control::metrics::{unknown_counters, unknown_figures};
 use keepwarm_control::{
     Snapshots as _,
-    rows::{Stats, UpstreamRow},
+    rows::{PoolRow, Stats, UpstreamRow},
 };
 use keepwarm_pool::{Limits, NamedPool, Steer};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -70,6 +70,31 @@ async fn the_acquires_of_a_real_pool_add_up_by_result_and_its_connections_by_sta
     let (opened, closed) = ("keepwarm_pool_opened_total pool=lab", "keepwarm_pool_closed_total");
     assert_eq!(seen.value(opened), seen.sum(closed, "pool=lab"));
     assert_eq!(seen.value("keepwarm_pool_closed_total pool=lab reason=flushed"), seen.value(opened));
+}
+
+#[tokio::test]
+async fn a_dial_counts_in_the_phases_that_it_came_to_and_in_no_other() {
+    let pool = lab(Limits::per_host(2));
+    for key in [1, 2, 4] {
+        drop(pool.acquire(&key).await.unwrap());
+    }
+    pool.acquire(&0).await.unwrap_err();
+    let named = NamedPool { name: "lab".into(), pool: Arc::new(pool.clone()) };
+    let row = PoolRow::from(&named);
+    let shown: Vec<_> = row.dial_phases.iter().map(|(phase, times)| (phase.as_str(), times.count, times.max)).collect();
+    let (connect, tls) = (Duration::from_micros(300), Duration::from_millis(3));
+    assert_eq!(shown, [("connect", 3, Some(connect)), ("tls", 2, Some(tls))]);
+    let mut fake = Fake::of(&[], 0);
+    fake.pools.push(named);
+    let seen = scraped(fake).await;
+    let figure = |what: &str, phase: &str| {
+        seen.value(&format!("keepwarm_pool_connect_duration_seconds_{what} phase={phase} pool=lab"))
+    };
+    let opened = pool.stats().counters.opened as f64;
+    assert_eq!((figure("count", "total"), figure("count", "connect"), figure("count", "tls")), (opened, opened, 2.0));
+    assert!((figure("sum", "connect") - 0.0009).abs() < 1e-9 && (figure("sum", "tls") - 0.006).abs() < 1e-9);
+    let phases = seen.series.keys().filter(|series| series.starts_with("keepwarm_pool_connect_duration_seconds_count"));
+    assert_eq!(phases.count(), 3, "no series of a phase that there was not");
 }
 
 #[tokio::test]

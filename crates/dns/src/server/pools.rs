@@ -96,7 +96,8 @@ fn options(config: &DnsConfig) -> Options {
     let pool = &config.pool;
     Options {
         acquire_timeout: pool.acquire_timeout,
-        connect_timeout: pool.connect_timeout,
+        // Whoever dials keeps to the limit itself and knows in which phase it passed; here it is a net below that.
+        connect_timeout: pool.connect_timeout.saturating_add(Duration::from_millis(50)),
         idle_timeout: pool.idle_timeout,
         check_interval: Some(pool.check_interval),
         // Leaving an upstream alone is the breaker's business, which sees more than dials.

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keepwarm_pool::{CloseReason, Connected, Connector, Side, Slot};
+use keepwarm_pool::{CloseReason, Connected, Connector, DialPhase, DialPhases, Side, Slot};
 use keepwarm_transport::{
     error::{Error as TransportError, Phase, Side as TransportSide},
-    http, tcp,
+    http,
+    http::HttpVersion,
+    tcp,
     tcp::TcpOptions,
     udp,
     udp::UdpOptions,
@@ -147,7 +149,7 @@ impl Connector for DnsConnector {
     }
 
     fn kind(&self, error: &Error) -> &'static str {
-        error.kind().as_str()
+        error.dial_kind()
     }
 
     /// `quad9 tls://dns.quad9.net:853`: the name in the config, which is unique there, and where it leads. The same for all workers.
@@ -187,8 +189,8 @@ async fn dial_udp(
                 let cookies = endpoint.peer_cookies(socket.local_addr().ok().map(|local| local.ip()), peer);
                 let connection = UdpConnection::new(socket, peer, slot, Clock::now().into_std(), resolve);
                 let connection = connection.with_cookies(cookies);
-                let capacity = capacity(endpoint);
-                return Ok(Connected::new(Connection::Udp(UdpOwner(Arc::new(connection)))).capacity(capacity));
+                let connected = Connected::new(Connection::Udp(UdpOwner(Arc::new(connection))));
+                return Ok(connected.capacity(capacity(endpoint)).phases(resolved(endpoint, resolve)));
             }
             Err(error) => last = Some(error),
         }
@@ -210,6 +212,7 @@ async fn dial_stream(
     let (tcp, _) = tcp::connect(addresses, &TcpOptions::default(), deadline).await?;
     let mut dial = DialTrace { resolve, ..DialTrace::default() };
     dial.connect = Clock::now().into_std().saturating_duration_since(now + resolve);
+    let mut phases = resolved(endpoint, resolve).with(DialPhase::Connect, dial.connect);
     let peer = tcp
         .peer_addr()
         .map_err(|error| TransportError::from_io(error, Phase::Connect, format!("connect to {}", endpoint.url())))?;
@@ -223,6 +226,7 @@ async fn dial_stream(
         }
         Some(client) => {
             let (tls, info) = ech::connect(endpoint, client, tcp, peer, deadline).await?;
+            phases = phases.with(DialPhase::Tls, info.handshake);
             dial.tls = Some(info.handshake);
             dial.ech = Some(endpoint.ech.status());
             dial.resumed = info.resumed;
@@ -231,7 +235,11 @@ async fn dial_stream(
                 false => &endpoint.counters.handshakes_full,
             });
             if endpoint.transport == Transport::Https {
+                let start = Clock::now();
                 let (http, driver) = http::connect(tls, info.alpn.as_deref(), &doh::authority(endpoint)).await?;
+                if http.version() != HttpVersion::Http1 {
+                    phases = phases.with(DialPhase::Protocol, start.elapsed());
+                }
                 // Until this connection's SETTINGS come, the last one's limit is the best guess.
                 let seen = endpoint.streams_seen.load(Ordering::Relaxed);
                 let streams = if seen == 0 { http.max_streams() } else { seen.min(http.max_streams()) };
@@ -243,7 +251,7 @@ async fn dial_stream(
         }
     }
     let connection = StreamConnection { pipe, family: Family::of(peer.ip()), peer, dial };
-    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity))
+    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity).phases(phases))
 }
 
 async fn dial_quic(
@@ -270,9 +278,11 @@ async fn dial_quic(
     let pipe = Pipe::new(Clock::now().into_std());
     pipe.dress(Dress::of(endpoint, None, peer));
     let capacity = doq::capacity(endpoint, info.max_streams);
+    let mut phases = resolved(endpoint, resolve).with(DialPhase::Quic, info.handshake);
     if endpoint.transport == Transport::H3 {
         let streams = usize::try_from(info.max_streams).unwrap_or(usize::MAX).max(1);
         let authority = doh::authority(endpoint);
+        let start = Clock::now();
         let setup = http::connect_quic(quic, streams, &authority);
         let (http, driver) = match tokio::time::timeout_at(deadline.into(), setup).await {
             Ok(result) => result?,
@@ -281,13 +291,20 @@ async fn dial_quic(
                 return Err(TransportError::timed_out(Phase::Http, format!("connect to {peer}"), after).into());
             }
         };
+        phases = phases.with(DialPhase::Protocol, start.elapsed());
         tokio::spawn(doh::drive(http, driver, pipe.clone(), slot, endpoint.clone()));
     } else {
         tokio::spawn(doq::drive(quic, capacity, pipe.clone(), slot, endpoint.clone()));
     }
     let dial = DialTrace { resolve, tls: Some(info.handshake), resumed: info.resumed, ..DialTrace::default() };
     let connection = StreamConnection { pipe, family: Family::of(peer.ip()), peer, dial };
-    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity))
+    Ok(Connected::new(Connection::Stream(connection)).capacity(capacity).phases(phases))
+}
+
+/// Where addresses are given there is nothing to look up.
+fn resolved(endpoint: &Endpoint, took: Duration) -> DialPhases {
+    let phases = DialPhases::default();
+    if endpoint.is_named() { phases.with(DialPhase::Resolve, took) } else { phases }
 }
 
 pub(super) fn capacity(endpoint: &Endpoint) -> u32 {

@@ -245,6 +245,11 @@ impl Endpoint {
         format!("{}://{host}:{}{}", self.transport.as_str(), self.port, self.path)
     }
 
+    /// Whether a name leads to its addresses, and none is given.
+    pub(crate) fn is_named(&self) -> bool {
+        self.fixed.is_empty()
+    }
+
     /// The addresses to dial, those of the healthier family first.
     pub(crate) async fn addresses(&self, now: Instant) -> Result<Vec<SocketAddr>, TransportError> {
         let mut addresses = if self.fixed.is_empty() { self.resolve(now).await? } else { self.fixed.clone() };

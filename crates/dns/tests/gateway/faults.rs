@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepwarm_dns::config::{Strategy, Transport};
 use keepwarm_lab::{Faults, answer_matches};
 
-use crate::support::*;
+use crate::{plain::until, support::*};
 
 fn slow() -> Faults {
     Faults { delay: Duration::from_millis(1), ..Faults::default() }
@@ -251,7 +251,28 @@ async fn a_host_name_is_resolved_through_the_bootstrap_resolver() {
     let server = Server::start(config).unwrap();
     assert_eq!(ask(server.listening()[0].address, "named.example").await, Ok(()));
     assert!(resolver.counters().udp.queries >= 1);
+    let stats = server.named_pools().into_iter().find(|pool| pool.name == "dns").unwrap().pool.stats();
+    let resolved = stats.dial_phases.of(keepwarm_pool::DialPhase::Resolve).map(keepwarm_pool::Histogram::count);
+    assert!(resolved.is_some_and(|count| count >= stats.counters.opened), "a phase of its dials: {resolved:?}");
     server.stop(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_dial_that_times_out_is_counted_by_its_phase() {
+    // The system accepts for it, and nobody says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let bench = Bench::with(Transport::Tls, [Faults::default()], |config| {
+        config.upstreams[0].port = port;
+        config.pool.connect_timeout = Duration::from_millis(200);
+    })
+    .await;
+    bench.ask("silent.example").await.unwrap_err();
+    until("a dial has failed", || !bench.pool(0).dial_errors.is_empty()).await;
+    let row = bench.pool(0);
+    let kinds: Vec<_> = row.dial_errors.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, ["timeout_tls"], "{row:?}");
+    bench.stop().await;
 }
 
 #[tokio::test]

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use keepwarm_dns::config::{Strategy, Transport};
 use keepwarm_lab::{CloseKind, Faults};
+use keepwarm_pool::{
+    DialPhase::{Connect, Protocol, Quic, Tls},
+    Stats,
+};
 
-use crate::support::*;
+use crate::{plain::until, support::*};
 
 #[tokio::test]
 async fn a_thousand_clients_share_at_most_ten_connections_an_upstream() {
@@ -120,4 +124,42 @@ async fn a_connection_that_was_opened_ahead_costs_the_query_no_dial() {
     let trace = bench.server.query("again.example", 1).await.unwrap();
     assert!(trace.exchange.is_some_and(|exchange| exchange.reused && !exchange.opened_ahead()));
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn each_dial_is_counted_in_the_phases_of_its_transport() {
+    for (transport, expected) in [
+        (Transport::Udp, &[][..]),
+        (Transport::Tcp, &[Connect]),
+        (Transport::Tls, &[Connect, Tls]),
+        (Transport::Https, &[Connect, Tls, Protocol]),
+        (Transport::Quic, &[Quic]),
+        (Transport::H3, &[Quic, Protocol]),
+    ] {
+        let bench = Bench::with(transport, [Faults::default()], |config| {
+            config.pool.reuse = false;
+            config.pool.min_idle = 0;
+        })
+        .await;
+        assert_eq!(storm(bench.address, "phases", 20, 4).await, Vec::<String>::new());
+        let name = if transport == Transport::Udp { "dns.udp" } else { "dns" };
+        let stats = || -> Stats {
+            let pools = bench.server.named_pools();
+            pools.into_iter().find(|pool| pool.name == name).map(|pool| pool.pool.stats()).unwrap()
+        };
+        until("no dial is under way", || stats().gauges.dialing == 0).await;
+        let stats = stats();
+        let opened = stats.counters.opened;
+        assert!(opened >= if transport == Transport::Udp { 1 } else { 20 }, "{transport:?}: {opened}");
+        let phases: Vec<_> = stats.dial_phases.iter().map(|(phase, times)| (phase, times.count())).collect();
+        let expected: Vec<_> = expected.iter().map(|phase| (*phase, opened)).collect();
+        assert_eq!(phases, expected, "{transport:?}");
+        let parts: Duration = stats.dial_phases.iter().map(|(_, times)| times.sum()).sum();
+        // Each time is cut to a microsecond, the parts oftener than the whole.
+        assert!(
+            parts <= stats.dial.sum() + Duration::from_micros(opened),
+            "{transport:?}: the parts of a dial are in it"
+        );
+        bench.stop().await;
+    }
 }

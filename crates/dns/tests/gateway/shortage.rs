@@ -125,6 +125,9 @@ async fn without_files_queries_fail_as_local_and_upstreams_stay_well() {
         let row = bench.pool(0);
         assert_eq!((row.breaker, row.failures), ("closed", 0), "{transport:?}: health untouched");
         assert!(row.local_errors > 0, "{transport:?}: counted as local");
+        // The word that the alert of a shortage looks for, and no other one.
+        let kinds: Vec<_> = row.dial_errors.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, ["files_exhausted"], "{transport:?}");
         drop(hoard);
         assert_eq!(bench.ask("plenty.example").await, Ok(()), "{transport:?}");
         bench.stop().await;

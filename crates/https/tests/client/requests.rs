@@ -1,15 +1,18 @@
 //! Requests to an origin that behaves.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use keepwarm_https::{
     ErrorKind, Protocol, RequestBody, RequestOptions, Side,
     config::{HttpVersions, OriginConfig, PoolConfig, Verdict},
 };
+use keepwarm_lab::{ProxyLab, ProxySpec};
+use keepwarm_pool::DialPhase::{self, Connect, Tls};
+use keepwarm_transport::proxy::Proxy;
 use tower_service::Service as _;
 
-use crate::setup::{authority, client, client_of, echo, first, lab, origin, url, whole};
+use crate::setup::{authority, client, client_of, echo, eventually, first, lab, origin, url, whole};
 
 #[tokio::test]
 async fn a_second_request_goes_over_the_connection_of_the_first() {
@@ -67,6 +70,29 @@ async fn http1_connections_are_exclusive_and_as_many_as_the_limit_says() {
     assert_eq!(counters.requests, 40);
     assert_eq!(counters.streams_per_connection_max, 1);
     assert!(counters.open_max <= 4, "{counters:?}");
+}
+
+#[tokio::test]
+async fn a_dial_is_counted_in_the_phases_that_it_came_to() {
+    let proxy = ProxyLab::start(ProxySpec::default()).await.expect("a proxy on loopback");
+    let by = Proxy::parse(&format!("socks5://{}", proxy.addr())).expect("a proxy");
+    for (http, by, expected) in [
+        (HttpVersions::Both, None, &[Connect, Tls, DialPhase::Protocol][..]),
+        (HttpVersions::Http1, None, &[Connect, Tls]),
+        (HttpVersions::Http1, Some(Arc::new(by)), &[Connect, DialPhase::Proxy, Tls]),
+    ] {
+        let lab = lab(1).await;
+        let config = OriginConfig { http, proxy: by, ..origin(&lab) };
+        let client = client_of(&lab, config, PoolConfig::default());
+        whole(client.get(&url(&lab, "/")).await.expect("an answer")).await;
+        let pool = client.pools().remove(0).pool;
+        eventually("no dial is under way", || pool.stats().gauges.dialing == 0).await;
+        let stats = pool.stats();
+        let phases: Vec<_> = stats.dial_phases.iter().map(|(phase, times)| (phase, times.count())).collect();
+        assert!(stats.counters.opened > 0);
+        assert_eq!(phases, expected.iter().map(|phase| (*phase, stats.counters.opened)).collect::<Vec<_>>());
+        lab.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -173,7 +199,7 @@ async fn hosts_that_no_origin_names_are_served_where_that_is_allowed_and_are_for
         ..Default::default()
     };
     let resolver = keepwarm_transport::resolve::Fixed(lab.addresses());
-    let client = keepwarm_https::Client::new(config, std::sync::Arc::new(resolver)).expect("a client");
+    let client = keepwarm_https::Client::new(config, Arc::new(resolver)).expect("a client");
     whole(client.get(&url(&lab, "/")).await.expect("found by the resolver")).await;
     // These have a certificate for another name.
     for host in ["one.test", "two.test", "three.test"] {

@@ -34,11 +34,11 @@ impl<K: Kinds> HostState<K> {
 
     // --- dials
 
-    /// A dial succeeded. One that was cancelled meanwhile brings nothing.
-    pub(crate) fn dialed(&mut self, at: SlotRef, dialed: Dialed<K>, now: Instant, fx: &mut Effects<K>) {
+    /// A dial succeeded. One that was cancelled meanwhile brings nothing and is not counted: `false`.
+    pub(crate) fn dialed(&mut self, at: SlotRef, dialed: Dialed<K>, now: Instant, fx: &mut Effects<K>) -> bool {
         let Some(State::Dialing { dead, partner, capacity, .. }) = self.slot(at).map(|slot| slot.state) else {
             fx.trash(dialed.conn);
-            return;
+            return false;
         };
         self.end_partnership(at.id, partner);
         if let Some(partner) = partner {
@@ -87,6 +87,7 @@ impl<K: Kinds> HostState<K> {
         }
         self.plan(now, fx);
         self.debug_check();
+        true
     }
 
     /// A dial failed. Who gets the error:

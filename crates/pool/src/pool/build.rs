@@ -16,6 +16,7 @@ use super::{Hosts, Inner, Pool, global, reaper};
 use crate::clock::{self, Clock};
 use crate::connector::Connector;
 use crate::limits::{Limits, LimitsError, Options};
+use crate::phases::PhaseTimes;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Mutex, RwLock};
 
@@ -130,6 +131,7 @@ impl<C: Connector> Builder<C> {
             lifecycle: Mutex::new(None),
             events: Mutex::new(None),
             forgotten: Mutex::new(Stats::default()),
+            phases: Mutex::new(PhaseTimes::default()),
             tasks: AtomicUsize::new(0),
             progress: Notify::new(),
             ended: AtomicBool::new(false),

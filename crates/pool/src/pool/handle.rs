@@ -273,6 +273,7 @@ impl<C: Connector> Pool<C> {
         // What was forgotten is in no state any more.
         (stats.hosts, stats.paused, stats.unhealthy, stats.full) = (known, 0, 0, 0);
         hosts.iter().for_each(|host| stats.add(&host.stats()));
+        stats.dial_phases = inner.phases.lock().clone();
         stats
     }
 

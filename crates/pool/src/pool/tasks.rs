@@ -27,7 +27,8 @@ async fn run_dial<C: Connector>(host: Arc<Shared<C>>, at: SlotRef, cancelled: on
     let mut report = DialReport { host: &host, at, done: false };
     let pool = &host.pool;
     let opened_at = pool.clock.now();
-    let limit = pool.options().connect_timeout;
+    let options = pool.options();
+    let limit = options.connect_timeout;
     let slot = Slot { host: Arc::downgrade(&host), at };
     let result = {
         let mut dialing = pin!(rt::timeout(limit, pool.connector.connect(&host.key, slot)));
@@ -44,10 +45,15 @@ async fn run_dial<C: Connector>(host: Arc<Shared<C>>, at: SlotRef, cancelled: on
     match result {
         Some(Ok(connected)) => {
             let dial_time = pool.clock.now().saturating_duration_since(opened_at);
-            let (capacity, reusable) = (connected.capacity, connected.reusable);
+            let (capacity, reusable, phases) = (connected.capacity, connected.reusable, connected.phases);
             let conn =
                 Arc::new(Conn { connection: connected.connection, host: Arc::clone(&host), at, opened_at, dial_time });
-            host.step(|core, now, fx| core.dialed(at, Dialed { conn, capacity, reusable }, now, fx));
+            host.step(|core, now, fx| {
+                // In the step, so that whoever is served by it finds the dial in all figures.
+                if core.dialed(at, Dialed { conn, capacity, reusable }, now, fx) && options.statistics {
+                    pool.phases.lock().record(&phases);
+                }
+            });
         }
         Some(Err(error)) => {
             let (side, kind) = (pool.connector.side(&error), pool.connector.kind(&error));

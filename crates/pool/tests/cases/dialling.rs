@@ -1,6 +1,6 @@
 //! Dialling, cases 27 to 44.
 
-use keepwarm_pool::{AcquireError, CloseReason, EventKind, Limits, Options, Phase, Side};
+use keepwarm_pool::{AcquireError, CloseReason, DialPhase, EventKind, Limits, Options, Phase, Side};
 
 use crate::lab::*;
 
@@ -364,4 +364,48 @@ async fn a_connection_that_dies_before_its_dial_ends_is_closed() {
     want_waiting(&task).await;
     bench.want_dial().await.ok().await;
     done(task).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_phases_of_dials_are_those_of_dials_that_succeeded() {
+    let mut bench = exclusive(1);
+    for (key, took) in [("a", 20), ("b", 30)] {
+        let task = bench.queued(key).await;
+        let dial = bench.want_dial().await;
+        pass(ms(took)).await;
+        dial.ok().await;
+        drop(done(task).await);
+    }
+    let task = bench.queued("c").await;
+    bench.want_dial().await.fail().await;
+    failed(task).await;
+    // What a host did outlives it.
+    assert_eq!(bench.pool.retire(&"a"), 0);
+    let stats = bench.pool.stats();
+    let phases: Vec<_> = stats.dial_phases.iter().map(|(phase, times)| (phase, times.count(), times.sum())).collect();
+    assert_eq!(phases, [(DialPhase::Connect, stats.counters.opened, ms(50))]);
+    assert_eq!((stats.counters.dials, stats.dial.sum()), (3, ms(50)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_nobody_needed_any_more_has_no_phases_and_without_statistics_none_has() {
+    let limits = Limits { max_total: 1, max_per_host: 1, max_idle_per_host: 1, max_idle: 1, ..Limits::default() };
+    let mut bench = build(Mode::Owned, Some(1), limits, plain());
+    let abandoned = bench.queued("a").await;
+    let excess = bench.want_dial().await;
+    abandoned.abort();
+    settle().await;
+    let task = bench.queued("b").await;
+    let dial = bench.want_dial().await;
+    assert!(excess.is_cancelled());
+    dial.ok().await;
+    done(task).await;
+    let stats = bench.pool.stats();
+    let count = stats.dial_phases.of(DialPhase::Connect).map(keepwarm_pool::Histogram::count);
+    assert_eq!((stats.counters.dials, stats.counters.opened, count), (2, 1, Some(1)));
+
+    let mut bench = build(Mode::Owned, Some(1), limits, Options { statistics: false, ..plain() });
+    drop(bench.dialled("a").await);
+    let stats = bench.pool.stats();
+    assert_eq!((stats.counters.opened, stats.dial_phases.iter().count()), (1, 0));
 }

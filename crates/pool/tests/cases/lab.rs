@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepwarm_pool::{
-    AcquireError, Builder, CloseReason, Connected, Connector, Event, EventKind, Lease, Limits, Options, Pool, Side,
-    Slot,
+    AcquireError, Builder, CloseReason, Connected, Connector, DialPhase, DialPhases, Event, EventKind, Lease, Limits,
+    Options, Pool, Side, Slot,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -122,6 +122,7 @@ impl Connector for Lab {
     type Error = Refused;
 
     async fn connect(&self, key: &Key, slot: Slot<Self>) -> Result<Connected<Wire>, Refused> {
+        let start = now();
         let (capacity, reusable) = match self.mode {
             Mode::At { capacity, after } => {
                 if !after.is_zero() {
@@ -137,7 +138,9 @@ impl Connector for Lab {
         };
         self.open.fetch_add(1, Ordering::SeqCst);
         let number = self.numbers.fetch_add(1, Ordering::SeqCst) + 1;
-        let connected = Connected::new(Wire { number, slot, open: Arc::clone(&self.open) }).reusable(reusable);
+        let phases = DialPhases::default().with(DialPhase::Connect, now() - start);
+        let connected = Connected::new(Wire { number, slot, open: Arc::clone(&self.open) });
+        let connected = connected.reusable(reusable).phases(phases);
         Ok(match capacity {
             Some(capacity) => connected.capacity(capacity),
             None => connected,

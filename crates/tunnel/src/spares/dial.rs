@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keepwarm_pool::{DialPhase, DialPhases};
 use keepwarm_transport::{
     error::{Error, ErrorKind, Phase},
     proxy::{Blame, Greeted, Hop, Proxy, ProxyDialer, ProxyProtocol, ProxyStream, Target},
@@ -19,7 +20,10 @@ use keepwarm_transport::{
 use parking_lot::Mutex;
 use tokio::{io::AsyncReadExt as _, sync::Semaphore, time::Instant as Clock};
 
-use super::ahead::{Ahead, Pipelining};
+use super::{
+    ahead::{Ahead, Pipelining},
+    phases,
+};
 
 /// Makes connections to one proxy.
 pub(crate) struct Dialer {
@@ -91,24 +95,33 @@ impl Dialer {
         *self.peer.lock()
     }
 
-    /// A connection that waits for a destination.
-    pub(super) async fn greeted(&self, deadline: Instant) -> Result<Greeted<ProxyStream>, Error> {
-        let stream = self.open(deadline).await?;
+    /// A connection that waits for a destination, and the phases of its dial.
+    pub(super) async fn greeted(&self, deadline: Instant) -> Result<(Greeted<ProxyStream>, DialPhases), Error> {
+        let (stream, phases) = self.open(deadline).await?;
         let proxy = self.proxy.proxy();
+        // HTTP has no greeting.
+        let greets = proxy.protocol == ProxyProtocol::Socks5;
+        let with = |phases: DialPhases, start: Clock| match greets {
+            true => phases.with(DialPhase::Proxy, start.elapsed()),
+            false => phases,
+        };
+        let start = Clock::now();
         if self.ahead.level() == Pipelining::None {
-            let start = Clock::now();
             let greeted = proxy.greet(stream, deadline).await?;
             let answers = if proxy.credential.is_some() { 2 } else { 1 };
             keep_least(&self.step, start.elapsed() / answers);
-            return Ok(greeted);
+            return Ok((greeted, with(phases, start)));
         }
         match proxy.greet_pipelined(stream, deadline).await {
-            Ok(greeted) => Ok(greeted),
+            Ok(greeted) => Ok((greeted, with(phases, start))),
             Err(error) if Blame::of(&error) == Blame::Proxy => {
                 // It bore it once. Whatever happened, step by step it may still work: a proxy can be another one by now.
                 self.ahead.failed(Pipelining::Greeting, Clock::now());
-                let stream = self.open(deadline).await?;
-                proxy.greet(stream, deadline).await.map_err(|_| error)
+                // The phases are those of the connection that came of it.
+                let (stream, phases) = self.open(deadline).await?;
+                let start = Clock::now();
+                let greeted = proxy.greet(stream, deadline).await.map_err(|_| error)?;
+                Ok((greeted, with(phases, start)))
             }
             Err(error) => Err(error),
         }
@@ -124,7 +137,7 @@ impl Dialer {
         let late = |_| Error::timed_out(Phase::Proxy, format!("connect to {}", self.proxy.proxy()), Duration::ZERO);
         let dialling = async { self.dials.acquire().await.expect("it is never closed") };
         let _dial = tokio::time::timeout_at(dial_deadline.into(), dialling).await.map_err(late)?;
-        let stream = self.open(dial_deadline).await?;
+        let (stream, _) = self.open(dial_deadline).await?;
         let connected = self.proxy.proxy().connect_pipelined(stream, target, &[], deadline).await;
         if let Err(error) = &connected
             && (Blame::of(error) == Blame::Proxy || error.is_timeout())
@@ -154,13 +167,13 @@ impl Dialer {
     }
 
     async fn try_greeting(&self, deadline: Instant) -> Result<(), Error> {
-        let stream = self.open(deadline).await?;
+        let (stream, _) = self.open(deadline).await?;
         self.proxy.proxy().greet_pipelined(stream, deadline).await.map(drop)
     }
 
     /// The whole handshake and a request in one write; the answer must be one to that request.
     async fn try_handshake(&self, check: &Target, deadline: Instant) -> Result<(), Error> {
-        let stream = self.open(deadline).await?;
+        let (stream, _) = self.open(deadline).await?;
         let request = format!("HEAD / HTTP/1.1\r\nHost: {check}\r\nConnection: close\r\n\r\n");
         let mut stream = self.proxy.proxy().connect_pipelined(stream, check, request.as_bytes(), deadline).await?;
         let mut start = [0; 5];
@@ -174,23 +187,26 @@ impl Dialer {
         }
     }
 
-    async fn open(&self, deadline: Instant) -> Result<ProxyStream, Error> {
+    async fn open(&self, deadline: Instant) -> Result<(ProxyStream, DialPhases), Error> {
         let (resolver, options) = (&*self.resolver, TcpOptions::default());
-        let (stream, trace) = match &self.through {
-            None => self.proxy.open(resolver, &options, deadline).await?,
+        let (stream, trace, phases) = match &self.through {
+            None => {
+                let (stream, trace) = self.proxy.open(resolver, &options, deadline).await?;
+                (stream, trace, phases::of_connection(&trace))
+            }
             Some(first) => {
                 let opened = self.proxy.open_through(first, resolver, &options, deadline).await;
                 let (stream, trace) = opened.map_err(|error| match error.hop {
                     Hop::First => super::of_chain(&format!("connect to {}", self.proxy.proxy()), error.error),
                     Hop::Second => error.error,
                 })?;
-                (stream, trace.first)
+                (stream, trace.first, phases::of_chain(&trace))
             }
         };
         keep_least(&self.round_trip, trace.handshake);
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         *self.peer.lock() = Some(trace.peer.ip());
-        Ok(stream)
+        Ok((stream, phases))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Spares: used once, replaced in time, and never visible when they are dead.
 
 use keepwarm_lab::{ProxyClose, ProxyFaults, ProxyPhase};
+use keepwarm_pool::DialPhase;
 
 use super::*;
 
@@ -24,6 +25,22 @@ async fn a_tunnel_finds_a_greeted_connection_and_another_is_made_in_its_place() 
     connector.close().await;
     until("spares are closed", || proxy.counters().open == 0).await;
     assert_eq!(echo.foreign(), 0);
+}
+
+#[tokio::test]
+async fn spares_tell_of_the_phases_of_their_dials() {
+    let delay = 40 * MS;
+    let (_proxy, _echo, connector) = one(ProxySpec { delay, ..with_password() }, 1).await;
+    until("spares are made", || idle(&connector, "exit") == 4).await;
+    let stats = connector.pools().pop().unwrap().pool.stats();
+    let opened = u32::try_from(stats.counters.opened).unwrap();
+    let phases: Vec<_> = stats.dial_phases.iter().map(|(phase, times)| (phase, times.count())).collect();
+    assert_eq!(phases, [DialPhase::Connect, DialPhase::Proxy].map(|phase| (phase, u64::from(opened))));
+    let sum = |phase| stats.dial_phases.of(phase).unwrap().sum();
+    // Greeting and authentication are two round trips, or one where both are sent at once.
+    assert!(sum(DialPhase::Proxy) >= delay * opened, "{stats:?}");
+    assert!(sum(DialPhase::Connect) + sum(DialPhase::Proxy) <= stats.dial.sum() + Duration::from_micros(1) * opened);
+    connector.close().await;
 }
 
 #[tokio::test]

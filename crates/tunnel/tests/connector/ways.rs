@@ -1,6 +1,7 @@
 //! Every way out: HTTP proxies, TLS to the proxy, chains of two, this machine itself.
 
 use keepwarm_lab::{Ca, LabProxyProtocol};
+use keepwarm_pool::DialPhase;
 use keepwarm_transport::tls::TlsRoots;
 
 use super::*;
@@ -35,6 +36,18 @@ async fn every_kind_of_proxy_and_every_chain_of_two_has_spares() {
             let roots = TlsRoots::only([ca.root()]);
             let connector = start(TunnelConfig { roots, ..group(vec![exit]) });
             until(&what, || idle(&connector, "exit") == 4).await;
+            let tls = [Some(last), first].contains(&Some(LabProxyProtocol::Https));
+            // An HTTP proxy is asked for something with the destination first, unless another one stands before it.
+            let asks = first.is_some() || last == LabProxyProtocol::Socks5;
+            let expected = [(DialPhase::Connect, true), (DialPhase::Proxy, asks), (DialPhase::Tls, tls)];
+            let pool = connector.pools().pop().unwrap().pool.stats();
+            let phases: Vec<_> = pool.dial_phases.iter().map(|(phase, times)| (phase, times.count())).collect();
+            let expected: Vec<_> = expected
+                .into_iter()
+                .filter(|(_, is_there)| *is_there)
+                .map(|(phase, _)| (phase, pool.counters.opened))
+                .collect();
+            assert_eq!(phases, expected, "{what}");
             let tunnel = proved(&connector, &echo, 0).await.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(tunnel.trace().spare.is_some(), "{what}");
             assert_eq!(lab.counters().connects, 1, "{what}");

@@ -108,6 +108,9 @@ async fn sshd_carries_tunnels_and_comes_back() {
     };
     let outside = Outside::start(UpstreamKind::Ssh(config.into())).await;
     outside.carries().await;
+    let stats = outside.connector.pools().pop().unwrap().pool.stats();
+    let phases: Vec<_> = stats.dial_phases.iter().map(|(phase, _)| phase.as_str()).collect();
+    assert_eq!(phases, ["connect", "protocol"], "key exchange and login are the protocol's");
     outside.restarts(&mut sshd.daemon).await;
     let error = outside.connector.connect(&outside.nobody()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{error}");

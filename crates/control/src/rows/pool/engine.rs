@@ -75,6 +75,7 @@ impl From<&NamedPool> for PoolRow {
             counters: (&stats.counters).into(),
             wait: (&stats.wait).into(),
             dial: (&stats.dial).into(),
+            dial_phases: stats.dial_phases.iter().map(|(phase, times)| (phase.as_str().into(), times.into())).collect(),
             lease: (&stats.lease).into(),
             idle_age: (&stats.idle_age).into(),
             limits: limits.into(),

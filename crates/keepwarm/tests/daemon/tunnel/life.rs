@@ -14,23 +14,26 @@ use crate::{
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_tunnel_may_end_by_itself_after_sigterm_and_no_new_one_comes_in() {
-    let daemon = Bench::new("").await.start().await;
-    let listen = daemon.bench.listen;
-    let (mut stream, mut tagged) = daemon.tunnel().await;
-    say(&mut stream, &mut tagged, 100).await;
-    daemon.signal("TERM");
-    while TcpStream::connect(listen).await.is_ok() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    // As many threads as there are cores, and a single one for everything.
+    for lines in ["", "[limits]\nworkers = 1"] {
+        let daemon = Bench::new(lines).await.start().await;
+        let listen = daemon.bench.listen;
+        let (mut stream, mut tagged) = daemon.tunnel().await;
+        say(&mut stream, &mut tagged, 100).await;
+        daemon.signal("TERM");
+        while TcpStream::connect(listen).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        say(&mut stream, &mut tagged, 10_000).await;
+        drop(stream);
+        let output = daemon.wait().await;
+        let log = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        for line in ["tunnel listens", "SIGTERM", "stopped"] {
+            assert!(log.contains(line), "the log has no `{line}`:\n{log}");
+        }
+        assert!(!log.contains("cut off"), "{log}");
     }
-    say(&mut stream, &mut tagged, 10_000).await;
-    drop(stream);
-    let output = daemon.wait().await;
-    let log = text(&output);
-    assert_eq!(output.status.code(), Some(0), "{log}");
-    for line in ["tunnel listens", "SIGTERM", "stopped"] {
-        assert!(log.contains(line), "the log has no `{line}`:\n{log}");
-    }
-    assert!(!log.contains("cut off"), "{log}");
 }
 
 #[cfg(unix)]
