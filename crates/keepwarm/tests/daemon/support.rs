@@ -89,7 +89,7 @@ impl Daemon {
             match Daemon::try_start(scheme, cache, dns, command(dns)).await {
                 Ok(daemon) => return daemon,
                 Err(log) if log.to_lowercase().contains("address already in use") => {
-                    println!("taken meanwhile, {dns}: {log}")
+                    println!("taken meanwhile, {dns}: {log}");
                 }
                 Err(log) => panic!("the daemon does not answer: {log}"),
             }
