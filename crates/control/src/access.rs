@@ -23,7 +23,7 @@ use http_body_util::LengthLimitError;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::routes::{BODY_MAX, Shared, refuse};
+use crate::routes::{BODY_MAX, Shared, refuse, told_in_json};
 use session::Sessions;
 pub use token::{TOKEN_MIN, Token, TokenError};
 
@@ -112,6 +112,7 @@ pub(crate) fn session(headers: &HeaderMap) -> Option<&str> {
 /// Lets a request in, or says why not.
 pub(crate) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+    let is_api = uri.path().starts_with("/api/");
     let mut response = match check(&shared.access, method, headers, uri) {
         Ok(()) if is_change(method) => match whole(request).await {
             Ok(request) => next.run(request).await,
@@ -120,6 +121,9 @@ pub(crate) async fn guard(State(shared): State<Shared>, request: Request, next: 
         Ok(()) => next.run(request).await,
         Err(refused) => *refused,
     };
+    if is_api {
+        response = told_in_json(response).await;
+    }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

@@ -125,12 +125,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         shows::<HttpsStatus>(
             "/api/v1/https",
             "Hot HTTPS: its origins and the gateway.",
-            get(async |State(shared): State<Shared>| shown(shared, overview).await),
+            get(async |State(shared): State<Shared>| shown(shared, HttpsSnapshots::status).await),
         ),
         shows::<Vec<HttpsPoolRow>>(
             "/api/v1/https/pools",
             "One row for each address that has connections or had them lately.",
-            get(async |State(shared): State<Shared>| shown(shared, pools).await),
+            get(async |State(shared): State<Shared>| shown(shared, HttpsSnapshots::pools).await),
         ),
         shows::<Vec<AddressRow>>("/api/v1/https/addresses", "The addresses of `?origin=HOST`.", get(addresses)),
         does::<WarmRequest, WarmRow>(
@@ -154,21 +154,17 @@ struct Which {
     origin: String,
 }
 
-async fn shown<T: Serialize + 'static>(shared: Shared, show: fn(&Shared) -> T) -> Response {
+async fn shown<T: Serialize + 'static>(shared: Shared, show: fn(&dyn HttpsSnapshots) -> T) -> Response {
     let asked = shared.clone();
-    shared.heavy.run(move || Json(show(&asked)).into_response()).await
-}
-
-fn overview(shared: &Shared) -> HttpsStatus {
-    shared.snapshots.https().map(HttpsSnapshots::status).unwrap_or_default()
-}
-
-fn pools(shared: &Shared) -> Vec<HttpsPoolRow> {
-    shared.snapshots.https().map(HttpsSnapshots::pools).unwrap_or_default()
+    let answer = move || match https(&asked) {
+        Ok(https) => Json(show(https)).into_response(),
+        Err(error) => error.into_response(),
+    };
+    shared.heavy.run(answer).await
 }
 
 fn https(shared: &Shared) -> Result<&dyn HttpsSnapshots, HttpsError> {
-    shared.snapshots.https().ok_or_else(|| HttpsError::Unknown("the daemon's config has no [https]".into()))
+    shared.snapshots.https().ok_or_else(|| HttpsError::Unknown(NO_HTTPS.into()))
 }
 
 async fn addresses(State(shared): State<Shared>, which: Result<Query<Which>, QueryRejection>) -> Response {
@@ -243,3 +239,5 @@ fn change(
         Err(error) => error.into_response(),
     }
 }
+
+const NO_HTTPS: &str = "the daemon's config has no [https]: add it and restart the daemon";

@@ -29,7 +29,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         does::<LimitsPatch, PoolDone>(
             Method::PATCH,
             "/api/v1/pools/{name}",
-            "Changes limits of a pool until the next reload or restart; no connection in use is dropped.",
+            "Changes limits of a pool until a restart, or a reload that changes the pool's section; no connection in use is dropped.",
             on(MethodFilter::PATCH, patch),
         ),
         act("/api/v1/pools/{name}/pause", "Refuses acquires; connections stay.", PoolAction::Pause),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::to_bytes,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware,
@@ -94,7 +95,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         shows::<Vec<DnsUpstreamRow>>(
             "/api/v1/dns/upstreams",
             "The upstreams of DNS, with what only DNS knows of them.",
-            get(async |State(shared): State<Shared>| heavy(shared, Snapshots::dns).await),
+            get(dns),
         ),
         shows::<Vec<ListenerRow>>("/api/v1/listeners", "Where clients come in.", get(listeners)),
         shows::<Vec<RecentRow>>(
@@ -161,7 +162,9 @@ pub(crate) fn router(control: Shared) -> Router {
         .fold(dashboard::forms_and_assets(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
     routed
         .fallback(async || refuse(StatusCode::NOT_FOUND, "no such page; GET /api/v1/openapi.json lists what there is"))
-        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
+        .method_not_allowed_fallback(async || {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; the header Allow names those that are")
+        })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn_with_state(control.clone(), access::guard))
         .with_state(control)
@@ -192,6 +195,15 @@ async fn heavy<T: Serialize + 'static>(shared: Shared, show: fn(&dyn Snapshots) 
     shared.heavy.run(move || Json(show(&*asked.snapshots)).into_response()).await
 }
 
+async fn dns(State(shared): State<Shared>) -> Response {
+    let asked = shared.clone();
+    let answer = move || match asked.snapshots.dns() {
+        Some(rows) => Json(rows).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, NO_DNS),
+    };
+    shared.heavy.run(answer).await
+}
+
 async fn reload(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
     if let Err((status, error)) = json::<Nothing>(&headers, &body, "a reload") {
         return refuse(status, &error);
@@ -218,6 +230,7 @@ async fn query(State(shared): State<Shared>, headers: HeaderMap, body: String) -
     match shared.snapshots.query(request).await {
         Ok(report) => Json(report).into_response(),
         Err(QueryError::Invalid(text)) => refuse(StatusCode::BAD_REQUEST, &text),
+        Err(QueryError::Unknown(text)) => refuse(StatusCode::NOT_FOUND, &text),
         Err(QueryError::Failed(text)) => refuse(StatusCode::BAD_GATEWAY, &text),
     }
 }
@@ -282,6 +295,24 @@ pub(crate) fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(ErrorBody { error: error.to_owned() })).into_response()
 }
 
+/// An error that is not of ours, as the API has them. The framework tells in plain text of what it refuses before a handler is asked: a
+/// body or a name that is no text.
+pub(crate) async fn told_in_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == JSON.as_bytes());
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let text = to_bytes(body, BODY_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let text = if text.trim().is_empty() { status.canonical_reason().unwrap_or("refused") } else { text.trim() };
+    let (told, body) = refuse(status, text).into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.extend(told.headers);
+    Response::from_parts(head, body)
+}
+
 /// A body without anything to choose; a key that is not known is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -289,7 +320,8 @@ pub(crate) struct Nothing {}
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-const NO_CACHE: &str = "the daemon's config has no [dns]: there is no cache";
+const NO_DNS: &str = "the daemon's config has no [dns]: add it and restart the daemon";
+const NO_CACHE: &str = "the daemon's config has no [dns]: there is no cache; add [dns] and restart the daemon";
 /// Queries through the endpoint at the same time.
 pub(crate) const QUERIES_MAX: usize = 16;
 pub(crate) const BODY_MAX: usize = 8 * 1024;

@@ -65,6 +65,7 @@ fn status(snapshots: &dyn Snapshots, pools: &[PoolRow], upstreams: &[UpstreamRow
     let mut jobs: Vec<Job> = upstreams.iter().map(|upstream| upstream.job).collect();
     jobs.sort_unstable();
     jobs.dedup();
+    let configured = || upstreams.iter().filter(|upstream| upstream.configured);
     let sum = |figure: fn(&PoolRow) -> u64| pools.iter().map(figure).sum::<u64>();
     let (acquires, reused) = (sum(|pool| pool.counters.acquires), sum(|pool| pool.counters.reused));
     let requests: BTreeMap<String, u64> = REQUESTS
@@ -78,8 +79,8 @@ fn status(snapshots: &dyn Snapshots, pools: &[PoolRow], upstreams: &[UpstreamRow
         health,
         troubles,
         jobs,
-        upstreams_up: upstreams.iter().filter(|upstream| upstream.health != Health::Down).count() as u64,
-        upstreams: upstreams.len() as u64,
+        upstreams_up: configured().filter(|upstream| upstream.health != Health::Down).count() as u64,
+        upstreams: configured().count() as u64,
         connections: sum(|pool| pool.gauges.open),
         in_use: sum(|pool| pool.gauges.in_use),
         waiting: sum(|pool| pool.gauges.waiting),
@@ -137,6 +138,14 @@ const REQUESTS: [(&str, &str); 3] =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn origins_that_clients_come_with_are_in_no_count_of_the_config() {
+        let mine = UpstreamRow { health: Health::Up, ..UpstreamRow::default() };
+        let came = UpstreamRow { configured: false, health: Health::Down, ..mine.clone() };
+        let status = status(&crate::tests::Fake::default(), &[], &[mine, came.clone(), came]);
+        assert_eq!((status.upstreams_up, status.upstreams), (1, 1));
+    }
 
     #[test]
     fn origins_that_clients_come_with_decide_nothing() {

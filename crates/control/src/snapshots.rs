@@ -21,8 +21,8 @@ pub trait Snapshots: Send + Sync + 'static {
     /// The upstreams of every job, in the order of the config.
     fn upstreams(&self) -> Vec<UpstreamRow>;
 
-    /// The upstreams of DNS, with what only DNS knows of them.
-    fn dns(&self) -> Vec<DnsUpstreamRow>;
+    /// The upstreams of DNS, with what only DNS knows of them; none where the daemon has no DNS.
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>>;
 
     /// Where clients come in.
     fn listeners(&self) -> Vec<ListenerRow>;
@@ -57,7 +57,8 @@ pub trait Snapshots: Send + Sync + 'static {
     /// When the level is none.
     fn set_log(&self, patch: LogPatch) -> Result<LogRow, Refusal>;
 
-    /// A limit of a pool was changed by an operator: the names of the limits, such as `dns.max_per_host`, are shown until the next reload.
+    /// A limit of a pool was changed by an operator: the names of the limits, such as `dns.max_per_host`, are shown until a restart, or a
+    /// reload that changes the pool's section.
     fn limits_changed(&self, names: Vec<String>);
 
     /// The cache, its limit and its counters; none where the daemon has no DNS to have a cache of.

@@ -59,6 +59,7 @@ pub(crate) struct Fake {
     https: Option<https::FakeHttps>,
     tunnels: Option<tunnel::FakeTunnels>,
     down: bool,
+    without_dns: bool,
     reloads: Arc<AtomicUsize>,
     /// Reloads wait for this, where there is one.
     gate: Option<Arc<tokio::sync::Semaphore>>,
@@ -73,6 +74,7 @@ impl Default for Fake {
             https: None,
             tunnels: None,
             down: false,
+            without_dns: false,
             reloads: Arc::default(),
             gate: None,
             checked: AtomicUsize::default(),
@@ -92,8 +94,8 @@ impl Snapshots for Fake {
         vec![UpstreamRow { name: "quad9".into(), transport: "tls".into(), health, reason, ..UpstreamRow::default() }]
     }
 
-    fn dns(&self) -> Vec<DnsUpstreamRow> {
-        vec![DnsUpstreamRow {
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>> {
+        let row = DnsUpstreamRow {
             upstream: "quad9".into(),
             transport: "tls".into(),
             open: 2,
@@ -102,7 +104,8 @@ impl Snapshots for Fake {
             breaker: BreakerState::HalfOpen,
             latency_p50: Some(Duration::from_millis(20)),
             ..DnsUpstreamRow::default()
-        }]
+        };
+        (!self.without_dns).then(|| vec![row])
     }
 
     fn listeners(&self) -> Vec<ListenerRow> {
@@ -194,6 +197,9 @@ impl Snapshots for Fake {
     }
 
     fn query(&self, request: QueryRequest) -> QueryFuture {
+        if self.without_dns {
+            return Box::pin(std::future::ready(Err(QueryError::Unknown("no [dns]".into()))));
+        }
         Box::pin(async move {
             match request.name.as_str() {
                 "bad..name" => Err(QueryError::Invalid("not a name".into())),
@@ -247,7 +253,7 @@ async fn raw(address: std::net::SocketAddr, head: &str) -> (u16, String) {
 async fn pools_and_stats_come_through_unchanged() {
     let served = served().await;
     let rows: Vec<DnsUpstreamRow> = get(served.address, "/api/v1/dns/upstreams").await.unwrap();
-    assert_eq!(rows, Fake::default().dns());
+    assert_eq!(Some(rows), Fake::default().dns());
     let stats: Stats = get(served.address, "/api/v1/stats").await.unwrap();
     assert_eq!(stats, Fake::default().stats());
     let cache: CacheStatus = get(served.address, "/api/v1/cache").await.unwrap();
@@ -257,8 +263,19 @@ async fn pools_and_stats_come_through_unchanged() {
 }
 
 #[tokio::test]
+async fn without_dns_it_is_said_so() {
+    let served = served_by(Fake { without_dns: true, ..Fake::default() }).await;
+    let asked = get::<Vec<DnsUpstreamRow>>(served.address, "/api/v1/dns/upstreams").await;
+    let Err(ClientError::Refused { status, error }) = asked else { panic!("{asked:?}") };
+    assert_eq!((status, error.as_str()), (404, "the daemon's config has no [dns]: add it and restart the daemon"));
+    let request = QueryRequest { name: "a.test".into(), qtype: "A".into(), explain: false };
+    let asked = post::<QueryReport>(served.address, "/api/v1/query", &request, Duration::from_secs(5)).await;
+    assert!(matches!(asked, Err(ClientError::Refused { status: 404, .. })), "{asked:?}");
+}
+
+#[tokio::test]
 async fn json_says_seconds_and_words() {
-    let row = serde_json::to_value(&Fake::default().dns()[0]).unwrap();
+    let row = serde_json::to_value(&Fake::default().dns().unwrap()[0]).unwrap();
     assert_eq!(row["latency_p50"], 0.02);
     assert_eq!(row["breaker"], "half-open");
     assert_eq!(row["idle_limit"], Value::Null);
@@ -367,9 +384,37 @@ async fn wrong_methods_types_and_bodies_are_refused() {
         ("POST /api/v1/query", json, "{\"name\":\"a\",\"qtype\":\"A\",\"more\":1}", 400),
         ("POST /api/v1/query", json, long.as_str(), 413),
     ] {
-        let (status, _) = raw(served.address, &request(line, kind, body)).await;
+        let (status, said) = raw(served.address, &request(line, kind, body)).await;
         assert_eq!(status, wanted, "{line} {kind}");
+        assert!(serde_json::from_str::<ErrorBody>(&said).is_ok_and(|body| !body.error.is_empty()), "{line}: {said}");
     }
+}
+
+/// What the framework refuses before any handler of ours is asked.
+#[tokio::test]
+async fn every_error_of_the_api_is_json() {
+    let served = served().await;
+    let post = "POST /api/v1/query HTTP/1.1\nHost: localhost\nConnection: close\nContent-Type: application/json";
+    for (request, wanted, word) in [
+        ("GET /api/v1/pools/%FF HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(), 400, "name"),
+        ("GET /api/v1/nothing HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(), 404, "openapi.json"),
+        ("DELETE /api/v1/status HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(), 405, "Allow"),
+        (format!("{post}\nContent-Length: 9000\n\n{}", "a".repeat(9000)), 413, "8 KiB"),
+        (format!("{post}\nContent-Length: 1\n\n\u{1}"), 400, "not a query"),
+    ] {
+        let (status, said) = raw(served.address, &request).await;
+        let error = serde_json::from_str::<ErrorBody>(&said).map(|body| body.error).unwrap_or_default();
+        assert!(status == wanted && error.contains(word), "{status} {said}");
+    }
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(format!("{post}\nContent-Length: 2\n\n").replace('\n', "\r\n").as_bytes()).await.unwrap();
+    stream.write_all(b"\xff\xfe").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.contains("content-type: application/json"), "{answer}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+    assert!(serde_json::from_str::<ErrorBody>(body).unwrap().error.contains("UTF-8"), "{answer}");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn serve_pac(State(shared): State<Shared>) -> Response {
     }
 }
 
-const NO_TUNNEL: &str = "the daemon's config has no [tunnel]";
+const NO_TUNNEL: &str = "the daemon's config has no [tunnel]: add it and restart the daemon";
 const NO_LISTENER: &str = "no listener of [tunnel] is for a browser: with users it takes one that speaks HTTP\n";
 
 /// The content type of a proxy auto-configuration file.

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    ask::{AskArgs, unavailable},
+    ask::{AskArgs, Format, OutputArgs, json, unavailable},
     cli::{Exit, complain, print},
     config::words::parse_duration,
     logging::LogFilter,
@@ -42,9 +42,9 @@ pub struct AddressesArgs {
     /// With --config: how long to wait for them.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = wait, requires = "config")]
     pub wait: Duration,
-    /// Print a table, JSON or CSV.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
+    /// How.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Order of the rows.
     #[arg(long, value_name = "BY", default_value = "ip")]
     pub sort: Sort,
@@ -54,17 +54,6 @@ pub struct AddressesArgs {
     /// End bans in a network, and let it in beside what the config allows; may be repeated.
     #[arg(long, value_name = "NET", value_parser = parse_net, conflicts_with = "config")]
     pub allow: Vec<IpNet>,
-}
-
-/// How rows are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people.
-    Table,
-    /// A list of objects, as the status endpoint has it.
-    Json,
-    /// Comma-separated values with a line of names (RFC 4180).
-    Csv,
 }
 
 /// What rows are sorted by; those that are equal, by address.
@@ -103,10 +92,10 @@ pub fn main(args: &AddressesArgs, log: Option<LogFilter>) -> anyhow::Result<Exit
         }
     };
     rows::sort(&mut rows, args.sort);
-    print(&match args.output {
-        Output::Table => rows::table(&rows),
-        Output::Json => format!("{}\n", serde_json::to_string_pretty(&rows).context("write json")?),
-        Output::Csv => rows::csv(&rows),
+    print(&match args.output.format() {
+        Format::Table => rows::table(&rows),
+        Format::Json => json(&rows)?,
+        Format::Csv => rows::csv(&rows),
     })
 }
 

@@ -79,10 +79,10 @@ pub enum Format {
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutputArgs {
     /// How it is printed.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
     pub output: Format,
     /// The same as `-o json`.
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, conflicts_with = "output", global = true)]
     pub json: bool,
 }
 

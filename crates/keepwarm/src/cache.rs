@@ -4,7 +4,6 @@
 
 use anyhow::Context as _;
 use comfy_table::CellAlignment;
-use serde::Serialize;
 
 use crate::{
     ask::unavailable,
@@ -26,22 +25,15 @@ pub fn main(args: &CacheArgs) -> anyhow::Result<Exit> {
     match &args.what {
         None => {
             let status: CacheStatus = runtime.block_on(client::get(&daemon, "/api/v1/cache")).map_err(unavailable)?;
-            show(args, &status, text(&status))
+            print(&args.output.one(&status, &["size", "bytes", "entries"], || text(&status))?)
         }
         Some(CacheCommand::Flush(FlushArgs { name, all: _ })) => {
             let request = FlushRequest { name: name.clone() };
             let asked = client::post(&daemon, "/api/v1/cache/flush", &request, client::TIMEOUT);
             let flushed: Flushed = runtime.block_on(asked).map_err(unavailable)?;
-            show(args, &flushed, flushed_text(name.as_deref(), flushed))
+            print(&args.output.one(&flushed, &[], || flushed_text(name.as_deref(), flushed))?)
         }
     }
-}
-
-fn show(args: &CacheArgs, answer: &impl Serialize, text: String) -> anyhow::Result<Exit> {
-    print(&match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(answer).context("write json")?),
-        false => text,
-    })
 }
 
 /// The cache for people.

@@ -5,10 +5,7 @@
 
 mod tunnel;
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::Path,
-};
+use std::io::{self, IsTerminal as _};
 
 use keepwarm_dns::config::{DEFAULT_GROUP, DnsConfig, Listen, ListenTransport, QueryLogPrivacy, UpstreamConfig};
 use keepwarm_https::config::{HttpVersions, HttpsConfig, OriginConfig};
@@ -17,7 +14,7 @@ use serde::Serialize;
 use crate::{
     cli::{CheckArgs, Exit, complain, print},
     config::{
-        Config, ConfigError, Environment, Loaded, Source,
+        Config, ConfigError, Loaded, Source,
         fault::{Place, Severity},
         words::size_words,
     },
@@ -28,7 +25,7 @@ use crate::{
 /// # Errors
 /// [`ConfigError`] with every fault when it is refused; with `--json` they are printed instead.
 pub fn main(args: &CheckArgs) -> anyhow::Result<Exit> {
-    let source = source(args)?;
+    let source = args.config.source(&args.set)?;
     if args.json {
         return json(&source);
     }
@@ -37,15 +34,6 @@ pub fn main(args: &CheckArgs) -> anyhow::Result<Exit> {
         complain(&format!("{}\n\n", warnings.render(io::stderr().is_terminal())));
     }
     print(&summary(&source.name(), &config))
-}
-
-fn source(args: &CheckArgs) -> anyhow::Result<Source> {
-    if args.file.as_deref().is_some_and(|file| file == Path::new("-")) {
-        let text = io::read_to_string(io::stdin())?;
-        let source = Source::text("standard input", text).with_environment(Environment::capture());
-        return Ok(source.with_sets(&args.set));
-    }
-    Ok(Source::of_command(args.file.as_deref(), &args.set))
 }
 
 /// What `--json` prints.

@@ -13,8 +13,9 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    ask::AskArgs,
+    ask::{AskArgs, OutputArgs},
     config::{ConfigError, Loaded, Source},
+    config_command::FileArgs,
     logging::{self, FilterError, LogFilter},
 };
 
@@ -116,9 +117,9 @@ pub struct RunArgs {
 /// Arguments of `keepwarm check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Config file, else that of the variable KEEPWARM_CONFIG; "-" reads standard input. Without both, the built-in default is checked.
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    /// Which config.
+    #[command(flatten)]
+    pub config: FileArgs,
     /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -157,9 +158,9 @@ pub struct CacheArgs {
     /// Which daemon.
     #[command(flatten)]
     pub ask: AskArgs,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// How.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// What to do with it; shown without.
     #[command(subcommand)]
     pub what: Option<CacheCommand>,
@@ -198,9 +199,9 @@ pub enum ConfigCommand {
 /// Arguments of `keepwarm config show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// Config file; else that of the variable KEEPWARM_CONFIG. Without both, the built-in default.
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Which config.
+    #[command(flatten)]
+    pub config: FileArgs,
     /// Set a key, over the file and the environment, such as "dns.timeout=2s"; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -47,7 +47,7 @@ pub struct PoolsArgs {
 /// What `keepwarm pools` can do beside showing them.
 #[derive(Debug, Clone, Subcommand)]
 pub enum PoolsCommand {
-    /// Change limits of a pool until the next reload or restart; no connection in use is dropped.
+    /// Change limits of a pool until a restart, or a reload that changes the pool's section; no connection in use is dropped.
     Set(SetArgs),
     /// Refuse acquires; connections stay.
     Pause(ActArgs),
@@ -163,6 +163,9 @@ pub(crate) fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String
 pub(crate) fn failed(row: &PoolRow) -> u64 {
     row.counters.timeouts.values().sum::<u64>() + row.counters.errors.values().sum::<u64>()
 }
+
+/// For how long limits hold that were set at run time.
+pub(crate) const UNTIL: &str = "until a restart, or a reload that changes the pool's section";
 
 const FIRST: [&str; 3] = ["name", "state", "hosts"];
 

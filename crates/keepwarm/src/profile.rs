@@ -39,18 +39,18 @@ pub struct ProfileArgs {
 pub enum ProfileCommand {
     /// List the profiles and references that are built in.
     List {
-        /// Print a table or JSON.
-        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-        output: Output,
+        /// How.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Show a profile or captures field by field, with JA3, JA4 and Akamai's HTTP/2 string.
     Show {
         /// A name from the list, or a JSON file of a profile or of captures.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Print a table or JSON.
-        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-        output: Output,
+        /// How.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Compare two profiles or captures field by field; ends with 1 when one can be told from the other.
     Diff(DiffArgs),
@@ -70,9 +70,9 @@ pub struct DiffArgs {
     /// Show the fields that are equal too.
     #[arg(long)]
     pub all: bool,
-    /// Print a table or JSON.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
+    /// How.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `keepwarm profile capture`.
@@ -102,9 +102,9 @@ pub struct CaptureArgs {
     /// PEM file of its private key.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
-    /// Print lines or, at the end, JSON.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
+    /// How; JSON is printed at the end.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How to print.
@@ -116,14 +116,31 @@ pub enum Output {
     Json,
 }
 
+/// How a profile is printed; it has no rows of one kind, and so no CSV.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// How it is printed.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+    /// The same as `-o json`.
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+}
+
+impl OutputArgs {
+    fn format(self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+}
+
 /// Does what is asked.
 ///
 /// # Errors
 /// A name that is none, a file that cannot be read or written, an address that cannot be listened on.
 pub fn main(args: &ProfileArgs) -> anyhow::Result<Exit> {
     match &args.what {
-        ProfileCommand::List { output } => list(*output),
-        ProfileCommand::Show { name, output } => show(&source::find(name)?, *output),
+        ProfileCommand::List { output } => list(output.format()),
+        ProfileCommand::Show { name, output } => show(&source::find(name)?, output.format()),
         ProfileCommand::Diff(args) => diff(args),
         ProfileCommand::Capture(args) => capture::main(args),
     }
@@ -185,7 +202,7 @@ fn diff(args: &DiffArgs) -> anyhow::Result<Exit> {
     let diffs = source::diff(&reference, &candidate)?;
     let differing = diffs.iter().filter(|diff| !diff.equal).count();
     let exit = if differing > 0 { Exit::Failure } else { Exit::Ok };
-    match args.output {
+    match args.output.format() {
         Output::Json => print_json(&json!(diffs))?,
         Output::Table => print(&diff_table(&diffs, args.all))?,
     };

@@ -181,6 +181,7 @@ mod tests {
                 job: "dns".into(),
                 name: "quad9".into(),
                 transport: "tls".into(),
+                address: "9.9.9.9:853".into(),
                 requests: vec![10; 360],
                 failures: vec![1; 360],
                 handshakes: vec![1; 360],

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     ask::{AskArgs, OutputArgs, unavailable},
     cli::{Exit, print},
-    pools::{age, share},
+    pools::{UNTIL, age, share},
     runtime::block_on,
     table::{Tone, visible},
 };
@@ -71,10 +71,7 @@ pub(crate) fn text(status: &StatusRow) -> String {
         line("needs restart", format!(" {}", visible(&config.needs_restart.join(", "))));
     }
     if !config.changed_at_run_time.is_empty() {
-        line(
-            "at run time",
-            format!("{} changed, until the next reload", visible(&config.changed_at_run_time.join(", "))),
-        );
+        line("at run time", format!("{} changed, {UNTIL}", visible(&config.changed_at_run_time.join(", "))));
     }
     text
 }
@@ -135,7 +132,7 @@ mod tests {
         asked for    queries 12034, requests 33
         config       /etc/keepwarm.toml, generation 3, read 1 min ago
         needs restart control.listen
-        at run time  dns.max_per_host changed, until the next reload
+        at run time  dns.max_per_host changed, until a restart, or a reload that changes the pool's section
         ");
     }
 

@@ -12,9 +12,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    ask::{AskArgs, unavailable},
+    ask::{AskArgs, Format, OutputArgs, json, unavailable},
     cli::Exit,
     runtime::block_on,
+    table::csv,
 };
 use keepwarm_control::{
     client,
@@ -35,13 +36,13 @@ pub struct TunnelsArgs {
     /// Show each live tunnel too, the oldest first, up to 1,000.
     #[arg(long)]
     pub live: bool,
-    /// Show it again every so many seconds, in place on a terminal, until Ctrl-C.
+    /// Show it again every so many seconds, in place on a terminal, until Ctrl-C; JSON is a line each time.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub watch: Option<u16>,
-    /// Print JSON; with --watch a line each time.
-    #[arg(long)]
-    pub json: bool,
+    /// How. JSON has a line each time with --watch; CSV has the upstreams, and with --live the live tunnels.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What is shown at a time.
@@ -77,10 +78,11 @@ async fn watch(args: &TunnelsArgs, every: Duration) -> anyhow::Result<Exit> {
     loop {
         ticks.tick().await;
         let view = ask(args).await?;
-        let frame = match args.json {
-            true => format!("{}\n", serde_json::to_string(&view).context("write json")?),
-            false if is_terminal => in_place(&view.text(width())),
-            false => format!("{}{}", if is_first { "" } else { "\n" }, view.text(None)),
+        let frame = match args.output.format() {
+            Format::Json => format!("{}\n", serde_json::to_string(&view).context("write json")?),
+            Format::Csv => view.csv()?,
+            Format::Table if is_terminal => in_place(&view.text(width())),
+            Format::Table => format!("{}{}", if is_first { "" } else { "\n" }, view.text(None)),
         };
         if !put(&frame)? {
             return Ok(Exit::Ok);
@@ -91,10 +93,21 @@ async fn watch(args: &TunnelsArgs, every: Duration) -> anyhow::Result<Exit> {
 
 async fn once(args: &TunnelsArgs) -> anyhow::Result<bool> {
     let view = ask(args).await?;
-    put(&match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&view).context("write json")?),
-        false => view.text(width()),
+    put(&match args.output.format() {
+        Format::Json => json(&view)?,
+        Format::Csv => view.csv()?,
+        Format::Table => view.text(width()),
     })
+}
+
+impl View {
+    /// The upstreams; the live tunnels where they are shown: lines of CSV are of one kind.
+    fn csv(&self) -> anyhow::Result<String> {
+        match &self.tunnels {
+            Some(tunnels) => csv(tunnels, &["client", "destination", "upstream"]),
+            None => csv(&self.tunnel.upstreams, &["name", "address"]),
+        }
+    }
 }
 
 async fn ask(args: &TunnelsArgs) -> anyhow::Result<View> {

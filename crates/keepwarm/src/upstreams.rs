@@ -6,6 +6,7 @@ mod dns;
 mod https;
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 
 use crate::{
     ask::{AskArgs, OutputArgs, unavailable},
@@ -75,25 +76,30 @@ async fn shown(args: &UpstreamsArgs, daemon: &Daemon) -> anyhow::Result<String> 
 }
 
 async fn dns_rows(daemon: &Daemon, output: &OutputArgs) -> anyhow::Result<String> {
-    let rows: Vec<DnsUpstreamRow> = client::get(daemon, "/api/v1/dns/upstreams").await.map_err(unavailable)?;
+    let rows: Vec<DnsUpstreamRow> = of_job(daemon, "/api/v1/dns/upstreams").await?.unwrap_or_default();
     output.rows(&rows, &["upstream", "transport", "address"], || dns::table(&rows))
 }
 
 /// The addresses of hot HTTPS that have connections.
 pub(crate) async fn https_rows(daemon: &Daemon, output: &OutputArgs) -> anyhow::Result<String> {
-    let rows: Vec<HttpsPoolRow> = client::get(daemon, "/api/v1/https/pools").await.map_err(unavailable)?;
+    let rows: Vec<HttpsPoolRow> = of_job(daemon, "/api/v1/https/pools").await?.unwrap_or_default();
     output.rows(&rows, &["origin", "ip", "profile"], || https::table(&rows))
 }
 
 async fn tunnel_rows(daemon: &Daemon, output: &OutputArgs) -> anyhow::Result<String> {
-    let status: Option<TunnelStatus> = match client::get(daemon, "/api/v1/tunnel").await {
-        Ok(status) => Some(status),
-        Err(ClientError::Refused { status: 404, .. }) => None,
-        Err(error) => return Err(unavailable(error)),
-    };
+    let status: Option<TunnelStatus> = of_job(daemon, "/api/v1/tunnel").await?;
     let rows = status.as_ref().map(|status| &*status.upstreams).unwrap_or_default();
     let table = || status.as_ref().and_then(tunnels::spares).unwrap_or_else(|| "no upstreams of tunnels\n".into());
     output.rows(rows, &["name", "address"], table)
+}
+
+/// What the daemon shows of one job; none where its config has none of it.
+async fn of_job<T: DeserializeOwned>(daemon: &Daemon, path: &str) -> anyhow::Result<Option<T>> {
+    match client::get(daemon, path).await {
+        Ok(shown) => Ok(Some(shown)),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(unavailable(error)),
+    }
 }
 
 /// The upstreams as a table for people.

@@ -112,7 +112,10 @@ fn actions(frame: &Frame<'_>, row: &PoolRow, hosts: &[HostRow]) -> Markup {
                 summary { "Limits …" }
                 form.limits method="post" action=(format!("{path}/limits")) {
                     (frame.secret())
-                    p { "In force until the next reload or restart. No connection in use is dropped; what is left empty stays." }
+                    p {
+                        "In force until a restart, or a reload that changes the pool's section. No connection in use is dropped; "
+                        "what is left empty stays."
+                    }
                     @for (name, now) in limits(row) {
                         label { (name) " (" (count(now)) ")" input name=(name) type="number" min="0" placeholder=(now); }
                     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Written;
 use crate::{
-    rows::{Health, HistoryRow, PoolSeries, PoolState, RecentRow, SlowSeries, UpstreamRow, UpstreamSeries},
+    rows::{GaugesRow, Health, HistoryRow, PoolSeries, PoolState, RecentRow, SlowSeries, UpstreamRow, UpstreamSeries},
     sample::Sample,
     serve::Control,
 };
@@ -49,16 +49,33 @@ fn key(row: &UpstreamRow) -> Key {
 
 #[derive(Default)]
 struct Pool {
+    /// Looks since the last step at which it was full.
     full: u64,
+    /// The most that any look since the last step saw.
+    most: Most,
     before: Option<Stats>,
     points: VecDeque<PoolPoint>,
 }
 
+/// The largest values of gauges. Between two steps a pool fills up and empties many times: a value at the end of one says nothing of that.
 #[derive(Clone, Copy, Default, PartialEq)]
-struct PoolPoint {
+struct Most {
     open: u64,
     in_use: u64,
     waiting: u64,
+}
+
+impl Most {
+    fn see(&mut self, gauges: &GaugesRow) {
+        self.open = self.open.max(gauges.open);
+        self.in_use = self.in_use.max(gauges.in_use);
+        self.waiting = self.waiting.max(gauges.waiting);
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+struct PoolPoint {
+    most: Most,
     acquires: u64,
     reused: u64,
     opened: u64,
@@ -102,9 +119,11 @@ impl History {
     fn look(&self, sample: &Sample) {
         let mut inner = self.inner.lock();
         inner.looks += 1;
-        for pool in sample.pools.iter().filter(|pool| pool.state == PoolState::Full) {
-            if has_place(&inner.pools, &pool.name) {
-                inner.pools.entry(pool.name.clone()).or_default().full += 1;
+        for row in &sample.pools {
+            if has_place(&inner.pools, &row.name) {
+                let pool = inner.pools.entry(row.name.clone()).or_default();
+                pool.full += u64::from(row.state == PoolState::Full);
+                pool.most.see(&row.gauges);
             }
         }
     }
@@ -260,12 +279,11 @@ impl Pool {
             now.acquires >= past.acquires && now.opened >= past.opened && now.dials >= past.dials
         };
         let before = self.before.as_ref().filter(same).unwrap_or(&none);
-        let (gauges, counters, past) = (&now.gauges, &now.counters, &before.counters);
+        let (counters, past) = (&now.counters, &before.counters);
+        self.most.see(&(&now.gauges).into());
         let failed = |counters: &keepwarm_pool::Counters| counters.timeouts_total() + counters.errors_total();
         PoolPoint {
-            open: gauges.open as u64,
-            in_use: gauges.in_use as u64,
-            waiting: gauges.waiting as u64,
+            most: std::mem::take(&mut self.most),
             acquires: counters.acquires.saturating_sub(past.acquires),
             reused: counters.reused.saturating_sub(past.reused),
             opened: counters.opened.saturating_sub(past.opened),
@@ -284,9 +302,9 @@ fn pool_series<'a>(name: &str, points: &(impl IntoIterator<Item = &'a PoolPoint>
     let times = |figure: fn(&PoolPoint) -> f64| points.clone().into_iter().map(figure).collect();
     PoolSeries {
         pool: name.to_owned(),
-        open: figures(|point| point.open),
-        in_use: figures(|point| point.in_use),
-        waiting: figures(|point| point.waiting),
+        open: figures(|point| point.most.open),
+        in_use: figures(|point| point.most.in_use),
+        waiting: figures(|point| point.most.waiting),
         acquires: figures(|point| point.acquires),
         reused: figures(|point| point.reused),
         opened: figures(|point| point.opened),
@@ -318,11 +336,12 @@ impl Upstream {
     }
 }
 
-fn upstream_series((job, name, transport, _): &Key, points: &VecDeque<(u64, u64, u64, f64)>) -> UpstreamSeries {
+fn upstream_series((job, name, transport, address): &Key, points: &VecDeque<(u64, u64, u64, f64)>) -> UpstreamSeries {
     UpstreamSeries {
         job: (*job).to_owned(),
         name: name.clone(),
         transport: transport.clone(),
+        address: address.clone(),
         requests: points.iter().map(|point| point.0).collect(),
         failures: points.iter().map(|point| point.1).collect(),
         handshakes: points.iter().map(|point| point.2).collect(),

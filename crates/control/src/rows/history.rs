@@ -12,22 +12,23 @@ pub struct HistoryRow {
     pub end: u64,
     /// One series a pool, of equal length, the oldest point first.
     pub pools: Vec<PoolSeries>,
-    /// One series an upstream.
+    /// One series an upstream, transport and address.
     pub upstreams: Vec<UpstreamSeries>,
     /// Slow and failed requests a step, by job and the phase that took longest: `dns.connect`.
     pub slow: Vec<SlowSeries>,
 }
 
-/// A pool over time. Counts are those within a step; times are the percentiles of what happened in it.
+/// A pool over time. Gauges are the most that any look (one a second) of a step saw; counts are those within a step; times are the
+/// percentiles of what happened in it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PoolSeries {
     /// The pool.
     pub pool: String,
-    /// Connections.
+    /// Connections, at most.
     pub open: Vec<u64>,
-    /// Connections with a lease.
+    /// Connections with a lease, at most.
     pub in_use: Vec<u64>,
-    /// Acquires that waited.
+    /// Acquires that waited at the same time, at most.
     pub waiting: Vec<u64>,
     /// Acquires.
     pub acquires: Vec<u64>,
@@ -62,6 +63,8 @@ pub struct UpstreamSeries {
     pub name: String,
     /// Its transport.
     pub transport: String,
+    /// Where it is, as the row of the upstream has it: one may have several addresses over the same transport (RFC 9462).
+    pub address: String,
     /// Requests.
     pub requests: Vec<u64>,
     /// Failures.

@@ -116,6 +116,8 @@ pub struct Attempt {
 pub enum QueryError {
     /// The name or type cannot be asked.
     Invalid(String),
+    /// The daemon has no DNS to ask.
+    Unknown(String),
     /// No upstream answered.
     Failed(String),
 }
@@ -123,7 +125,7 @@ pub enum QueryError {
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            QueryError::Invalid(text) | QueryError::Failed(text) => f.write_str(text),
+            QueryError::Invalid(text) | QueryError::Unknown(text) | QueryError::Failed(text) => f.write_str(text),
         }
     }
 }

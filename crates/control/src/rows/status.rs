@@ -24,9 +24,9 @@ pub struct StatusRow {
     pub troubles: Vec<String>,
     /// The jobs that the config has.
     pub jobs: Vec<Job>,
-    /// Upstreams that are up or unknown.
+    /// Upstreams of the config that are up or unknown.
     pub upstreams_up: u64,
-    /// All upstreams.
+    /// Upstreams of the config; origins that clients came with are not among them.
     pub upstreams: u64,
     /// Connections of all pools.
     pub connections: u64,

@@ -113,13 +113,16 @@ async fn what_is_shown_of_https_comes_through_unchanged() {
 }
 
 #[tokio::test]
-async fn without_https_there_are_no_rows_and_nothing_to_ask_of_it() {
+async fn without_https_it_is_said_so() {
     let served = served().await;
-    assert_eq!(get::<HttpsStatus>(served.address, "/api/v1/https").await.unwrap(), HttpsStatus::default());
-    assert_eq!(get::<Vec<HttpsPoolRow>>(served.address, "/api/v1/https/pools").await.unwrap(), []);
-    let asked = get::<Vec<AddressRow>>(served.address, "/api/v1/https/addresses?origin=a.test").await;
-    let Err(ClientError::Refused { status, error }) = asked else { panic!("{asked:?}") };
-    assert_eq!((status, error.as_str()), (404, "the daemon's config has no [https]"));
+    for path in ["", "/pools", "/addresses?origin=a.test"] {
+        let asked = get::<Value>(served.address, &format!("/api/v1/https{path}")).await;
+        let Err(ClientError::Refused { status, error }) = asked else { panic!("{path}: {asked:?}") };
+        assert_eq!(
+            (status, error.as_str()),
+            (404, "the daemon's config has no [https]: add it and restart the daemon")
+        );
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,10 @@ async fn without_tunnels_it_is_said_so() {
     for path in ["", "/destinations", "/tunnels"] {
         let asked = get::<Value>(served.address, &format!("/api/v1/tunnel{path}")).await;
         let Err(ClientError::Refused { status, error }) = asked else { panic!("{path}: {asked:?}") };
-        assert_eq!((status, error.as_str()), (404, "the daemon's config has no [tunnel]"));
+        assert_eq!(
+            (status, error.as_str()),
+            (404, "the daemon's config has no [tunnel]: add it and restart the daemon")
+        );
     }
     let (path, request) = ("/api/v1/tunnel/flush", TunnelFlushRequest::default());
     let flush = post::<Flushed>(served.address, path, &request, Duration::from_secs(5));

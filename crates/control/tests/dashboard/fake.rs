@@ -247,8 +247,8 @@ impl Snapshots for Fake {
         all
     }
 
-    fn dns(&self) -> Vec<DnsUpstreamRow> {
-        Vec::new()
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>> {
+        Some(Vec::new())
     }
 
     fn listeners(&self) -> Vec<ListenerRow> {

@@ -96,8 +96,8 @@ impl Snapshots for Fake {
         self.upstreams.clone()
     }
 
-    fn dns(&self) -> Vec<DnsUpstreamRow> {
-        Vec::new()
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>> {
+        Some(Vec::new())
     }
 
     fn listeners(&self) -> Vec<ListenerRow> {

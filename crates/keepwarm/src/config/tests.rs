@@ -1,20 +1,19 @@
 //! Files as their authors write them: what they come to, and what is said about the faulty ones.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use keepwarm_dns::config::{
     BreakerSettings, CacheSettings, ClientLimits, ListenTransport, PoolSettings, Strategy, Transport,
 };
 use proptest::prelude::*;
-use serde_json::Value;
 
-use super::{
-    example::{every_key, is_free, is_only_an_example},
-    *,
-};
+use super::*;
 
+mod cache;
+mod control;
 mod dns;
 mod https;
+mod schema;
 mod tunnel;
 
 const MINIMAL: &str = "version = 1\n[[dns.upstream]]\nname = \"a\"\naddress = \"udp://127.0.0.1\"\n";
@@ -189,135 +188,6 @@ fn the_built_in_default_is_accepted_and_needs_no_resolver() {
     }
 }
 
-/// The example is the documentation of the defaults: it must say what the program does.
-#[test]
-fn the_example_shows_the_typed_defaults() {
-    let Loaded { config: example, warnings, .. } = Config::parse("example", EXAMPLE, Path::new("")).unwrap();
-    assert_eq!(warnings.iter().count(), 0);
-    let gateway = "[https]\ngateway = \"127.0.0.1:8180\"\n[[https.origin]]\nhost = \"tiles.example.com\"\n";
-    let tunnel = "[[tunnel.upstream]]\nname = \"exit-a\"\naddress = \"socks5://proxy.example.com:1080\"\n";
-    let minimal = parse(&format!("{MINIMAL}{gateway}{tunnel}")).unwrap().config;
-    let upstream = |config: &Config| config.dns.as_ref().unwrap().upstreams[0].clone();
-    let (shown, default) = (&upstream(&example), &upstream(&minimal));
-    assert_eq!((&shown.group, shown.weight), (&default.group, default.weight));
-    assert_eq!((shown.ech, shown.ddr), (default.ech, default.ddr));
-    assert_eq!(
-        (shown.cookies, shown.padding, shown.case_randomization),
-        (default.cookies, default.padding, default.case_randomization)
-    );
-    let keys = every_key();
-    let subnet = &keys["dns"]["client_subnet"];
-    assert_eq!(
-        (&subnet["v4_prefix"], &subnet["v6_prefix"]),
-        (&defaults::SUBNET_V4.into(), &defaults::SUBNET_V6.into())
-    );
-    let comparable = |config: Config| {
-        let mut config = config;
-        config.dns.as_mut().unwrap().upstreams.clear();
-        format!("{config:#?}")
-    };
-    assert_eq!(comparable(example), comparable(minimal));
-}
-
-#[test]
-fn the_example_has_every_key() {
-    let example = every_key();
-    let mut shown = BTreeSet::new();
-    keys_of(&example, "", &mut shown);
-    let mut known = BTreeSet::new();
-    for (section, keys) in spec::SECTIONS {
-        known.extend(
-            keys.iter().map(|key| if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") }),
-        );
-    }
-    assert_eq!(shown, known);
-}
-
-#[test]
-fn the_schema_describes_every_key_and_its_default() {
-    let schema = schema();
-    let example = every_key();
-    let mut keys = BTreeSet::new();
-    keys_of(&example, "", &mut keys);
-    for path in &keys {
-        let mut at = &schema;
-        let mut value = &example;
-        for part in path.split('.') {
-            at = if at["type"] == "array" { &at["items"] } else { at };
-            value = if value.is_array() { &value[0] } else { value };
-            at = &at["properties"][part];
-            value = &value[part];
-        }
-        assert!(at["type"].is_string() || at["type"].as_array().is_some_and(|kinds| kinds.len() == 2), "{path}: {at}");
-        assert!(at["description"].as_str().is_some_and(|text| text.len() > 10), "{path}: {at}");
-        let is_section = (value.is_object() || value[0].is_object()) && !is_free(path);
-        let default = if is_section || is_only_an_example(path) { &Value::Null } else { value };
-        assert_eq!(&at["default"], default, "{path}");
-        if is_section {
-            let section = if at["type"] == "array" { &at["items"] } else { at };
-            assert_eq!(section["additionalProperties"], Value::Bool(false), "{path}");
-        }
-    }
-}
-
-#[test]
-fn the_schema_has_no_trace_of_rust() {
-    let text = schema().to_string();
-    assert!(!text.contains("null") && !text.contains("\\n"), "{text}");
-}
-
-/// The words are for people, the bounds for editors; both come from one declaration each, a line apart.
-#[test]
-fn bounds_in_the_schema_are_those_of_the_words() {
-    let mut bounded = 0;
-    let mut sections = vec![schema()];
-    while let Some(section) = sections.pop() {
-        let Some(keys) = section["properties"].as_object() else { continue };
-        for (key, property) in keys {
-            sections.push(if property["type"] == "array" { property["items"].clone() } else { property.clone() });
-            let (Some(min), Some(max)) = (property["minimum"].as_u64(), property["maximum"].as_u64()) else { continue };
-            let words = property["description"].as_str().unwrap().replace(',', "");
-            let limit_is_a_key = words.contains(&format!("{min} to `"));
-            assert!(words.contains(&format!("{min} to {max}")) || limit_is_a_key, "{key}: {words}");
-            bounded += 1;
-        }
-    }
-    assert_eq!(bounded, 51);
-}
-
-fn keys_of(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
-    let Some(table) = value.as_object() else {
-        return;
-    };
-    for (key, value) in table {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if !is_free(&path) {
-            keys_of(if value.is_array() { &value[0] } else { value }, &path, keys);
-        }
-        keys.insert(path);
-    }
-}
-
-#[test]
-fn the_pages_of_the_keys_name_every_one() {
-    let pages = [("https", "https/config.md"), ("tunnel", "tunnel/config.md"), ("control", "control/config.md")];
-    for (job, page) in pages {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
-        let page = std::fs::read_to_string(file).unwrap();
-        // `pool.spares` names a key as well as `spares` does, and `breaker` as [tunnel.breaker] does.
-        let named = |key: &str| {
-            let ends = [format!("{key}`"), format!(".{key}]"), format!("{key} = ")];
-            ends.iter().any(|end| page.contains(end.as_str()))
-        };
-        let sections = spec::SECTIONS.iter().filter(|(section, _)| section.split('.').next() == Some(job));
-        // The keys of a breaker are those of [dns.breaker].
-        for (section, keys) in sections.filter(|(section, _)| *section != "tunnel.breaker") {
-            let missing: Vec<_> = keys.iter().filter(|key| !named(key)).collect();
-            assert!(missing.is_empty(), "{section}: {missing:?}");
-        }
-    }
-}
-
 #[test]
 fn all_faults_come_at_once_in_the_order_of_the_file() {
     let text = "version = 2\n[dns]\ntimeuot = \"1s\"\ntimeout = 4\nstrategy = \"quickest\"\n[dns.pool]\nmin_idle = 11\n[[dns.upstream]]\nname = \"a\"\naddress = \"1.1.1.1\"\n[[dns.upstream]]\nname = \"a\"\n[control]\nwatch = 1\n";
@@ -359,52 +229,6 @@ fn the_nearest_key_and_the_right_section_are_named() {
     assert_eq!(label("[dns]\nzzz = 1"), "");
 }
 
-/// What is said about a file with these keys in [dns.cache], and the settings where it is accepted.
-fn with_cache(keys: &str) -> Result<(CacheSettings, Vec<String>), Vec<String>> {
-    match parse(&format!("{MINIMAL}[dns.cache]\n{keys}\n")) {
-        Ok(loaded) => Ok((loaded.config.dns.unwrap().cache, places(&loaded.warnings))),
-        Err(ConfigError::Faults(faults)) => Err(places(&faults)),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-#[test]
-fn a_cache_has_a_size_within_bounds_or_none() {
-    for (size, bytes) in [("0", 0), ("0B", 0), ("64KiB", 64 << 10), ("1GiB", 1 << 30)] {
-        let settings = CacheSettings { size: bytes, ..CacheSettings::default() };
-        assert_eq!(with_cache(&format!("size = \"{size}\"")), Ok((settings, vec![])), "{size}");
-    }
-    assert_eq!(with_cache("size = \"64GiB\"").is_ok(), usize::BITS == 64);
-    for size in ["1B", "63KiB1023B", "64GiB1B"] {
-        let words = "6:8: `dns.cache.size` is out of range".to_owned();
-        assert_eq!(with_cache(&format!("size = \"{size}\"")), Err(vec![words]), "{size}");
-    }
-}
-
-#[test]
-fn ttls_of_the_cache_are_held_against_the_longest() {
-    let larger =
-        |place: &str, key: &str| Err(vec![format!("{place}: `dns.cache.{key}` is larger than `dns.cache.max_ttl`")]);
-    assert_eq!(with_cache("max_ttl = \"1m\"\nmin_ttl = \"2m\""), larger("7:11", "min_ttl"));
-    assert_eq!(with_cache("negative_ttl = \"2d\""), larger("6:16", "negative_ttl"));
-    assert_eq!(with_cache("min_ttl = \"30d\""), larger("6:11", "min_ttl"));
-    // Whoever shortens the longest TTL does not have to think of the ceiling for negative answers.
-    let (settings, _) = with_cache("max_ttl = \"1m\"").unwrap();
-    assert_eq!((settings.max_ttl, settings.negative_ttl), (Duration::from_secs(60), Duration::from_secs(60)));
-    // A limit that is refused itself says nothing about the others.
-    for refused in ["max_ttl = \"8d\"", "max_ttl = 9"] {
-        assert_eq!(with_cache(&format!("{refused}\nmin_ttl = \"2d\"")).unwrap_err().len(), 1, "{refused}");
-    }
-}
-
-#[test]
-fn a_ttl_raised_far_is_accepted_with_a_warning() {
-    let words = "6:11: `dns.cache.min_ttl` keeps answers up to 1h longer than their owner allows".to_owned();
-    assert_eq!(with_cache("min_ttl = \"1h\"").unwrap().1, [words]);
-    assert_eq!(with_cache("min_ttl = \"5m\"").unwrap().1, [""; 0]);
-    assert_eq!(with_cache("min_ttl = \"2d\"").unwrap_err().len(), 1, "what is refused needs no warning");
-}
-
 #[test]
 fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
     let more = |text: &str| refused(&format!("{MINIMAL}{text}\n"));
@@ -419,102 +243,6 @@ fn limits_that_contradict_each_other_are_refused_wherever_they_are_written() {
     assert!(parse(&format!("{MINIMAL}[limits]\nmax_connections = 10\n[dns.pool]\nmin_idle = 10\n")).is_ok());
     // A limit that is refused itself is nothing to be larger than.
     assert_eq!(more("[dns.pool]\nmax_per_host = 0\nmin_idle = 11"), ["6:16: `dns.pool.max_per_host` is out of range"]);
-}
-
-/// What is said about a file with these keys in [control], in a folder with a token of each kind; and the settings where it is accepted.
-fn with_control(keys: &str) -> Result<(ControlConfig, Vec<String>), Vec<String>> {
-    let folder = tempfile::tempdir().unwrap();
-    for (file, text) in
-        [("good", "0123456789abcdef\n"), ("short", "0123456789\n"), ("two", "0123456789abcdef\n0123456789abcdef\n")]
-    {
-        std::fs::write(folder.path().join(file), text).unwrap();
-        only_for_us(&folder.path().join(file), file != "two");
-    }
-    std::fs::write(folder.path().join("open"), "0123456789abcdef").unwrap();
-    only_for_us(&folder.path().join("open"), false);
-    let text = format!("{MINIMAL}[control]\n{keys}\n");
-    let tidy = |faults: &Faults| -> Vec<String> {
-        let start = format!("{}/", folder.path().display());
-        places(faults).iter().map(|fault| fault.replace(&start, "")).collect()
-    };
-    match Config::parse("test.toml", &text, folder.path()) {
-        Ok(loaded) => Ok((loaded.config.control, tidy(&loaded.warnings))),
-        Err(ConfigError::Faults(faults)) => {
-            assert!(!faults.render(false).contains("0123456789"), "a token is shown");
-            Err(tidy(&faults))
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn only_for_us(file: &Path, is_private: bool) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = if is_private { 0o600 } else { 0o644 };
-        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-    #[cfg(not(unix))]
-    let _ = (file, is_private);
-}
-
-#[test]
-fn the_control_listener_leaves_loopback_with_a_token_only() {
-    for accepted in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
-        assert!(with_control(&format!("listen = \"{accepted}\"")).is_ok(), "{accepted}");
-    }
-    for outside in ["0.0.0.0:1", "[::]:1", "192.168.1.1:1"] {
-        let without = with_control(&format!("listen = \"{outside}\"\ntoken_file = \"\"")).unwrap_err();
-        assert_eq!(without.len(), 1);
-        assert!(without[0].contains("other machines can reach, and there is no token"), "{without:?}");
-        let (with, warnings) = with_control(&format!("listen = \"{outside}\"\ntoken_file = \"good\"")).unwrap();
-        assert_eq!((with.listen.to_string(), with.token.is_some(), warnings.len()), (outside.to_owned(), true, 0));
-        assert!(with.token_file.unwrap().is_absolute());
-        // One fault is told once: the token was meant.
-        assert_eq!(with_control(&format!("listen = \"{outside}\"\ntoken_file = \"none\"")).unwrap_err().len(), 1);
-        assert_eq!(with_control(&format!("listen = \"{outside}\"\ntoken_file = 1")).unwrap_err().len(), 1);
-    }
-}
-
-#[test]
-fn a_token_is_long_enough_and_in_a_file_of_its_own() {
-    for (file, problem) in [
-        ("none", "none cannot be read: no such file"),
-        ("short", "the token in short has fewer than 16 characters"),
-        ("two", "the token in two has a character that is not visible ASCII"),
-    ] {
-        let faults = with_control(&format!("token_file = \"{file}\"")).unwrap_err();
-        assert!(
-            faults.iter().any(|fault| fault.starts_with("6:14: `control.token_file`: ") && fault.contains(problem)),
-            "{faults:?}"
-        );
-    }
-    #[cfg(unix)]
-    assert_eq!(
-        with_control("token_file = \"open\"").unwrap().1,
-        ["6:14: `control.token_file`: everybody on this machine may read open"]
-    );
-}
-
-#[test]
-fn history_is_kept_for_a_minute_to_a_day() {
-    for (text, seconds) in [("1m", 60), ("1h30m", 5400), ("1d", 86_400)] {
-        let (control, _) = with_control(&format!("history = \"{text}\"\nwatch = true")).unwrap();
-        assert_eq!((control.history, control.watch), (Duration::from_secs(seconds), true), "{text}");
-    }
-    for text in ["59s", "2d", "0s"] {
-        let faults = with_control(&format!("history = \"{text}\"")).unwrap_err();
-        assert_eq!(faults, ["6:11: `control.history` is out of range"], "{text}");
-    }
-}
-
-/// The schema is kept in the repository, for editors and for whoever reads along.
-#[test]
-fn the_schema_in_the_repository_is_the_one_of_the_types() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/keepwarm.schema.json");
-    let kept = std::fs::read_to_string(kept).unwrap();
-    assert!(kept == format!("{:#}\n", schema()), "write it anew: keepwarm config schema > schema/keepwarm.schema.json");
-    assert_eq!(EXAMPLE.lines().next(), Some("#:schema ./keepwarm.schema.json"));
 }
 
 #[test]

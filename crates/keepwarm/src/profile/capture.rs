@@ -29,7 +29,7 @@ pub(super) fn main(args: &CaptureArgs) -> anyhow::Result<Exit> {
     if let Some(path) = &args.profile {
         write(path, &profile(&name(path), args, &captures)?)?;
     }
-    match args.output {
+    match args.output.format() {
         Output::Json => print_json(&json!(captures)),
         Output::Table => print(&ending(args, &captures)),
     }
@@ -52,7 +52,7 @@ fn name(path: &Path) -> String {
 
 async fn record(args: &CaptureArgs) -> anyhow::Result<Captures> {
     let recorder = Recorder::bind(args.listen, tls(args)?).await.map_err(|error| Unavailable(error.to_string()))?;
-    let is_shown = args.output == Output::Table;
+    let is_shown = args.output.format() == Output::Table;
     if is_shown {
         print(&introduction(args, recorder.local_addr().port()))?;
     }

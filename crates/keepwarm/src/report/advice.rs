@@ -27,7 +27,7 @@ pub(super) struct Advice {
     pub(super) value: Option<String>,
     /// The value that it has; none where that is not known.
     pub(super) now: Option<String>,
-    /// The command that does the same until the next reload; none where there is none.
+    /// The command that does the same until a restart, or a reload that changes the pool's section; none where there is none.
     pub(super) command: Option<String>,
 }
 
@@ -119,11 +119,12 @@ fn agree(all: &mut [Advice]) {
     }
 }
 
-/// An upstream that is not asked now.
+/// An upstream that is not asked now. An origin that a client came with may not be there: that is not for the operator to mend.
 fn down(upstream: &UpstreamRow) -> Option<Advice> {
     let why = upstream.reason.as_deref().unwrap_or("no reason is known");
     let about = format!("{} upstream {}", upstream.job.as_str(), upstream.name);
-    (upstream.health == Health::Down).then(|| Advice::new(Weight::Look, &about, format!("it is down: {why}")))
+    (upstream.configured && upstream.health == Health::Down)
+        .then(|| Advice::new(Weight::Look, &about, format!("it is down: {why}")))
 }
 
 /// How many are needed so that a demand of so many on average finds room in 99 of 100 moments.

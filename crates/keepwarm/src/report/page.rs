@@ -8,7 +8,10 @@ use super::{
     chart::{Curve, chart},
     text::{POOLS, slow},
 };
-use crate::table::{Field, Value};
+use crate::{
+    pools::UNTIL,
+    table::{Field, Value},
+};
 use keepwarm_control::rows::{PoolSeries, RecentRow, UpstreamRow};
 
 /// The page.
@@ -52,7 +55,7 @@ fn advice(advice: &Advice) -> String {
         let _ = write!(html, "<br>&rarr; <code>{}</code>{now}", escape(&setting));
     }
     if let Some(command) = &advice.command {
-        let _ = write!(html, "<br><small>at once, until the next reload:</small> <code>{}</code>", escape(command));
+        let _ = write!(html, "<br><small>at once, {UNTIL}:</small> <code>{}</code>", escape(command));
     }
     html + "</li>\n"
 }

@@ -25,9 +25,9 @@ pub(super) struct Summary {
     pub(super) full: u64,
     /// The same as a share of all looks.
     pub(super) full_share: f64,
-    /// Connections with a lease: the 99th percentile of the steps' ends.
+    /// Connections with a lease: the 99th percentile of the most in each step.
     pub(super) in_use_p99: u64,
-    /// The most connections at a step's end.
+    /// The most connections at any look.
     pub(super) open_max: u64,
     /// Leases that are held at a time by Little's law: acquires a second times the mean time of a lease.
     pub(super) demand: f64,

@@ -8,7 +8,7 @@ use super::{
     summary::Summary,
 };
 use crate::{
-    pools::{share, short},
+    pools::{UNTIL, share, short},
     table::{Field, Value, fitted, visible},
     upstreams,
 };
@@ -58,7 +58,7 @@ fn push_advice(text: &mut String, advice: &Advice, columns: usize) {
     let now = advice.now.as_ref().map_or_else(String::new, |now| format!("   (now {})", visible(now)));
     let _ = writeln!(text, "          -> {}{now}", visible(&setting));
     if let Some(command) = &advice.command {
-        let _ = writeln!(text, "          at once, until the next reload: {}", visible(command));
+        let _ = writeln!(text, "          at once, {UNTIL}: {}", visible(command));
     }
 }
 

@@ -126,8 +126,8 @@ impl Snapshots for Daemon {
                 Some(server) => Some(server.is_alive(ALIVE_WITHIN).await),
                 None => has_dns.then_some(false),
             };
-            // Listeners are bound before there is anybody to ask.
-            ready::checks(&Facts { is_loaded: true, unbound: Vec::new(), workers_answer, upstreams, is_stopping })
+            // Who can be asked has a config, and has bound each listener of it.
+            ready::checks(&Facts { is_loaded: true, workers_answer, upstreams, is_stopping })
         })
     }
 
@@ -159,9 +159,10 @@ impl Snapshots for Daemon {
         self.reloader.limits_changed(names);
     }
 
-    fn dns(&self) -> Vec<DnsUpstreamRow> {
-        let Some(server) = self.server() else { return Vec::new() };
-        server.pools().into_iter().map(dns::row).collect()
+    fn dns(&self) -> Option<Vec<DnsUpstreamRow>> {
+        // A server that is gone has no upstreams any more.
+        let pools = self.dns.as_ref()?.upgrade().map(|server| server.pools()).unwrap_or_default();
+        Some(pools.into_iter().map(dns::row).collect())
     }
 
     fn stats(&self) -> Stats {
@@ -247,8 +248,7 @@ impl Snapshots for Daemon {
 
     fn query(&self, request: QueryRequest) -> QueryFuture {
         if self.dns.is_none() {
-            let error = QueryError::Invalid("the daemon's config has no [dns]: there is no upstream to ask".into());
-            return Box::pin(std::future::ready(Err(error)));
+            return Box::pin(std::future::ready(Err(QueryError::Unknown(NO_DNS.into()))));
         }
         let server = self.server();
         Box::pin(async move {
@@ -278,6 +278,8 @@ fn dns_listeners(server: &Server) -> Vec<String> {
     }
     urls
 }
+
+const NO_DNS: &str = "the daemon's config has no [dns]: there is no upstream to ask; add [dns] and restart the daemon";
 
 /// For how long a worker may take to answer before it counts as stuck.
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
@@ -459,7 +461,7 @@ mod tests {
         assert_eq!(certificate.names, ["dns.example", "127.0.0.1"]);
         assert_eq!(certificate.subject, "CN=keepwarm lab upstream");
         assert!(certificate.not_before <= certificate.loaded && certificate.loaded < certificate.not_after);
-        let row = &Snapshots::dns(&daemon)[0];
+        let row = &Snapshots::dns(&daemon).unwrap()[0];
         assert_eq!((&*row.group, row.weight, row.cookies.as_deref()), ("home", 7, Some("unknown")));
         Arc::into_inner(server).expect("the daemon does not hold it").stop(Duration::ZERO).await;
     }

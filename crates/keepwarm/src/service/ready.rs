@@ -14,8 +14,6 @@ use super::summary::DIRECT;
 pub struct Facts {
     /// The config was read and is in force.
     pub is_loaded: bool,
-    /// Listeners of the config that are not bound.
-    pub unbound: Vec<String>,
     /// Whether every worker of DNS answers; none where there is no DNS.
     pub workers_answer: Option<bool>,
     /// The upstreams of every job.
@@ -24,17 +22,13 @@ pub struct Facts {
     pub is_stopping: bool,
 }
 
-/// Judges the facts: `config`, `listeners`, `workers` where there is DNS, one for each group of upstreams such as `dns-upstreams-default`, and
+/// Judges the facts: `config`, `workers` where there is DNS, one for each group of upstreams such as `dns-upstreams-default`, and
 /// `not-stopping`, in this order; the daemon is ready when all hold.
 ///
 /// A group is well while one of its upstreams has a closed breaker. Origins of hot HTTPS are in no group and have no check: one site that
 /// is down is no reason to take the others out of service.
 pub fn checks(facts: &Facts) -> Vec<CheckRow> {
-    let unbound = facts.unbound.join(", ");
-    let mut checks = vec![
-        check("config", facts.is_loaded, "in force", || "not loaded yet".into()),
-        check("listeners", facts.unbound.is_empty(), "bound", || format!("not bound: {unbound}")),
-    ];
+    let mut checks = vec![check("config", facts.is_loaded, "in force", || "not loaded yet".into())];
     checks.extend(
         facts.workers_answer.map(|answer| check("workers", answer, "all answer", || "one does not answer".into())),
     );
@@ -105,7 +99,6 @@ mod tests {
             told(&well()),
             [
                 "+ config: in force",
-                "+ listeners: bound",
                 "+ workers: all answer",
                 "+ dns-upstreams-corp: 1 of 1 with a closed breaker",
                 "+ dns-upstreams-default: 1 of 2 with a closed breaker",
@@ -114,15 +107,14 @@ mod tests {
             ]
         );
         let without_dns = Facts { workers_answer: None, upstreams: Vec::new(), ..well() };
-        assert_eq!(told(&without_dns), ["+ config: in force", "+ listeners: bound", "+ not-stopping: it runs"]);
+        assert_eq!(told(&without_dns), ["+ config: in force", "+ not-stopping: it runs"]);
     }
 
     #[test]
     fn each_thing_that_is_amiss_is_named_alone() {
         type Break = (fn(&mut Facts), &'static str);
-        let breaks: [Break; 6] = [
+        let breaks: [Break; 5] = [
             (|facts| facts.is_loaded = false, "- config: not loaded yet"),
-            (|facts| facts.unbound = vec!["udp://[::1]:53".into()], "- listeners: not bound: udp://[::1]:53"),
             (|facts| facts.workers_answer = Some(false), "- workers: one does not answer"),
             (
                 |facts| facts.upstreams[1].breaker = BreakerState::HalfOpen,

@@ -47,13 +47,21 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 /// The daemon as a child of the script; `None`, and said, where there is no Python.
 fn passed(kinds: &str, address: SocketAddr) -> Option<Command> {
-    if Command::new("python3").arg("--version").output().is_err() {
+    has_python().then(|| parent(kinds, address))
+}
+
+fn has_python() -> bool {
+    let has = Command::new("python3").arg("--version").output().is_ok();
+    if !has {
         println!("SKIPPED: python3 is not installed");
-        return None;
     }
+    has
+}
+
+fn parent(kinds: &str, address: SocketAddr) -> Command {
     let mut command = Command::new("python3");
     command.args(["-c", PARENT, kinds, &address.to_string(), env!("CARGO_BIN_EXE_keepwarm")]).stdin(Stdio::null());
-    Some(command)
+    command
 }
 
 async fn answers_over_tcp(address: SocketAddr) {
@@ -70,9 +78,11 @@ async fn answers_over_tcp(address: SocketAddr) {
 async fn passed_sockets_are_served_in_place_of_new_ones() {
     // Where a socket is not taken over, binding its address fails, for it is in use.
     for kinds in ["udp,tcp", "tcp,udp", "udp", "tcp", "udp+,tcp+"] {
-        let address = free_address();
-        let Some(command) = passed(kinds, address) else { return };
-        let daemon = Daemon::start_as("tcp", "size = \"0\"", address, command).await;
+        if !has_python() {
+            return;
+        }
+        let daemon = Daemon::start_by("tcp", "size = \"0\"", |address| parent(kinds, address)).await;
+        let address = daemon.dns;
         for _ in 0..8 {
             answers_over_tcp(address).await;
         }
@@ -92,10 +102,13 @@ async fn systemd_socket_activate_starts_the_daemon_with_the_first_datagram() {
         println!("SKIPPED: systemd-socket-activate is not installed (Debian: systemd)");
         return;
     }
-    let address = free_address();
-    let mut command = Command::new("systemd-socket-activate");
-    command.args(["-d", "-l", &address.to_string(), env!("CARGO_BIN_EXE_keepwarm")]).stdin(Stdio::null());
-    let daemon = Daemon::start_as("tcp", "size = \"0\"", address, command).await;
+    let activated = |address: SocketAddr| {
+        let mut command = Command::new("systemd-socket-activate");
+        command.args(["-d", "-l", &address.to_string(), env!("CARGO_BIN_EXE_keepwarm")]).stdin(Stdio::null());
+        command
+    };
+    let daemon = Daemon::start_by("tcp", "size = \"0\"", activated).await;
+    let address = daemon.dns;
     answers_over_tcp(address).await;
     daemon.signal("TERM");
     let output = daemon.wait();
@@ -186,4 +199,19 @@ async fn sockets_for_another_process_are_not_touched() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_was_taken_meanwhile_is_given_up_for_another() {
+    let taken = std::sync::Mutex::new(Vec::new());
+    let daemon = Daemon::start_by("tcp", "size = \"0\"", |address| {
+        let mut taken = taken.lock().unwrap();
+        if taken.is_empty() {
+            taken.push(std::net::TcpListener::bind(address).unwrap());
+        }
+        keepwarm()
+    });
+    let daemon = daemon.await;
+    assert_ne!(daemon.dns, taken.lock().unwrap()[0].local_addr().unwrap());
+    answers_over_tcp(daemon.dns).await;
 }

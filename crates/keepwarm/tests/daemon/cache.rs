@@ -51,6 +51,8 @@ async fn what_is_flushed_is_asked_for_again_and_the_rest_stays() {
     let again = run(&daemon, &["cache", "flush", "never-asked.example"]);
     assert_eq!(again, (Some(0), "nothing to flush: no answer about never-asked.example was in the cache\n".into()));
 
+    let csv = run(&daemon, &["cache", "-o", "csv"]).1;
+    assert!(csv.starts_with("size,bytes,entries,") && csv.lines().count() == 2, "{csv}");
     assert_eq!(json(&daemon, &["cache", "flush", "--all"])["flushed"], 4);
     assert_eq!(json(&daemon, &["cache"])["entries"], 0);
     assert!(reaches_the_upstream(&daemon, "two.example"));

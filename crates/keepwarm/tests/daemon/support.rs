@@ -79,11 +79,32 @@ impl Daemon {
 
     /// The same with these keys in [dns.cache].
     pub async fn start_with_cache(scheme: &str, cache: &str) -> Daemon {
-        Daemon::start_as(scheme, cache, free_address(), keepwarm()).await
+        Daemon::start_by(scheme, cache, |_| keepwarm()).await
+    }
+
+    /// The same as the end of the command that is made for an address. Whoever takes that before it is bound has it; then it is another one.
+    pub async fn start_by(scheme: &str, cache: &str, command: impl Fn(SocketAddr) -> Command) -> Daemon {
+        for _ in 0..5 {
+            let dns = free_address();
+            match Daemon::try_start(scheme, cache, dns, command(dns)).await {
+                Ok(daemon) => return daemon,
+                Err(log) if log.to_lowercase().contains("address already in use") => {
+                    println!("taken meanwhile, {dns}: {log}");
+                }
+                Err(log) => panic!("the daemon does not answer: {log}"),
+            }
+        }
+        panic!("each address was taken before the daemon had it");
     }
 
     /// The same on this address, as the end of this command.
-    pub async fn start_as(scheme: &str, cache: &str, dns: SocketAddr, mut command: Command) -> Daemon {
+    pub async fn start_as(scheme: &str, cache: &str, dns: SocketAddr, command: Command) -> Daemon {
+        let started = Daemon::try_start(scheme, cache, dns, command).await;
+        started.unwrap_or_else(|log| panic!("the daemon does not answer: {log}"))
+    }
+
+    /// The same; what it said when it ended or did not answer.
+    async fn try_start(scheme: &str, cache: &str, dns: SocketAddr, mut command: Command) -> Result<Daemon, String> {
         let ca = Ca::new();
         let lab = Lab::start_with_ca(LabSpec::default(), &ca).await.unwrap();
         let folder = TempDir::new().unwrap();
@@ -94,25 +115,35 @@ impl Daemon {
         file.write_all(config(dns, control, &lab, scheme, roots.to_str().unwrap(), cache).as_bytes()).unwrap();
         let child =
             command.args(["run", "-c"]).arg(file.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let daemon = Daemon { child, dns, control, lab, config: file, _folder: folder };
-        daemon.wait_until_it_answers().await;
-        daemon
+        let mut daemon = Daemon { child, dns, control, lab, config: file, _folder: folder };
+        match daemon.answers().await {
+            true => Ok(daemon),
+            false => {
+                daemon.child.kill().unwrap();
+                Err(text(&daemon.wait()))
+            }
+        }
     }
 
-    async fn wait_until_it_answers(&self) {
+    /// Waits until it answers; `false` where it has ended, or does not within some seconds.
+    async fn answers(&mut self) -> bool {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let query = keepwarm_lab::build_query(7, "ready.example", 1, None);
         let mut buffer = [0; 512];
         for _ in 0..200 {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
             // An error is the ICMP message of a port that is not open yet.
             let _ = socket.send_to(&query, self.dns).await;
             let received = tokio::time::timeout(Duration::from_millis(100), socket.recv(&mut buffer)).await;
             if matches!(received, Ok(Ok(_))) {
-                return;
+                // Who has the port if it has ended is somebody else.
+                return self.child.try_wait().unwrap().is_none();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the daemon does not answer");
+        false
     }
 
     /// Sends a signal by name, as `kill` does.

@@ -27,6 +27,8 @@ async fn an_upstream_with_two_addresses_has_two_series() {
         history.step(&sample(vec![upstream("192.0.2.1:853", at), upstream("192.0.2.2:853", 10 * at)]), &[]);
     }
     assert_eq!(requests(&history), [[1, 1], [10, 10]]);
+    let addresses: Vec<String> = history.row().unwrap().upstreams.into_iter().map(|series| series.address).collect();
+    assert_eq!(addresses, ["192.0.2.1:853", "192.0.2.2:853"], "they can be told apart");
     assert_eq!(history.latencies(&upstream("192.0.2.2:853", 0), 1), [0.0]);
 }
 
@@ -43,6 +45,33 @@ async fn what_was_away_does_not_come_back_with_its_lifetime_in_one_step() {
     assert_eq!(requests(&history), [[0, 0, 3, 2]], "it began anew");
     (0..9).for_each(|_| history.step(&sample(vec![upstream("a", 2)]), &[]));
     assert_eq!(requests(&history), [[0; 4]], "an idle one stays");
+}
+
+#[tokio::test]
+async fn what_a_pool_had_between_the_ends_of_steps_is_not_lost() {
+    let history = History::new(Duration::from_secs(40));
+    let look = |state, in_use, waiting| {
+        let gauges = GaugesRow { open: in_use + 1, in_use, waiting, ..GaugesRow::default() };
+        let mut seen = sample(Vec::new());
+        seen.pools = vec![crate::rows::PoolRow { name: "dns".into(), state, gauges, ..Default::default() }];
+        history.look(&seen);
+    };
+    let step = || history.inner.lock().step_pools(vec![("dns", Stats::default())]);
+    let points = || history.pools(9).pop().unwrap();
+    look(PoolState::Ok, 1, 0);
+    look(PoolState::Full, 4, 9);
+    look(PoolState::Idle, 0, 0);
+    step();
+    let PoolSeries { open, in_use, waiting, full, .. } = points();
+    assert_eq!(
+        (open, in_use, waiting, full),
+        (vec![5], vec![4], vec![9], vec![1]),
+        "it was full, and so it was in use"
+    );
+    history.inner.lock().steps = 1;
+    look(PoolState::Ok, 2, 0);
+    step();
+    assert_eq!((points().in_use, points().full), (vec![4, 2], vec![1, 0]), "each step begins anew");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `[tunnel]`: what it comes to, what is held against what, and that no message has a password.
+//! `[tunnel]`: what it comes to, its listeners and limits.
 
 use keepwarm_transport::proxy::ProxyProtocol;
 use keepwarm_tunnel::config::{
@@ -6,6 +6,9 @@ use keepwarm_tunnel::config::{
 };
 
 use super::*;
+
+mod rules;
+mod upstream;
 
 /// A SOCKS5 proxy in the group `default`.
 const EXIT: &str = "[[tunnel.upstream]]\nname = \"exit\"\naddress = \"socks5://proxy.example\"\n";
@@ -234,54 +237,6 @@ fn upstreams_are_as_written(upstreams: &[UpstreamConfig]) {
     assert!(matches!(here.kind, UpstreamKind::Direct));
 }
 
-const NO_SSH: &str = "`tunnel.upstream.address` is an SSH server, and this build has no SSH";
-
-#[test]
-fn an_ssh_server_needs_a_build_that_speaks_it() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "id_ed25519", "a key\n");
-    write(folder.path(), "known_hosts", "");
-    let text = r#"
-        version = 1
-        [[tunnel.upstream]]
-        name = "c"
-        address = "ssh://eve@host.example"
-        key = "id_ed25519"
-        host_key = "known_hosts"
-        channels = 4
-        through = "http://ann:hunter5@first.example:3128"
-        [[tunnel.upstream]]
-        name = "d"
-        address = "ssh://eve:hunter6@[2001:db8::1]:2222"
-        host_key = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
-    "#;
-    let loaded = Config::parse("test.toml", text, folder.path());
-    if !cfg!(feature = "ssh") {
-        let Err(ConfigError::Faults(faults)) = loaded else { panic!("{loaded:?}") };
-        let said: Vec<_> = faults.iter().map(|fault| &*fault.title).collect();
-        assert_eq!(said, [NO_SSH, NO_SSH]);
-        return;
-    }
-    let loaded = loaded.unwrap();
-    assert_eq!(places(&loaded.warnings), [""; 0]);
-    let upstreams = loaded.config.tunnel.unwrap().upstreams;
-    assert!(!format!("{upstreams:?}").contains("hunter"));
-    let [c, d] = &upstreams[..] else { panic!("{upstreams:?}") };
-    let ssh = |upstream: &UpstreamConfig| match &upstream.kind {
-        UpstreamKind::Ssh(ssh) => (**ssh).clone(),
-        other => panic!("{other:?}"),
-    };
-    let (first, second) = (ssh(c), ssh(d));
-    assert_eq!((&*first.host, first.port, &*first.user, first.password), ("host.example", 22, "eve", None));
-    assert_eq!(first.key, Some(folder.path().join("id_ed25519")));
-    assert_eq!(first.host_key, HostKey::KnownHosts(folder.path().join("known_hosts")));
-    assert_eq!(login(c.through.as_deref().unwrap()), Some(("ann", "hunter5")));
-    assert_eq!((&*second.host, second.port, second.password.as_deref()), ("2001:db8::1", 2222, Some("hunter6")));
-    let digest = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8".to_owned();
-    assert_eq!((second.key, second.host_key), (None, HostKey::Fingerprint(digest)));
-    assert_eq!((first.channels, second.channels), (4, 1));
-}
-
 #[test]
 fn listeners_go_beyond_loopback_only_with_users() {
     for listen in ["127.0.0.1:1080", "socks5://[::1]:1080", "http://127.0.0.1:0", "forward://127.0.0.1:1->a:1"] {
@@ -330,182 +285,6 @@ fn listeners_have_their_port_for_themselves() {
     );
     // A listener that is refused does not stand for none, nor for the default.
     assert_eq!(titles(&listen("[\"1080\"]", https)), ["`tunnel.listen` is not an IP address and a port"]);
-}
-
-#[test]
-fn credentials_come_from_one_place() {
-    let socks = |lines: &str| titles(&upstream(&format!("address = \"socks5://proxy\"\n{lines}")));
-    let known = |lines: &str| titles(&upstream(&format!("address = \"socks5://ann:hunter2@proxy\"\n{lines}")));
-    let key = |key: &str, words: &str| [format!("`tunnel.upstream.{key}` {words}")];
-    accepted(&upstream("address = \"socks5://proxy\"\nusername = \"ann\"\npassword = \"\""));
-    assert_eq!(socks("username = \"ann\""), key("username", "is without a password"));
-    assert_eq!(socks("password = \"x\""), key("password", "is without a user"));
-    assert_eq!(known("username = \"ann\""), key("username", "is beside a credential in `address`"));
-    assert_eq!(known("password = \"x\""), key("password", "is beside a credential in `address`"));
-    assert_eq!(
-        socks("username = \"ann\"\npassword = \"x\"\npassword_file = \"y\""),
-        key("password_file", "is beside `password`")
-    );
-    let missing = socks("username = \"ann\"\npassword_file = \"no-such-file\"");
-    assert!(missing.len() == 1 && missing[0].contains("no-such-file cannot be read"), "{missing:?}");
-    for scheme in ["http", "https"] {
-        let colon = format!("address = \"{scheme}://proxy:1\"\nusername = \"a:b\"\npassword = \"x\"");
-        assert_eq!(titles(&upstream(&colon)), key("username", "cannot be told to the upstream"));
-    }
-    let long = format!("username = \"ann\"\npassword = \"{}\"", "x".repeat(256));
-    assert_eq!(socks(&long), key("password", "cannot be told to the upstream"));
-}
-
-#[test]
-fn keys_that_mean_nothing_beside_the_address_are_refused() {
-    let no_meaning = |key: &str| format!("`tunnel.upstream.{key}` has no meaning here");
-    let direct =
-        "address = \"direct://\"\nusername = \"a\"\npassword = \"b\"\nthrough = \"socks5://p\"\nhost_key = \"x\"";
-    assert_eq!(titles(&upstream(direct)), ["username", "password", "through", "host_key"].map(no_meaning));
-    assert_eq!(
-        titles(&upstream("address = \"socks5://p\"\nkey = \"x\"\nchannels = 2")),
-        ["key", "channels"].map(no_meaning)
-    );
-    let titles = |text: &str| titles(text).into_iter().filter(|title| title != NO_SSH).collect::<Vec<_>>();
-    let ssh = |lines: &str| titles(&upstream(&format!("address = \"ssh://ann@host\"\n{lines}")));
-    let digest = "host_key = \"SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\"";
-    assert_eq!(ssh("password = \"x\""), ["`tunnel.upstream.host_key` is missing: the server could be anybody"]);
-    assert_eq!(ssh(digest), ["`tunnel.upstream` has neither a `key` nor a password for SSH"]);
-    assert_eq!(
-        ssh("password = \"x\"\nhost_key = \"SHA256:abc\""),
-        ["`tunnel.upstream.host_key` is not a SHA-256 fingerprint"]
-    );
-    let no_user = format!("address = \"ssh://host\"\nkey = \"no-such-file\"\n{digest}");
-    let no_user = titles(&upstream(&no_user));
-    assert_eq!(no_user.len(), 2, "{no_user:?}");
-    assert_eq!(no_user[0], "`tunnel.upstream.address` names no user");
-    assert!(no_user[1].contains("no-such-file cannot be read"), "{no_user:?}");
-}
-
-#[test]
-fn chains_are_of_two_proxies() {
-    let chain = |second: &str, third: &str| {
-        file(
-            "",
-            &format!(
-                "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://a\"\nthrough = \"b\"\n\
-                 [[tunnel.upstream]]\nname = \"b\"\naddress = \"{second}\"\n{third}"
-            ),
-        )
-    };
-    accepted(&chain("http://b:1", ""));
-    let refused = |words: &str| [format!("`tunnel.upstream.through` names \"b\", which {words}")];
-    let second = "has a `through` of its own; chains are of two";
-    assert_eq!(titles(&chain("http://b:1", "through = \"socks5://c\"")), refused(second));
-    assert_eq!(titles(&chain("direct://", "")), refused("is not a proxy"));
-    assert_eq!(titles(&upstream("address = \"socks5://a\"\nthrough = \"b\"")), refused("is no upstream"));
-    let own = titles(&upstream("address = \"socks5://a\"\nthrough = \"exit\""));
-    assert_eq!(own, ["`tunnel.upstream.through` names \"exit\", which is the upstream itself"]);
-    // One fault is enough where the second is faulty itself.
-    assert_eq!(titles(&chain("socks9://b", "")).len(), 1);
-}
-
-#[test]
-fn names_lead_to_one_upstream_or_group() {
-    let second = |lines: &str| file("default = \"direct\"", &format!("{EXIT}[[tunnel.upstream]]\n{lines}"));
-    let named = |name: &str, group: &str| {
-        second(&format!(
-            "name = \"{name}\"\naddress = \"socks5://b\"\ngroup = \"{group}\"\n[[tunnel.rule]]\nmatch = [\"*\"]\nvia = \"exit\"\n"
-        ))
-    };
-    assert_eq!(titles(&named("exit", "default"))[0], "two upstreams are named \"exit\"");
-    assert_eq!(titles(&named("b", "exit")), ["\"exit\" is the name of an upstream and of a group"]);
-    assert_eq!(
-        titles(&named("direct", "reject")),
-        [
-            "no upstream can be named \"direct\", which has a meaning of its own after `via`",
-            "no group can be named \"reject\", which has a meaning of its own after `via`"
-        ]
-    );
-    let unknown =
-        |key: &str, name: &str| [format!("`{key}` names \"{name}\", which is neither an upstream nor a group")];
-    assert_eq!(titles(&rule("match = [\"*\"]\nvia = \"exti\"")), unknown("tunnel.rule.via", "exti"));
-    assert_eq!(titles(&file("default = \"x\"", EXIT)), unknown("tunnel.default", "x"));
-    // A name that is refused may have been the one that is meant.
-    let refused = file("default = \"a b\"", &format!("{EXIT}[[tunnel.rule]]\nmatch = [\"*\"]\nvia = \"exit\"\n"));
-    assert_eq!(titles(&refused), ["`tunnel.default` cannot be used in logs and metrics"]);
-}
-
-#[test]
-fn what_no_rule_matches_has_to_go_somewhere() {
-    let grouped = format!("{EXIT}group = \"exits\"\n");
-    let title = "`tunnel.default` is missing, and no upstream is in the group \"default\"";
-    assert_eq!(titles(&file("", &grouped)), [title]);
-    assert_eq!(accepted(&file("default = \"exits\"", &grouped)).default, Via::Group("exits".into()));
-    assert_eq!(accepted(&file("default = \"exit\"", &grouped)).default, Via::Upstream("exit".into()));
-    let unused = ["nothing leads to the upstream \"exit\""];
-    assert_eq!(warned(&file("default = \"direct\"", &grouped)), unused);
-    assert_eq!(warned(&file("default = \"reject\"", &grouped)), unused);
-    let rule = format!("{grouped}[[tunnel.rule]]\nmatch = [\"a.b\"]\nvia = \"exits\"\n");
-    accepted(&file("default = \"direct\"", &rule));
-    let before = format!(
-        "{EXIT}through = \"first\"\n[[tunnel.upstream]]\nname = \"first\"\ngroup = \"x\"\naddress = \"socks5://f\"\n"
-    );
-    accepted(&file("", &before));
-}
-
-#[test]
-fn rules_that_cannot_match_are_warned_of() {
-    let never = "this `tunnel.rule` never matches: an earlier one takes all of it";
-    let two = |first: &str, second: &str| {
-        rule(&format!("match = [{first}]\nvia = \"direct\"\n[[tunnel.rule]]\nmatch = [{second}]\nvia = \"reject\""))
-    };
-    for (first, second) in [
-        ("\"*\"", "\"a.b\", \"10.0.0.0/8:80\""),
-        ("\".a.b\", \"10.0.0.0/8\"", "\"x.a.b\", \"10.1.0.0/16\""),
-        ("\"a.b:80-90\"", "\"a.b:85\""),
-        ("\"*:1-65535\"", "\"*\""),
-        ("\"2001:db8::/32\"", "\"[2001:db8::1]:80\""),
-    ] {
-        assert_eq!(warned(&two(first, second)), [never], "{first} {second}");
-    }
-    for (first, second) in [
-        ("\"a.b\"", "\"*\""),
-        ("\"*:80\"", "\"*:80-81\""),
-        ("\"*.a.b\"", "\".a.b\""),
-        ("\".a.b\"", "\"x.a.b\", \"c.d\""),
-        ("\"0.0.0.0/0\"", "\"a.b\""),
-    ] {
-        accepted(&two(first, second));
-    }
-    assert_eq!(titles(&rule("match = []\nvia = \"direct\"")), ["`tunnel.rule.match` is empty"]);
-    assert_eq!(titles(&rule("")), ["`tunnel.rule.match` is missing", "`tunnel.rule.via` is missing"]);
-}
-
-#[test]
-fn nothing_is_opened_ahead_where_the_server_speaks_first() {
-    let speculate = |patterns: &str| rule(&format!("match = [{patterns}]\nvia = \"exit\"\nspeculate = 16"));
-    assert_eq!(accepted(&speculate("\"*:443\", \"*:8000-8443\", \"a.b:80\"")).rules[0].speculate, 16);
-    let unnamed = |shown: &str| [format!("`tunnel.rule.speculate` needs ports, and \"{shown}\" names none")];
-    assert_eq!(titles(&speculate("\"*:443\", \"a.b\"")), unnamed("a.b"));
-    for (port, range) in [
-        (21, "21"),
-        (22, "22"),
-        (25, "25-30"),
-        (110, "108-112"),
-        (143, "130-150"),
-        (587, "587"),
-        (3306, "3000-4000"),
-        (5901, "5901"),
-        (13, "1-65535"),
-    ] {
-        let range = speculate(&format!("\"*:{range}\""));
-        let first = if port == 3306 { 3306 } else { port };
-        let first = if first == 110 { 109 } else { first };
-        let words = format!("`tunnel.rule.speculate` has no place at port {first}, where the server speaks first");
-        assert_eq!(titles(&range), [words]);
-    }
-    accepted(&rule("match = [\"*\"]\nvia = \"exit\"\nspeculate = 0"));
-    assert_eq!(
-        titles(&rule("match = [\"*:443\"]\nvia = \"reject\"\nspeculate = 1")),
-        ["`tunnel.rule.speculate` has no meaning where tunnels are refused"]
-    );
-    assert_eq!(titles(&speculate("\"*:443\"").replace("16", "17")), ["`tunnel.rule.speculate` is out of range"]);
 }
 
 #[test]
@@ -608,72 +387,4 @@ fn the_daemons_limit_is_shared_with_tunnels() {
         titles("version = 1\n[tunnel]\nmax_per_destination = 513\n"),
         ["`tunnel.max_per_destination` is larger than what `limits.max_connections` leaves for tunnels"]
     );
-}
-
-#[test]
-fn a_check_without_a_port_is_taken_for_http() {
-    let with = |check: &str| upstream(&format!("address = \"socks5://proxy\"\ncheck = \"{check}\""));
-    assert_eq!(warned(&with("www.example")), ["`tunnel.upstream.check` has no port: 80 is taken"]);
-    let target = |text: &str| parse(text).unwrap().config.tunnel.unwrap().upstreams[0].check.clone().unwrap();
-    assert_eq!(target(&with("www.example")).to_string(), "www.example:80");
-    assert_eq!(target(&with("[2001:db8::1]:81")).to_string(), "[2001:db8::1]:81");
-    assert_eq!(
-        titles(&with("http://www.example")),
-        ["`tunnel.upstream.check` is a URL, and a destination is a host and a port"]
-    );
-}
-
-#[cfg(unix)]
-#[test]
-fn a_secret_that_everybody_may_read_is_warned_of() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("exit.password");
-    std::fs::write(&path, "hunter2\n").unwrap();
-    let text = upstream("address = \"socks5://ann@proxy\"\npassword_file = \"exit.password\"");
-    for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let loaded = Config::parse("test.toml", &text, folder.path()).unwrap();
-        let said: Vec<_> = loaded.warnings.iter().map(|fault| fault.title.clone()).collect();
-        assert_eq!(said.len(), warnings, "{mode:o}: {said:?}");
-        assert!(said.iter().all(|title| title.contains("everybody on this machine may read")), "{said:?}");
-    }
-}
-
-#[test]
-fn passwords_of_tunnels_are_in_no_message() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("two.password"), "hunter2\nhunter2\n").unwrap();
-    for text in [
-        "[tunnel.users]\nann = \"hunter2\"\nbob = 3\n",
-        "[tunnel.users]\nbob = 3 \nann = \"hunter2\"\n",
-        "[tunnel.users]\nann = { pasword = \"hunter2\" }\n",
-        "[tunnel]\nusers = \"ann:hunter2\"\n",
-        "[tunnel]\nuser = { ann = \"hunter2\" }\n",
-        "[tunnel]\nauth = { ann = \"hunter2\" }\n",
-        "[tunnel.users]\nann = { password_file = \"two.password\" }\n",
-        "[tunnel.users]\nann = \"hunter2\n",
-        "[tunnel]\nusers = { ann = \"hunter2\", ann = \"hunter2\" }\n",
-        "[tunnel]\nlisten = \"ann:hunter2@127.0.0.1:1080\"\n",
-        "[[tunnel.upstream]]\npassword = \"hunter2\"\nnam = \"a\"\n",
-        "[[tunnel.upstream]]\npassword = [\"hunter2\"]\n",
-        "[[tunnel.upstream]]\npasword = \"hunter2\"\n",
-        "[[tunnel.upstream]]\npassword = \"hunter2\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://p\"\npassword = \"hunter2\"\npassword_file = \"hunter\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://p\"\nusername = \"ann\"\npassword_file = \"two.password\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://ann:hunter2@p\"\nusername = \"ann\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"ann:hunter2@p:1\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"http://ann:hunter2@p\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"ssh://ann:hunter2@p:0\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = [\"socks5://ann:hunter2@p\"]\n",
-        "[[tunnel.upstream]]\nname = \"a\"\nadress = \"socks5://ann:hunter2@p\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://p\"\nthrough = \"ann:hunter2@p\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://p\"\nthrough = \"http://ann:hunter2@p\"\n",
-        "[[tunnel.upstream]]\nname = \"a\"\naddress = \"socks5://p\"\ncheck = \"ann:hunter2@p:1\"\n",
-        "[[tunnel.rule]]\nmatch = [\"ann:hunter2@p\"]\nvia = \"direct\"\n",
-    ] {
-        let said = rendered(&format!("version = 1\n{text}"), folder.path());
-        assert!(!said.contains("hunter2"), "{said}");
-        assert!(said.contains("test.toml:"), "{said}");
-    }
 }

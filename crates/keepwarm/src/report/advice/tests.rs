@@ -262,12 +262,15 @@ fn what_is_urgent_comes_first_and_what_is_down_is_named() {
     series.full = vec![5; 360];
     let counters = CountersRow { closed: counted([("peer_closed", 9)]), ..CountersRow::default() };
     let mut material = material(pool("dns", counters), series);
-    material.upstreams = vec![UpstreamRow {
+    let down = UpstreamRow {
         name: "quad9".into(),
         health: Health::Down,
         reason: Some("connection refused".into()),
         ..UpstreamRow::default()
-    }];
+    };
+    // A client named it; whether it is there is not for the operator to mend.
+    let came = UpstreamRow { name: "gone.example".into(), job: Job::Https, configured: false, ..down.clone() };
+    material.upstreams = vec![down, came];
     material.status.config.last_error = Some("a.toml:3: unknown key".into());
     let all = advice(&material);
     let weights: Vec<Weight> = all.iter().map(|advice| advice.weight).collect();

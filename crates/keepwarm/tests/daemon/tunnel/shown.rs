@@ -39,6 +39,10 @@ async fn upstreams_destinations_and_live_tunnels_are_shown() {
     assert_eq!(json["tunnel"]["live"], 1);
     assert_eq!((&json["destinations"][0]["destination"], &json["destinations"][0]["live"]), (&place.into(), &1.into()));
     assert_eq!((&json["tunnels"][0]["client"], &json["tunnels"][0]["received"]), (&client.into(), &1000.into()));
+    let csv = daemon.printed(&["tunnels", "-o", "csv"]).await;
+    assert!(csv.starts_with("name,address,") && csv.contains(&proxy) && !csv.contains(PASSWORD), "{csv}");
+    let csv = daemon.printed(&["tunnels", "--live", "-o", "csv"]).await;
+    assert!(csv.starts_with("client,destination,upstream,") && csv.lines().count() == 2, "{csv}");
 
     let spares = daemon.printed(&["upstreams", "--tunnel"]).await;
     assert!(spares.contains("SPARES") && spares.contains("exit") && !spares.contains("DESTINATION"), "{spares}");
