@@ -71,6 +71,9 @@ impl Session<'_> {
     async fn failed(self, stream: TcpStream, failure: Failure) {
         if let Some(reason) = failure.reason() {
             self.shared.counters.handshake_failed(reason);
+            if reason == HandshakeFailure::User {
+                self.shared.users(&self.terms).warn_refused(self.client);
+            }
             tracing::debug!(client = %self.client.peer, reason = reason.as_str(), "a client's handshake failed");
         }
         if let Failure::Refused(refusal) = failure {

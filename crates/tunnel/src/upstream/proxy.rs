@@ -46,7 +46,10 @@ impl Upstream {
                 spares.worked(age);
                 return Ok(reached);
             }
-            Ok(Err(failed)) if failed.is_dead() => return self.again(spares, target, &failed, age, deadline).await,
+            Ok(Err(failed)) if failed.is_dead() => {
+                self.missed();
+                return self.again(spares, target, &failed, age, deadline).await;
+            }
             Ok(Err(failed)) => {
                 self.hit();
                 return Err(failed.missed(1));
@@ -106,7 +109,6 @@ impl Upstream {
         age: Duration,
         deadline: Instant,
     ) -> Result<Reached, Missed> {
-        self.missed();
         self.counters.retries.fetch_add(1, Ordering::Relaxed);
         let reached = self.fresh(spares, target, deadline).await;
         let has_answered = match &reached {
@@ -137,7 +139,13 @@ impl Upstream {
             }
         }
         let taken = spares.take(false, limit).await.map_err(|error| missed(error).not_asked())?;
-        over(taken, target, deadline).await.map_err(|failed| failed.missed(1))
+        let (was_ready, age) = (taken.was_ready, taken.idle_for);
+        match over(taken, target, deadline).await {
+            Ok(reached) => Ok(reached),
+            // A spare that became ready meanwhile, and is no better than any other.
+            Err(failed) if was_ready && failed.is_dead() => self.again(spares, target, &failed, age, deadline).await,
+            Err(failed) => Err(failed.missed(1)),
+        }
     }
 
     /// Over a connection that is dialled now, after another one was tried.
