@@ -35,6 +35,13 @@ impl Default for TcpOptions {
     }
 }
 
+impl TcpOptions {
+    /// Whether the bind address is of its family.
+    fn reaches(&self, addr: SocketAddr) -> bool {
+        self.bind.is_none_or(|bind| bind.is_ipv4() == addr.is_ipv4())
+    }
+}
+
 /// How a connection came about.
 #[derive(Debug, Clone)]
 pub struct ConnectTrace {
@@ -69,10 +76,20 @@ pub async fn connect(
     options: &TcpOptions,
     deadline: Instant,
 ) -> Result<(TcpStream, ConnectTrace), Error> {
-    let mut waiting = candidates(addrs, options)?;
-    if let (Some(&only), 1) = (waiting.front(), waiting.len()) {
-        return connect_to(only, options, deadline).await;
+    match addrs {
+        [only] if options.reaches(*only) => connect_to(*only, options, deadline).await,
+        // Boxed, so that whoever connects to one address need not have room for a race.
+        _ => Box::pin(race(addrs, options, deadline)).await,
     }
+}
+
+/// Tries one after another until one answers.
+async fn race(
+    addrs: &[SocketAddr],
+    options: &TcpOptions,
+    deadline: Instant,
+) -> Result<(TcpStream, ConnectTrace), Error> {
+    let mut waiting = candidates(addrs, options)?;
     let start = tokio::time::Instant::now();
     let mut trying = FuturesUnordered::new();
     let mut attempts = 0;
@@ -180,7 +197,7 @@ fn bind(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
 
 /// Interleaves the families, keeping the order within each, and leaves out what the bind address cannot reach.
 pub(crate) fn candidates(addrs: &[SocketAddr], options: &TcpOptions) -> Result<VecDeque<SocketAddr>, Error> {
-    let usable = |addr: &&SocketAddr| options.bind.is_none_or(|bind| bind.is_ipv4() == addr.is_ipv4());
+    let usable = |addr: &&SocketAddr| options.reaches(**addr);
     let Some(first) = addrs.iter().find(usable) else {
         let tried = match addrs.first() {
             Some(addr) => format!("connect to {addr}"),

@@ -27,6 +27,7 @@ use keepwarm_transport::{
     tls::TlsRoots,
 };
 use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
 use tokio::{io::AsyncWriteExt as _, task::AbortHandle, time::Instant as Clock};
 
 use crate::{
@@ -211,9 +212,10 @@ impl Upstream {
         self.vitals.asked(start.into_std());
         let reached = match &self.way {
             Way::Direct(resolver) => direct(&**resolver, target, may, deadline).await,
-            Way::Proxy(spares) => self.over_proxy(spares, target, payload, deadline).await,
+            // Boxed, so that a direct tunnel need not have room for what a proxy may come to.
+            Way::Proxy(spares) => Box::pin(self.over_proxy(spares, target, payload, deadline)).await,
             #[cfg(feature = "ssh")]
-            Way::Ssh(sessions) => self.over_ssh(sessions, target, deadline).await,
+            Way::Ssh(sessions) => Box::pin(self.over_ssh(sessions, target, deadline)).await,
         };
         let over = Clock::now().into_std() >= deadline;
         let reached = reached.map_err(|missed| {
@@ -382,17 +384,18 @@ async fn direct(
     deadline: Instant,
 ) -> Result<Reached, Missed> {
     let missed = |error| Missed::new(error, 1);
-    let ips = match target.ip() {
-        Some(ip) => vec![ip],
+    let ips: SmallVec<[IpAddr; 1]> = match target.ip() {
+        Some(ip) => smallvec![ip],
         None => {
             let host = target.host();
             let start = Clock::now();
             let resolving = tokio::time::timeout_at(deadline.into(), resolver.resolve(&host)).await;
             let late = |_| Err(Error::timed_out(Phase::Resolve, format!("resolve {host}"), start.elapsed()));
-            resolving.unwrap_or_else(late).map_err(missed)?
+            resolving.unwrap_or_else(late).map_err(missed)?.into()
         }
     };
-    let addresses: Vec<_> = ips.into_iter().filter(|ip| may(*ip)).map(|ip| (ip, target.port()).into()).collect();
+    let addresses: SmallVec<[SocketAddr; 1]> =
+        ips.into_iter().filter(|ip| may(*ip)).map(|ip| (ip, target.port()).into()).collect();
     if addresses.is_empty() {
         let happened = "a rule forbids every address of it";
         return Err(missed(Error::new(
