@@ -1,5 +1,8 @@
 //! Start, stop, and what keeps it from starting.
 
+use std::net::UdpSocket;
+
+use keepwarm_lab::Tagged;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -8,7 +11,7 @@ use tokio::{
 use super::support::*;
 use crate::{
     https::support::{refused, write},
-    support::text,
+    support::{free_address, text},
 };
 
 #[cfg(unix)]
@@ -52,6 +55,37 @@ async fn a_live_tunnel_that_does_not_end_is_cut_off_and_said_so() {
         text(&output)
     );
     assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)), "the tunnel has ended");
+}
+
+/// What this machine connects to itself is found through the daemon's own DNS; what a proxy connects to is looked up by nobody here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_found_through_the_daemons_own_dns_or_by_the_proxy() {
+    let (dns, resolver) = (free_address(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    resolver.set_nonblocking(true).unwrap();
+    let lines = format!(
+        "[[tunnel.rule]]\nmatch = [\"near.example\"]\nvia = \"direct\"\n\
+         [dns]\nlisten = [\"{dns}\"]\ntimeout = \"1s\"\n[dns.local]\nrecords = [\"near.example. 300 A 127.0.0.1\"]\n\
+         [[dns.upstream]]\nname = \"resolver\"\naddress = \"udp://{}\"\n",
+        resolver.local_addr().unwrap()
+    );
+    let daemon = Bench::new(&lines).await.start().await;
+    let echo = daemon.bench.echo.addr(0);
+    daemon.bench.proxy.pin("far.example", echo);
+    for host in ["near.example", "far.example"] {
+        let mut stream = socks5(daemon.bench.listen, host, echo.port()).await;
+        say(&mut stream, &mut Tagged::random(echo), 100).await;
+    }
+    let served = daemon.status().await.upstreams.into_iter().map(|row| (row.name, row.tunnels)).collect::<Vec<_>>();
+    assert_eq!(served, [("exit".to_owned(), 1), ("direct".to_owned(), 1)]);
+    // Whoever is asked for a name in earnest hears of it, and has heard of none of these.
+    let report = daemon.run(&["query", "elsewhere.example", "--json"]).await;
+    let mut heard = Vec::new();
+    let mut buffer = [0; 2048];
+    while let Ok(length) = resolver.recv(&mut buffer) {
+        heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    assert!(heard.iter().any(|query| query.contains("elsewhere")), "{report:?}: {heard:?}");
+    assert!(!heard.iter().any(|query| query.contains("near") || query.contains("far")), "{heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
