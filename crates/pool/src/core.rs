@@ -738,8 +738,11 @@ impl<K: Kinds> HostState<K> {
     }
 
     pub(crate) fn stats(&self, now: Instant) -> HostStats {
+        let gauges = self.gauges(now);
+        // A first dial takes up the place of its connection: those who wait for it wait for nothing that a larger limit would give.
+        let waits_for_dials = gauges.dialing > 0 && gauges.in_use == 0;
         HostStats {
-            gauges: self.gauges(now),
+            gauges,
             counters: self.counters.clone(),
             wait: self.wait.clone(),
             dial: self.dial.clone(),
@@ -754,7 +757,9 @@ impl<K: Kinds> HostState<K> {
             capacity: self.capacity_seen,
             stalled: self.stalled,
             paused: self.gate == Gate::Paused,
-            full: self.is_waited_for() && (self.stalled || self.slots.len() >= self.limits.max_per_host),
+            full: self.is_waited_for()
+                && !waits_for_dials
+                && (self.stalled || self.slots.len() >= self.limits.max_per_host),
         }
     }
 

@@ -324,7 +324,8 @@ pub struct HostStats {
     pub stalled: bool,
     /// Whether the host is paused.
     pub paused: bool,
-    /// Whether somebody waits and no connection may be opened: a limit is the bottleneck.
+    /// Whether somebody waits and no connection may be opened: a limit is the bottleneck. It is not while all that there is of the host
+    /// is being dialled.
     pub full: bool,
 }
 

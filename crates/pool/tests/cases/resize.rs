@@ -255,6 +255,21 @@ async fn full_is_said_once() {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_first_dial_takes_its_only_place_is_not_full() {
+    let mut bench = exclusive(1);
+    let first = bench.queued("a").await;
+    let dial = bench.want_dial().await;
+    assert_eq!(bench.pool.stats().full, 0, "a larger limit would help nobody");
+    dial.ok().await;
+    let lease = done(first).await;
+    let second = bench.queued("a").await;
+    assert_eq!(bench.pool.stats().full, 1, "now one is in use that another waits for");
+    drop(lease);
+    done(second).await;
+    assert_eq!(bench.pool.stats().full, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_92_counters_are_consistent_after_a_storm_of_cancels() {
     let limits = Limits { max_total: 12, max_idle: 12, ..Limits::per_host(4) };

@@ -90,7 +90,7 @@ impl HostRow {
         let state = match (stats.paused, stats.healthy, stats.gauges.waiting > 0) {
             (true, ..) => PoolState::Paused,
             (_, false, _) => PoolState::Failing,
-            (.., true) if stats.full && !waits_for_dials(&stats.gauges) => PoolState::Full,
+            (.., true) if stats.full => PoolState::Full,
             (.., true) => PoolState::Waiting,
             _ if stats.gauges.open + stats.gauges.dialing == 0 => PoolState::Idle,
             _ => PoolState::Ok,
@@ -130,8 +130,7 @@ fn ratio(counters: &Counters) -> Option<f64> {
     (counters.acquires > 0).then(|| counters.reuse_ratio())
 }
 
-/// Whether those who wait wait for dials alone: nothing is leased that could come back. A first dial takes the place of a connection, so the
-/// limit of 1 is reached by it, and a larger one would help nobody.
+/// Whether those who wait wait for dials alone: nothing is leased that could come back. Of a host the pool itself says so.
 fn waits_for_dials(gauges: &Gauges) -> bool {
     gauges.dialing > 0 && gauges.in_use == 0
 }
@@ -144,8 +143,8 @@ fn state_of_pool(stats: &keepwarm_pool::Stats, limits: &Limits) -> PoolState {
         _ if stats.hosts > 0 && stats.unhealthy == stats.hosts => PoolState::Failing,
         0 if taken == 0 => PoolState::Idle,
         0 => PoolState::Ok,
-        _ if waits_for_dials(gauges) => PoolState::Waiting,
-        _ if stats.full > 0 || taken >= limits.max_total => PoolState::Full,
+        _ if stats.full > 0 => PoolState::Full,
+        _ if taken >= limits.max_total && !waits_for_dials(gauges) => PoolState::Full,
         _ => PoolState::Waiting,
     }
 }
@@ -155,17 +154,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_whose_first_dial_takes_its_only_place_is_not_full() {
-        let limits = Limits::per_host(1);
-        let state = |dialing, in_use| {
+    fn a_pool_whose_first_dials_take_its_only_places_is_not_full() {
+        let limits = Limits { max_total: 1, ..Limits::per_host(1) };
+        let state = |dialing, in_use, full| {
             let mut stats = keepwarm_pool::Stats::default();
-            (stats.hosts, stats.full) = (1, 1);
+            (stats.hosts, stats.full) = (2, full);
             stats.gauges.waiting = 3;
             (stats.gauges.dialing, stats.gauges.open, stats.gauges.in_use) = (dialing, in_use, in_use);
             state_of_pool(&stats, &limits)
         };
-        assert_eq!(state(1, 0), PoolState::Waiting, "there is nothing that a larger limit would give back sooner");
-        assert_eq!(state(0, 1), PoolState::Full);
-        assert_eq!(state(1, 1), PoolState::Full, "of two hosts one is full");
+        assert_eq!(state(1, 0, 0), PoolState::Waiting, "there is nothing that a larger limit would give back sooner");
+        assert_eq!(state(0, 1, 0), PoolState::Full, "of the whole pool");
+        assert_eq!(state(1, 1, 0), PoolState::Full);
+        assert_eq!(state(1, 0, 1), PoolState::Full, "a host says so");
     }
 }
